@@ -1,0 +1,146 @@
+"""The one place for geometry: from an image to the network's input, and back.
+
+A crop is a 2×3 similarity from image pixels to input pixels (pixel centres at integers in both). The same matrix moves
+landmarks; its inverse brings predictions back. A face is cut out of its image once, antialiased, with some margin and
+without rotation (the *cut*, which is what the cache holds); augmentation then composes matrices and samples a whole
+batch of cuts at once, on whatever device trains.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from polyface.errors import PolyfaceError
+
+
+class CropSpec(BaseModel):
+    """How a face box becomes network input.
+
+    size: side of the input in pixels. channels: 1 (grey) or 3 (RGB). scale: side of the crop over the longer side of
+    the box. shift_y: how far the crop's centre lies below the box's, in box sides. margin: how much wider than the crop
+    the cut is, so that augmentation may move. oversample: pixels of the cut per input pixel.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    size: int = Field(40, ge=8, le=1024)
+    channels: int = 3
+    scale: float = Field(1.3, gt=0)
+    shift_y: float = 0.0
+    margin: float = Field(1.5, ge=1)
+    oversample: float = Field(1.25, gt=0)
+
+    @property
+    def cut_size(self) -> int:
+        """Side of the cut in pixels."""
+        return round(self.size * self.margin * self.oversample)
+
+    def squares(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes [N, 4] → centres [N, 2] and sides [N] of their square crops, in image pixels."""
+        boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+        extent = boxes[:, 2:] - boxes[:, :2]
+        longer = extent.max(axis=1)
+        if not (np.isfinite(boxes).all() and (extent > 0).all()):
+            bad = int(np.flatnonzero(~(np.isfinite(boxes).all(axis=1) & (extent > 0).all(axis=1)))[0])
+            raise PolyfaceError(f"box {bad} is {boxes[bad].tolist()}; expected finite x0 < x1 and y0 < y1")
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+        centres[:, 1] += self.shift_y * longer
+        return centres, longer * self.scale
+
+    def crops(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes [N, 4] → matrices [N, 2, 3] from image to input, float32."""
+        return _squares_to(self.size, *self.squares(boxes))
+
+    def cut_to_input(self) -> np.ndarray:
+        """The matrix [2, 3] from cut to input; one for all faces."""
+        zoom = self.size * self.margin / self.cut_size
+        shift = (self.size - 1) / 2 - zoom * (self.cut_size - 1) / 2
+        return np.array([[zoom, 0, shift], [0, zoom, shift]], dtype=np.float32)
+
+
+def _squares_to(size: int, centres: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    zoom = size / sides
+    matrices = np.zeros((len(sides), 2, 3))
+    matrices[:, 0, 0] = matrices[:, 1, 1] = zoom
+    matrices[:, :, 2] = (size - 1) / 2 - zoom[:, None] * centres
+    return matrices.astype(np.float32)
+
+
+def cut(image: np.ndarray, box: np.ndarray, spec: CropSpec) -> np.ndarray:
+    """Cut a face out of uint8 RGB [H, W, 3]: uint8 [channels, P, P] with P = `spec.cut_size`; black outside the image."""
+    (centre,), (side,) = spec.squares(box)
+    half = side * spec.margin / 2
+    edges = np.concatenate([centre - half, centre + half]) + 0.5  # Pillow counts from pixel edges
+    left, top = math.floor(edges[0]), math.floor(edges[1])
+    right, bottom = math.ceil(edges[2]), math.ceil(edges[3])
+    if max(right - left, bottom - top) > 8 * max(*image.shape[:2], 64):
+        raise PolyfaceError(
+            f"box {np.round(box, 1).tolist()} is far larger than its {image.shape[1]}×{image.shape[0]} image"
+        )
+    picture = Image.fromarray(image)
+    if spec.channels == 1:
+        picture = picture.convert("L")
+    region = picture.crop((left, top, right, bottom))
+    inner = (edges[0] - left, edges[1] - top, edges[2] - left, edges[3] - top)
+    inner = tuple(np.clip(inner, 0, [region.width, region.height] * 2))
+    out = np.asarray(region.resize((spec.cut_size, spec.cut_size), Image.Resampling.BILINEAR, box=inner))
+    return out[None] if spec.channels == 1 else np.ascontiguousarray(out.transpose(2, 0, 1))
+
+
+def compose(outer: Tensor, inner: Tensor) -> Tensor:
+    """Matrices [..., 2, 3]: first `inner`, then `outer`."""
+    linear = outer[..., :, :2]
+    return torch.cat([linear @ inner[..., :, :2], linear @ inner[..., :, 2:] + outer[..., :, 2:]], dim=-1)
+
+
+def invert(matrices: Tensor) -> Tensor:
+    """The inverse maps of matrices [..., 2, 3]."""
+    a, b, c, d = (matrices[..., i, j] for i in (0, 1) for j in (0, 1))
+    linear = torch.stack([torch.stack([d, -b], -1), torch.stack([-c, a], -1)], -2) / (a * d - b * c)[..., None, None]
+    return torch.cat([linear, -linear @ matrices[..., :, 2:]], dim=-1)
+
+
+def transform(matrices: Tensor, points: Tensor) -> Tensor:
+    """Move points [..., P, 2] by matrices [..., 2, 3]."""
+    return points @ matrices[..., :, :2].transpose(-1, -2) + matrices[..., None, :, 2]
+
+
+def is_mirrored(matrices: Tensor) -> Tensor:
+    """Bool [...]: whether a matrix [..., 2, 3] turns left into right."""
+    return matrices[..., 0, 0] * matrices[..., 1, 1] < matrices[..., 0, 1] * matrices[..., 1, 0]
+
+
+def around_centre(size: int, angle: Tensor, zoom: Tensor, shift: Tensor, mirror: Tensor) -> Tensor:
+    """Similarities [B, 2, 3] of an input of side `size` about its centre.
+
+    angle [B] in degrees (clockwise as seen), zoom [B], shift [B, 2] in input sides, mirror [B] bool (applied first).
+    """
+    cos, sin = zoom * torch.deg2rad(angle).cos(), zoom * torch.deg2rad(angle).sin()
+    flip = torch.where(mirror, -1.0, 1.0)
+    linear = torch.stack([torch.stack([cos * flip, -sin], -1), torch.stack([sin * flip, cos], -1)], -2)
+    middle = torch.full((1, 2, 1), (size - 1) / 2, device=linear.device)
+    return torch.cat([linear, middle - linear @ middle + shift[..., None] * size], dim=-1)
+
+
+def sample(cuts: Tensor, matrices: Tensor, size: int) -> Tensor:
+    """Sample cuts uint8 [B, C, P, P] through matrices [B, 2, 3] (cut → input): float [B, C, size, size] in 0..255.
+
+    Bilinear; black outside the cut. One call for the whole batch, on the cuts' device.
+    """
+    source = cuts.shape[-1]
+    inverse = invert(matrices)
+    # From pixels to the −1 … 1 of grid_sample (edges at ±1): n = (2u + 1)/P − 1, and back on the output's side.
+    linear = inverse[:, :, :2] * (size / source)
+    middle = torch.full((2, 1), (size - 1) / 2, device=cuts.device)
+    shift = (2 * (inverse[:, :, :2] @ middle + inverse[:, :, 2:]) + 1) / source - 1
+    grid = torch.nn.functional.affine_grid(
+        torch.cat([linear, shift], dim=-1), [cuts.shape[0], cuts.shape[1], size, size], align_corners=False
+    )
+    return torch.nn.functional.grid_sample(
+        cuts.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False
+    )

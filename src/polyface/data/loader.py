@@ -1,0 +1,219 @@
+"""From face tables to batches: decoded once into a memory-mapped cache of cuts, sampled anew every epoch.
+
+Order and augmentation are a pure function of (seed, stage, epoch, row): no generator lives anywhere, so a stopped
+epoch goes on exactly where it was.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polyface.data.augment import AugmentSpec, draws, geometry, photometry
+from polyface.data.boxes import Boxes, key
+from polyface.data.crops import CropSpec, compose, cut, invert, sample
+from polyface.data.table import FaceTable, Progress
+from polyface.errors import PolyfaceError
+from polyface.files import atomic_path, cache_folder
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a table says for a task: values [N, …] in the table's own units, labelled bool [N, K] (K terms)."""
+
+    values: Tensor
+    labelled: Tensor
+
+
+class Labeller(Protocol):
+    """What a loader needs of a task: its labels, and how a crop changes them."""
+
+    def targets(self, table: FaceTable) -> Targets: ...
+
+    def prepare(self, values: Tensor, crops: Tensor, size: int) -> Tensor: ...
+
+
+@dataclass
+class FaceBatch:
+    """images [B, C, S, S] float in 0..255; targets[task] prepared for the loss; labelled[task] bool [B, K];
+    crops [B, 2, 3] from original image to input; rows [B] of the pool."""
+
+    images: Tensor
+    targets: dict[str, Tensor]
+    labelled: dict[str, Tensor]
+    crops: Tensor
+    rows: Tensor
+
+
+@dataclass
+class RawBatch:
+    """What is moved to the device: cuts uint8 [B, C, P, P], values and masks per task, image→input crops, draws."""
+
+    cuts: Tensor
+    values: dict[str, Tensor]
+    labelled: dict[str, Tensor]
+    crops: Tensor
+    rows: Tensor
+    draws: Tensor
+
+
+def cached_cuts(table: FaceTable, boxes: Boxes, spec: CropSpec, progress: Progress | None = None) -> np.ndarray:
+    """Cuts of all rows, uint8 [N, C, P, P], memory-mapped. Decoded once; later runs open the same file."""
+    import hashlib
+
+    digest = hashlib.sha1(np.ascontiguousarray(boxes.xyxy)).hexdigest()
+    path = cache_folder("cuts") / f"{key(spec, table.fingerprint, digest)}.npy"
+    if not path.exists():
+        _write_cuts(path, table, boxes, spec, progress)
+    cuts: np.ndarray = np.load(path, mmap_mode="r")
+    return cuts
+
+
+def _write_cuts(path: Path, table: FaceTable, boxes: Boxes, spec: CropSpec, progress: Progress | None) -> None:
+    side, total = spec.cut_size, len(table)
+    with atomic_path(path) as aside, ThreadPoolExecutor(os.cpu_count()) as pool:
+        cuts = np.lib.format.open_memmap(aside, "w+", np.uint8, (total, spec.channels, side, side))
+
+        def write(row: int) -> None:
+            cuts[row] = cut(table.image(row), boxes.xyxy[row], spec)
+
+        for done, _ in enumerate(pool.map(write, range(total)), 1):
+            if progress and (done % 256 == 0 or done == total):
+                progress(done, total, "faces cut out")
+        cuts.flush()
+        del cuts
+
+
+class FacePool:
+    """All faces of one part of a stage: their cuts, their targets, and how often each is seen an epoch.
+
+    ratio: per table, how many times an epoch shows each of its faces (1: once; 0.5: every other one, drawn anew).
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[tuple[FaceTable, Boxes, float]],
+        crop: CropSpec,
+        tasks: Mapping[str, Labeller],
+        progress: Progress | None = None,
+    ) -> None:
+        if not tables or not any(len(table) for table, _, _ in tables):
+            raise PolyfaceError("no face is left to read: check the stage's data and its splits")
+        self.crop = crop
+        self.table = FaceTable.concat([table for table, _, _ in tables])
+        self.boxes = np.concatenate([boxes.xyxy for _, boxes, _ in tables])
+        self.missed = sum(len(boxes.missed) for _, boxes, _ in tables)
+        self.sizes = [len(table) for table, _, _ in tables]
+        self.ratios = [ratio for _, _, ratio in tables]
+        self.cuts = [cached_cuts(table, boxes, crop, progress) for table, boxes, _ in tables]
+        self._starts = np.cumsum([0, *self.sizes])
+        self.crops = torch.from_numpy(crop.crops(self.boxes))
+        self.targets: dict[str, Targets] = {name: task.targets(self.table) for name, task in tasks.items()}
+        for name, targets in self.targets.items():
+            if not targets.labelled.any():
+                raise PolyfaceError(
+                    f"task '{name}': no face of this stage is labelled for it; check its column and where"
+                )
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def order(self, seed: int, stage: str, epoch: int, shuffle: bool) -> np.ndarray:
+        """Rows in the order of this epoch."""
+        if not shuffle:
+            return np.arange(len(self))
+        name = int.from_bytes(stage.encode()[:8].ljust(8, b"\1"), "little")
+        generator = np.random.default_rng([seed, name, epoch, 1])
+        chosen = []
+        for start, size, ratio in zip(self._starts, self.sizes, self.ratios, strict=False):
+            left = round(size * ratio)
+            while left > 0:
+                chosen.append(start + generator.permutation(size)[:left])
+                left -= size
+        return generator.permutation(np.concatenate(chosen))
+
+    def cuts_of(self, rows: np.ndarray) -> Tensor:
+        """uint8 [B, C, P, P]."""
+        if len(self.cuts) == 1:
+            return torch.from_numpy(self.cuts[0][rows])
+        part = np.searchsorted(self._starts, rows, side="right") - 1
+        out = np.empty((len(rows), *self.cuts[0].shape[1:]), dtype=np.uint8)
+        for index, cuts in enumerate(self.cuts):
+            here = part == index
+            out[here] = cuts[rows[here] - self._starts[index]]
+        return torch.from_numpy(out)
+
+
+class FaceLoader:
+    """Batches of a pool, one epoch an iteration; every rank of a distributed run takes its own share.
+
+    Training (shuffle) drops the last incomplete batch; evaluation drops nothing. `first` skips batches of the current
+    epoch that a stopped run has already seen.
+    """
+
+    def __init__(
+        self,
+        pool: FacePool,
+        batch: int,
+        *,
+        seed: int = 0,
+        stage: str = "",
+        shuffle: bool,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.pool, self.batch, self.seed, self.stage, self.shuffle = pool, batch, seed, stage, shuffle
+        self.rank, self.world, self.epoch, self.first = rank, world, 0, 0
+        size = len(pool.order(seed, stage, 0, shuffle))
+        self._batches = size // (batch * world) if shuffle else -(-size // (batch * world))
+        if shuffle and not self._batches:
+            raise PolyfaceError(f"{size} training faces do not fill one batch of {batch} on {world} process(es)")
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def __iter__(self) -> Iterator[RawBatch]:
+        rows = self.pool.order(self.seed, self.stage, self.epoch, self.shuffle)
+        random = draws(self.seed, self.stage, self.epoch, len(self.pool)) if self.shuffle else None
+        step, first, self.first = self.batch * self.world, self.first, 0
+        for index in range(first, self._batches):
+            mine = rows[index * step + self.rank : (index + 1) * step : self.world]
+            yield self._raw(np.asarray(mine), random)
+
+    def _raw(self, rows: np.ndarray, random: np.ndarray | None) -> RawBatch:
+        index = torch.from_numpy(rows)
+        targets = self.pool.targets
+        return RawBatch(
+            cuts=self.pool.cuts_of(rows),
+            values={name: t.values[index] for name, t in targets.items()},
+            labelled={name: t.labelled[index] for name, t in targets.items()},
+            crops=self.pool.crops[index],
+            rows=index,
+            draws=torch.zeros(0) if random is None else torch.from_numpy(random[rows]),
+        )
+
+
+def assemble(raw: RawBatch, crop: CropSpec, tasks: Mapping[str, Labeller], augment: AugmentSpec | None) -> FaceBatch:
+    """On the device: compose matrices, sample all cuts at once, move the targets along. No draws: no augmentation."""
+    to_input = torch.from_numpy(crop.cut_to_input()).to(raw.cuts.device)
+    varied = augment is not None and len(raw.draws) > 0
+    if varied and augment is not None:
+        matrices = geometry(augment, raw.draws, to_input, crop.size)
+    else:
+        matrices = to_input.expand(len(raw.rows), 2, 3)
+    images = sample(raw.cuts, matrices, crop.size)
+    if varied and augment is not None:
+        images = photometry(augment, raw.draws, images)
+    # raw.crops maps image → plain input; what augmentation adds comes after it
+    extra = compose(matrices, invert(to_input).expand(len(raw.rows), 2, 3))
+    crops = compose(extra, raw.crops)
+    targets = {name: tasks[name].prepare(value, crops, crop.size) for name, value in raw.values.items()}
+    return FaceBatch(images, targets, raw.labelled, crops, raw.rows)

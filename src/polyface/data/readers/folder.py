@@ -1,0 +1,63 @@
+"""Images in a folder, with or without a folder for each person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from polyface.data.readers.common import IMAGE_SUFFIXES, demand
+from polyface.data.table import Record, Skipped
+from polyface.errors import PolyfaceError
+from polyface.schema import VOCABULARIES
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Every image of a tree of folders; one folder a person gives `identity`.
+
+    Layout: any tree. Hidden files and files that do not end as an image does are passed over.
+
+    Labels: ``identity``, the name of the folder, where images lie as ``<person>/<image>``. With ``people=None`` that
+    is taken to be so when *every* image lies exactly one folder deep, in two folders or more, none of which is named
+    after a part (train, val, test, …) or ``images``; True and False decide it. With True, an image of any other depth
+    has no identity. Nothing else is labelled.
+
+    Licence and source: those of the images.
+    """
+
+    people: bool | None = None
+
+    name = "folder"
+    verified = True
+    about = "images in a tree of folders; <person>/<image> gives identity"
+    layout = "a folder of images (.jpg, .png, …), or one folder of images for each person"
+
+    def records(self, root: Path) -> Iterator[Record | Skipped]:
+        """One face an image, by path.
+
+        Raises:
+            PolyfaceError: `root` is missing, is not a folder or holds no image.
+        """
+        root = demand(Path(root), self)
+        names = sorted(
+            name
+            for name in (file.relative_to(root) for file in root.rglob("*") if file.is_file())
+            if name.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in name.parts)
+        )
+        if not names:
+            what = "no image" if root.is_dir() else "not a folder"
+            raise PolyfaceError(f"{root}: {what}; reader '{self.name}' expects {self.layout}")
+        people = _one_a_person(names) if self.people is None else self.people
+        for name in names:
+            labels: dict[str, Any] = {"identity": name.parts[0]} if people and len(name.parts) == 2 else {}
+            yield Record(image=root / name, where=name.as_posix(), path=name.as_posix(), labels=labels)
+
+
+_NOT_PEOPLE = {*VOCABULARIES["split"], "valid", "validation", "training", "testing", "dev", "images", "img", "faces"}
+
+
+def _one_a_person(names: list[Path]) -> bool:
+    folders = {name.parts[0].lower() for name in names}
+    return all(len(name.parts) == 2 for name in names) and len(folders) >= 2 and not folders & _NOT_PEOPLE

@@ -1,0 +1,56 @@
+"""Finding the face tables that a recipe names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from polyface.data.table import FaceTable, Progress, write_table
+from polyface.errors import PolyfaceError
+from polyface.files import cache_folder
+
+
+def open_source(
+    name: str, root: Path | None, options: Mapping[str, Any] | None = None, progress: Progress | None = None
+) -> FaceTable:
+    """The table called `name`: a .parquet file, `<root>/<name>.parquet`, the raw data set `<root>/<name>` (imported
+    once into the cache), or "synthetic", rendered once with `options` (n, size, seed)."""
+    from polyface.data.readers import READERS, reader
+
+    if name == "synthetic":
+        return _synthetic(dict(options or {}), progress)
+    file = Path(name) if name.endswith(".parquet") else None
+    for candidate in [file, root / f"{name}.parquet" if root else None, root / name if root and file else None]:
+        if candidate is not None and candidate.exists():
+            return FaceTable.open(candidate)
+    if file is not None or name not in READERS:
+        if file is None:
+            reader(name)  # raises with the nearest name
+        raise PolyfaceError(f"{name}: no such face table" + (f", nor under {root}" if root else ""))
+    if root is None or not (root / name).exists():
+        where = f"{root / name} is missing" if root else "no data folder was given"
+        raise PolyfaceError(
+            f"data set '{name}': {where}; pass --data DIR that holds {name}.parquet or {name}/ — {reader(name).layout}"
+        )
+    folder = (root / name).resolve()
+    stamp = hashlib.sha1(f"{folder} {folder.stat().st_mtime_ns}".encode()).hexdigest()[:16]
+    path = cache_folder("tables") / f"{name}-{stamp}.parquet"
+    if not path.exists():
+        report = write_table(reader(name).records(folder), path, on_bad="skip", progress=progress)
+        path.with_suffix(".import.json").write_text(report.to_json())
+    return FaceTable.open(path)
+
+
+def _synthetic(options: dict[str, Any], progress: Progress | None) -> FaceTable:
+    from polyface.data import synthetic
+
+    options = {"n": 4000, "size": 64, "seed": 0} | options
+    stamp = hashlib.sha1(Path(synthetic.__file__).read_bytes() + repr(sorted(options.items())).encode()).hexdigest()[
+        :16
+    ]
+    path = cache_folder("tables") / f"synthetic-{stamp}.parquet"
+    if not path.exists():
+        write_table(synthetic.records(**options), path, progress=progress)
+    return FaceTable.open(path)

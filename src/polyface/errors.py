@@ -1,0 +1,19 @@
+"""The one exception that a user's mistake or a bad file can cause."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PolyfaceError(Exception):
+    """One line: what is wrong, where (file, row, key), and what to do about it."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint that ends an error about an unknown name: its nearest neighbour, or all that is known."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"known: {', '.join(known)}" if known else "none is known"

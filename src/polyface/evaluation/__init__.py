@@ -1,0 +1,1 @@
+"""Honest measuring: metrics with intervals, published figures beside them, results files, pictures and reports."""

@@ -1,0 +1,88 @@
+"""One network, many heads: trunk → shared features → a linear head a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polyface.errors import PolyfaceError, nearest
+
+
+@dataclass
+class FaceOutput:
+    """What the network says: shared [B, D], outputs[task] [B, output_dim], embeddings[name] [B, E]."""
+
+    shared: Tensor
+    outputs: dict[str, Tensor]
+    embeddings: dict[str, Tensor] = field(default_factory=dict)
+
+
+class FaceNetwork(nn.Module):
+    """A trunk and one linear head a task, normalisation included.
+
+    trunk: maps normalised images [B, C, S, S] to named feature maps, of which "shared" is [B, D].
+    heads: task → output_dim. mean, std: of pixel values 0..255, subtracted and divided here, so that a network is
+    whole without the code that trained it. `config` rebuilds it: `build(network.config)`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, trunk: nn.Module, heads: Mapping[str, int], config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.heads = nn.ModuleDict({name: nn.Linear(int(trunk.shared_dim), dim) for name, dim in heads.items()})  # type: ignore[arg-type]
+        self.config: dict[str, Any] = dict(config)
+        normalise = self.config.get("normalise", {})
+        self.register_buffer("mean", torch.tensor(float(normalise.get("mean", 127.5))), persistent=False)
+        self.register_buffer("std", torch.tensor(float(normalise.get("std", 128.0))), persistent=False)
+
+    @property
+    def size(self) -> int:
+        return int(self.trunk.size)  # type: ignore[arg-type]
+
+    @property
+    def channels(self) -> int:
+        return int(self.trunk.in_channels)  # type: ignore[arg-type]
+
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """Images [B, C, S, S], uint8 or float in 0..255 → the trunk's named maps."""
+        return self.trunk((images.float() - self.mean) / self.std)  # type: ignore[no-any-return]
+
+    def forward(self, images: Tensor) -> FaceOutput:
+        """Images [B, C, S, S], uint8 or float in 0..255 → FaceOutput; every head is evaluated every time."""
+        shared = self.features(images)["shared"]
+        with torch.autocast(shared.device.type, enabled=False):  # bfloat16 coordinates would be 0.3 % of a crop apart
+            shared = shared.float()
+            return FaceOutput(shared, {name: head(shared) for name, head in self.heads.items()})
+
+
+def _trunks() -> dict[str, Any]:
+    from importlib.metadata import entry_points
+
+    from polyface.networks.trunks.tcdcn import TCDCN
+
+    def timm_trunk(**options: Any) -> nn.Module:
+        from polyface.networks.trunks.timm_trunk import TimmTrunk
+
+        return TimmTrunk(**options)
+
+    found: dict[str, Any] = {"tcdcn": TCDCN, "timm": timm_trunk}
+    return found | {p.name: p.load() for p in entry_points(group="polyface.trunks")}
+
+
+def build(config: Mapping[str, Any]) -> FaceNetwork:
+    """A network from its config: {"trunk": {"name": …, options}, "heads": {task: dim}, "normalise": {"mean", "std"}}."""
+    options = dict(config["trunk"])
+    name, known = options.pop("name"), _trunks()
+    if name not in known:
+        raise PolyfaceError(f"network.trunk.name is '{name}'; {nearest(name, known)}")
+    try:
+        trunk = known[name](**options)
+    except TypeError as error:
+        raise PolyfaceError(f"network.trunk ({name}): {str(error).split('() ')[-1]}") from error
+    return FaceNetwork(trunk, config["heads"], config)

@@ -1,0 +1,81 @@
+"""A task ties a label column to an output, a loss and a decoded answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from polyface.data.loader import Targets
+from polyface.data.table import FaceTable
+from polyface.errors import PolyfaceError
+from polyface.schema import column_type
+
+
+class TaskSpec(BaseModel):
+    """What every task's settings have: `where` keeps only rows whose columns hold one of the given words."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: str
+    where: dict[str, str | list[str]] = {}
+
+
+class Task(ABC):
+    """One question asked of a face.
+
+    name: also the head's. terms: names of the K loss terms. output_dim: length of the head's output.
+    """
+
+    name: str
+    output_dim: int
+    terms: list[str]
+    spec: TaskSpec
+
+    def __init__(self, name: str, spec: TaskSpec) -> None:
+        self.name, self.spec = name, spec
+
+    @abstractmethod
+    def targets(self, table: FaceTable) -> Targets:
+        """Values and mask of every row; `where` is already in the mask."""
+
+    @abstractmethod
+    def prepare(self, values: Tensor, crops: Tensor, size: int) -> Tensor:
+        """Values [B, …] as the loss compares them, given the crops [B, 2, 3] that were taken (mirrored ones too)."""
+
+    @abstractmethod
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Output [B, output_dim] and prepared target → losses [B, K], without reduction and without a mask."""
+
+    @abstractmethod
+    def decode(self, output: Tensor, crops: Tensor, size: int) -> dict[str, Any]:
+        """Output [B, output_dim] → the answer in original pixels and words, arrays and lists of length B."""
+
+    def words(self, probabilities: np.ndarray) -> list[str]:
+        """The answer in words for class probabilities [B, classes]; only tasks that answer in words have it."""
+        raise PolyfaceError(f"task '{self.name}' ({self.spec.kind}) does not answer in words")
+
+    def config(self) -> dict[str, Any]:
+        """What rebuilds the task: `polyface.tasks.build(name, config)`."""
+        return self.spec.model_dump()
+
+    def _where(self, table: FaceTable) -> Tensor:
+        """Bool [N]: rows that satisfy `where`."""
+        keep = np.ones(len(table), dtype=bool)
+        for column, words in self.spec.where.items():
+            column_type(column)  # an unknown name is an error with its nearest neighbour
+            keep &= table.classes(column, [words] if isinstance(words, str) else words) >= 0
+        return torch.from_numpy(keep)
+
+
+def masked_sums(losses: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses and mask [B, K] → (sums [K], counts [K]) over labelled faces; an unlabelled loss may be NaN."""
+    return torch.where(labelled, losses, 0.0).sum(0), labelled.sum(0)
+
+
+def mean_of_terms(sums: Tensor, counts: Tensor) -> Tensor:
+    """The task's loss: Σ over terms of the mean over that term's labelled faces; an absent term adds 0."""
+    return torch.where(counts > 0, sums / counts.clamp(min=1), 0.0).sum()

@@ -1,0 +1,62 @@
+"""Which word of a vocabulary describes the face."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polyface.data.crops import is_mirrored
+from polyface.data.table import FaceTable
+from polyface.errors import PolyfaceError
+from polyface.schema import VOCABULARIES, column_type, mirror_classes
+from polyface.tasks.base import Targets, Task, TaskSpec
+
+
+class ClassificationSpec(TaskSpec):
+    """column: a word column. vocabulary: its classes in order; the schema's own where it has one."""
+
+    kind: Literal["classification"] = "classification"
+    column: str
+    vocabulary: list[str] = []
+
+
+class ClassificationTask(Task):
+    """Softmax cross-entropy over a vocabulary. Output [B, classes]: logits. One loss term."""
+
+    spec: ClassificationSpec
+
+    def __init__(self, name: str, spec: ClassificationSpec) -> None:
+        super().__init__(name, spec)
+        column_type(spec.column)
+        self.vocabulary = spec.vocabulary or list(VOCABULARIES.get(spec.column, ()))
+        if len(self.vocabulary) < 2:
+            raise PolyfaceError(f"task '{name}': column '{spec.column}' has no vocabulary of its own: set vocabulary")
+        self.output_dim, self.terms = len(self.vocabulary), [name]
+
+    def targets(self, table: FaceTable) -> Targets:
+        classes = torch.from_numpy(table.classes(self.spec.column, self.vocabulary))
+        return Targets(classes.clamp(min=0), ((classes >= 0) & self._where(table))[:, None])
+
+    def prepare(self, values: Tensor, crops: Tensor, size: int) -> Tensor:
+        own = tuple(self.vocabulary) == VOCABULARIES.get(self.spec.column)
+        order = mirror_classes(self.spec.column) if own else None
+        if order is None:
+            return values
+        return torch.where(is_mirrored(crops), torch.as_tensor(order, device=values.device)[values], values)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(output.float(), target, reduction="none")[:, None]
+
+    def decode(self, output: Tensor, crops: Tensor, size: int) -> dict[str, Any]:
+        """{"label": list of words, "probabilities": float32 [B, classes]}."""
+        probabilities = output.float().softmax(-1).cpu().numpy()
+        return {"label": self.words(probabilities), "probabilities": probabilities}
+
+    def words(self, probabilities: np.ndarray) -> list[str]:
+        return [self.vocabulary[i] for i in probabilities.argmax(-1)]
+
+    def config(self) -> dict[str, Any]:
+        return super().config() | {"vocabulary": self.vocabulary}

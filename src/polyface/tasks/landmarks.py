@@ -1,0 +1,74 @@
+"""Where the points of a face are."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from polyface.data.crops import invert, is_mirrored, transform
+from polyface.data.table import FaceTable
+from polyface.schema import mirror_landmarks
+from polyface.tasks.base import Targets, Task, TaskSpec
+
+
+class LandmarksSpec(TaskSpec):
+    """points: how many; the column is `landmarks_<points>`. loss: "l2" is the paper's ½‖p − q‖² (Eq. 3), "l1" the sum
+    of |Δx| + |Δy|, "wing" that of Feng et al. 2018 with w = 0.1, ε = 0.02 in crop sides. A `scale` multiplies it."""
+
+    kind: Literal["landmarks"] = "landmarks"
+    points: int = 5
+    loss: Literal["l2", "l1", "wing"] = "l2"
+    scale: float = 1.0
+
+
+class LandmarksTask(Task):
+    """Any number of points, in units of the crop: 0 is its left or top edge, 1 its right or bottom one.
+
+    One loss term a point; an invisible point is masked. Output [B, 2·points], x and y interleaved.
+    """
+
+    spec: LandmarksSpec
+
+    def __init__(self, name: str, spec: LandmarksSpec) -> None:
+        super().__init__(name, spec)
+        self.points = spec.points
+        self.column = f"landmarks_{spec.points}"
+        self.output_dim = 2 * spec.points
+        self.terms = [f"{name}/{i}" for i in range(spec.points)]
+
+    def targets(self, table: FaceTable) -> Targets:
+        points = torch.from_numpy(table.points(self.column))
+        return Targets(points, ~points.isnan().any(-1) & self._where(table)[:, None])
+
+    def prepare(self, values: Tensor, crops: Tensor, size: int) -> Tensor:
+        moved = (transform(crops, values) + 0.5) / size
+        mirrored = is_mirrored(crops)
+        if mirrored.any():
+            order = torch.as_tensor(mirror_landmarks(self.points), device=values.device)
+            moved = torch.where(mirrored[:, None, None], moved[:, order], moved)
+        return moved
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        delta = output.float().view(-1, self.points, 2) - target
+        if self.spec.loss == "l2":
+            each = delta.square() / 2
+        elif self.spec.loss == "l1":
+            each = delta.abs()
+        else:
+            width, epsilon = 0.1, 0.02
+            offset = width - width * math.log(1 + width / epsilon)
+            size = delta.abs()
+            each = torch.where(size < width, width * torch.log1p(size / epsilon), size - offset)
+        return self.spec.scale * each.sum(-1)
+
+    def decode(self, output: Tensor, crops: Tensor, size: int) -> dict[str, Any]:
+        """{"points": float32 [B, points, 2] in original pixels}."""
+        points = output.float().view(-1, self.points, 2) * size - 0.5
+        mirrored = is_mirrored(crops)
+        if mirrored.any():
+            order = torch.as_tensor(mirror_landmarks(self.points), device=points.device)
+            points = torch.where(mirrored[:, None, None], points[:, order], points)
+        return {"points": transform(invert(crops), points).cpu().numpy()}

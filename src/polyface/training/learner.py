@@ -1,0 +1,309 @@
+"""The learner: losses under masks, weighting, stopping and validation, as a LightningModule.
+
+Lightning gives devices, precision, DDP, accumulation, clipping and loggers. The order of faces is a pure function of
+(seed, stage, epoch, row), so the number of finished batches is all there is to know about where a run stands: a whole
+run is one pass over all batches of all epochs, and a resumed run begins that pass later.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from polyface.data.crops import CropSpec
+from polyface.data.loader import FaceBatch, FaceLoader, RawBatch, assemble
+from polyface.errors import PolyfaceError
+from polyface.networks import FaceNetwork
+from polyface.tasks import Task, masked_sums, mean_of_terms
+from polyface.training.recipe import StageSpec
+from polyface.weighting import Context, TaskStopping, Weighting
+
+
+class AllEpochs:
+    """The batches of all epochs one after the other, from batch number `start` on."""
+
+    def __init__(self, loader: FaceLoader, epochs: int, start: int = 0) -> None:
+        self.loader, self.epochs, self.start = loader, epochs, start
+
+    def __len__(self) -> int:
+        return self.epochs * len(self.loader) - self.start
+
+    def __iter__(self) -> Iterator[RawBatch]:
+        first_epoch, first_batch = divmod(self.start, len(self.loader))
+        for epoch in range(first_epoch, self.epochs):
+            self.loader.epoch, self.loader.first = epoch, first_batch if epoch == first_epoch else 0
+            yield from self.loader
+
+
+class Learner(L.LightningModule):
+    """Trains one stage. State: network, its running mean (EMA), weighting, stopping, loss sums, history, position."""
+
+    loss_sums: Tensor
+    loss_counts: Tensor
+
+    def __init__(
+        self,
+        spec: StageSpec,
+        seed: int,
+        network: FaceNetwork,
+        tasks: dict[str, Task],
+        weighting: Weighting,
+        train: FaceLoader,
+        validation: FaceLoader | None,
+    ) -> None:
+        super().__init__()
+        self.spec, self.seed, self.tasks, self.weighting = spec, seed, tasks, weighting
+        self.network = network
+        self.stopping = (
+            TaskStopping(list(tasks), spec.stopping.main, spec.stopping.window, spec.stopping.threshold)
+            if spec.stopping
+            else None
+        )
+        self.average: nn.Module | None = None
+        if spec.optimisation.ema:
+            self.average = copy.deepcopy(network).requires_grad_(False).eval()
+        self.terms = [(name, len(task.terms)) for name, task in tasks.items()]
+        total = sum(count for _, count in self.terms)
+        self.register_buffer("loss_sums", torch.zeros(total, dtype=torch.float64))
+        self.register_buffer("loss_counts", torch.zeros(total, dtype=torch.float64))
+        self.history: list[dict[str, Any]] = []
+        self.batches_done = 0
+        self._train, self._validation = train, validation
+        self._random: dict[str, Tensor] = {}
+        self.best: tuple[float, dict[str, Tensor]] | None = None
+        self.after_batch: Callable[[int], None] = lambda done: None
+        """Called with the number of finished batches, when all that the batch changes has changed."""
+        self.seconds: Callable[[], float] = lambda: 0.0
+
+    # ------------------------------------------------------------------------------------------------ data
+
+    @property
+    def crop(self) -> CropSpec:
+        return self.spec.data.crop
+
+    def train_dataloader(self) -> Any:
+        return AllEpochs(self._train, self.spec.optimisation.epochs, self.batches_done)
+
+    # ------------------------------------------------------------------------------------------------ steps
+
+    def _losses(self, batch: FaceBatch, network: nn.Module) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
+        """(shared, loss per task, sums and counts of all terms): each loss is the mean over labelled faces of the
+        global batch; under DDP local sum × world size / all-reduced count, since DDP averages gradients."""
+        images = batch.images.contiguous(memory_format=torch.channels_last)
+        output = network(images)
+        pairs = [
+            masked_sums(task.loss(output.outputs[name], batch.targets[name]), batch.labelled[name])
+            for name, task in self.tasks.items()
+        ]
+        sums = torch.cat([s for s, _ in pairs])
+        counts = torch.cat([c for _, c in pairs]).to(sums.dtype)
+        world = 1
+        local = counts
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            world, counts = dist.get_world_size(), counts.clone()
+            dist.all_reduce(counts)
+        sizes = [count for _, count in self.terms]
+        losses = {
+            name: mean_of_terms(world * s, c)
+            for (name, _), s, c in zip(self.terms, sums.split(sizes), counts.split(sizes), strict=True)
+        }
+        return output.shared, losses, torch.stack([sums.detach(), local]), counts
+
+    def training_step(self, raw: RawBatch, index: int) -> Tensor:
+        batch = assemble(raw, self.crop, self.tasks, self.spec.data.augment)
+        shared, losses, local, counts = self._losses(batch, self.network)
+        sizes = [count for _, count in self.terms]
+        present = {name: int(c.max()) for (name, _), c in zip(self.terms, counts.split(sizes), strict=True)}
+        stopped = self.stopping.stopped if self.stopping else {}
+        context = Context(shared, present, self.batches_done, self.network)
+        combined = self.weighting.combine({n: v * 0.0 if n in stopped else v for n, v in losses.items()}, context)
+        self._check_finite(combined.loss, losses, batch)
+        self.loss_sums += local[0].double()
+        self.loss_counts += local[1].double()
+        own = combined.own_loss
+        return combined.loss if own is None else combined.loss + own
+
+    def _check_finite(self, loss: Tensor, losses: dict[str, Tensor], batch: FaceBatch) -> None:
+        if bool(torch.isfinite(loss)):
+            return
+        bad = [name for name, value in losses.items() if not bool(torch.isfinite(value))] or list(losses)
+        finite = batch.images.isfinite().flatten(1).all(1)
+        for name in bad:
+            each = self.tasks[name].loss
+            output = self.network(batch.images).outputs[name]
+            wrong = ~each(output, batch.targets[name]).isfinite() & batch.labelled[name]
+            finite &= ~wrong.any(1)
+        rows = batch.rows[~finite][:5].tolist() or batch.rows[:5].tolist()
+        places = ", ".join(f"{row} ({self._train.pool.table.path(row)})" for row in rows)
+        raise PolyfaceError(
+            f"stage {self.spec.name}, step {self.batches_done}: the loss of {', '.join(bad)} is not finite, at rows "
+            f"{places}: lower optimisation.lr, set optimisation.clip, or mend these rows"
+        )
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # A stopped task's head took part in the step (×0, so that DDP sees every parameter); without a gradient the
+        # optimiser leaves it as it is, momentum and weight decay included.
+        for task in self.stopping.stopped if self.stopping else ():
+            for parameter in self.network.heads[task].parameters():
+                parameter.grad = None
+
+    def on_train_batch_end(self, outputs: Any, batch: RawBatch, index: int) -> None:
+        self.batches_done += 1
+        optimisation = self.spec.optimisation
+        if self.average is not None and self.batches_done % optimisation.accumulate == 0:
+            self._update_average(float(optimisation.ema or 0))
+        epoch, rest = divmod(self.batches_done, len(self._train))
+        if rest == 0:
+            self._end_epoch(epoch)
+        self.after_batch(self.batches_done)
+
+    @torch.no_grad()
+    def _update_average(self, decay: float) -> None:
+        assert self.average is not None
+        step = self.batches_done // self.spec.optimisation.accumulate
+        decay = min(decay, (1 + step) / (10 + step))  # short runs: do not average the random start in
+        for mean, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
+            mean.lerp_(value, 1 - decay)
+        for mean, value in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            mean.copy_(value)
+
+    # ------------------------------------------------------------------------------------------------ epochs
+
+    @property
+    def evaluated(self) -> FaceNetwork:
+        """The network that is validated and saved: the running mean of the weights where there is one."""
+        return self.network if self.average is None else self.average  # type: ignore[return-value]
+
+    def _end_epoch(self, epoch: int) -> None:
+        train = self._means(torch.stack([self.loss_sums, self.loss_counts]))
+        self.loss_sums.zero_()
+        self.loss_counts.zero_()
+        self.weighting.on_epoch_end(train)
+        row: dict[str, Any] = {"epoch": epoch, "train": train, "lr": self.optimizers().param_groups[0]["lr"]}  # type: ignore[union-attr]
+        optimisation = self.spec.optimisation
+        if self._validation is not None and (epoch % optimisation.validate_every == 0 or epoch == optimisation.epochs):
+            validation, counts = self.validation_losses()
+            row["validation"] = validation
+            self.weighting.on_validation(validation, counts)
+            if self.stopping:
+                weights = self.weighting.combine(
+                    {n: torch.tensor(v) for n, v in train.items()}, Context(step=self.batches_done)
+                ).weights
+                self.stopping.update(train, validation, weights)
+                row["criterion"], row["stopped"] = dict(self.stopping.values), dict(self.stopping.stopped)
+            value = validation[self.spec.evaluation.main]
+            if self.spec.evaluation.select == "best" and (self.best is None or value < self.best[0]):
+                self.best = (value, {k: v.detach().cpu().clone() for k, v in self.evaluated.state_dict().items()})
+        self.history.append(row)
+        for logger in self.loggers:
+            flat = {f"{part}/{k}": v for part in ("train", "validation") for k, v in row.get(part, {}).items()}
+            logger.log_metrics(flat | {"lr": row["lr"]}, step=self.batches_done)
+
+    def _means(self, sums_and_counts: Tensor) -> dict[str, float]:
+        """Mean loss per task from [2, terms] local sums and counts; tasks without a labelled face are left out."""
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(sums_and_counts)
+        sizes = [count for _, count in self.terms]
+        parts = zip(self.terms, *(x.split(sizes) for x in sums_and_counts), strict=True)
+        return {name: float(mean_of_terms(s, c)) for (name, _), s, c in parts if c.sum() > 0}
+
+    @torch.no_grad()
+    def validation_losses(self) -> tuple[dict[str, float], dict[str, int]]:
+        """Mean losses over the validation faces and labelled faces per task; changes nothing in the network."""
+        assert self._validation is not None
+        network = self.evaluated
+        was = {module: module.training for module in network.modules()}
+        network.eval()
+        total = torch.zeros(2, sum(count for _, count in self.terms), dtype=torch.float64, device=self.device)
+        with self.trainer.precision_plugin.val_step_context():
+            for raw in self._validation:
+                raw = self.transfer_batch_to_device(raw, self.device, 0)
+                _, _, local, _ = self._losses(assemble(raw, self.crop, self.tasks, None), network)
+                total += local.double()
+        for module, training in was.items():
+            module.training = training
+        counts = total[1].split([count for _, count in self.terms])
+        return self._means(total), {name: int(c.max()) for (name, _), c in zip(self.terms, counts, strict=True)}
+
+    # ------------------------------------------------------------------------------------------------ optimiser
+
+    def configure_optimizers(self) -> Any:
+        o = self.spec.optimisation
+        decay = [p for p in self.network.parameters() if p.ndim > 1]
+        plain = [p for p in self.network.parameters() if p.ndim <= 1]
+        groups: list[dict[str, Any]] = [
+            {"params": decay, "weight_decay": o.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        if own := list(self.weighting.parameters()):
+            groups.append({"params": own, "weight_decay": 0.0})
+        optimiser: torch.optim.Optimizer
+        if o.optimiser == "sgd":
+            optimiser = torch.optim.SGD(groups, lr=o.lr, momentum=o.momentum)
+        elif o.optimiser == "rmsprop":
+            optimiser = torch.optim.RMSprop(groups, lr=o.lr, momentum=o.momentum, alpha=0.9)
+        else:
+            optimiser = torch.optim.AdamW(groups, lr=o.lr)
+        total = max(1, o.epochs * len(self._train) // o.accumulate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(self.spec, step / total))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # ------------------------------------------------------------------------------------------------ checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint.pop("loops", None)  # where the run stands is `batches_done` alone
+        random = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        checkpoint["polyface"] = {
+            "stage": self.spec.model_dump_json(),
+            "seed": self.seed,
+            "data": self._train.pool.table.fingerprint,
+            "batches_done": self.batches_done,
+            "seconds": self.seconds(),
+            "history": self.history,
+            "random": random,
+            "best": None if self.best is None else [self.best[0], self.best[1]],
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        own = checkpoint["polyface"]
+        for what, have, want in (
+            ("settings", self.spec.model_dump_json(), own["stage"]),
+            ("seed", self.seed, own["seed"]),
+            ("data", self._train.pool.table.fingerprint, own["data"]),
+        ):
+            if have != want:
+                raise PolyfaceError(
+                    f"stage {self.spec.name}: the checkpoint was made with other {what}: give another --out, or pass "
+                    "--fresh to start over"
+                )
+        self.batches_done, self.history, self._random = own["batches_done"], own["history"], own["random"]
+        self.best = None if own["best"] is None else (own["best"][0], own["best"][1])
+
+    def on_train_start(self) -> None:
+        if self._random:
+            torch.set_rng_state(self._random["cpu"].cpu())
+            if "cuda" in self._random and self.device.type == "cuda":
+                torch.cuda.set_rng_state(self._random["cuda"].cpu(), self.device)
+            self._random = {}
+
+
+def learning_rate(spec: StageSpec, done: float) -> float:
+    """The factor on the learning rate after a fraction `done` of the run."""
+    o = spec.optimisation
+    if done < o.warmup:
+        return max(done / o.warmup, 1e-3)
+    if o.schedule == "cosine":
+        along = (done - o.warmup) / max(1e-9, 1 - o.warmup)
+        return 0.5 * (1 + math.cos(math.pi * min(along, 1.0)))
+    if o.schedule == "steps":
+        return 0.1 ** sum(done >= milestone for milestone in o.milestones)
+    return 1.0

@@ -1,0 +1,267 @@
+"""Recipes: what to train, on what, how, and what to compare; YAML checked key by key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from polyface.data.augment import AugmentSpec
+from polyface.data.boxes import BoxSpec
+from polyface.data.crops import CropSpec
+from polyface.errors import PolyfaceError, nearest
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class SourceSpec(_Strict):
+    """One face table of a stage. name: a reader's name, "synthetic" (with options n, size, seed), or a table file;
+    where: words its columns must hold."""
+
+    name: str
+    ratio: float = Field(1.0, gt=0)
+    where: dict[str, str | list[str]] = {}
+    options: dict[str, Any] = {}
+
+
+class DataSpec(_Strict):
+    """Faces of a stage: training rows have split "train", validation rows "val", test rows "test".
+
+    limit: at most so many training faces (the first by a fixed order), for trials.
+    """
+
+    tables: list[SourceSpec]
+    boxes: BoxSpec = BoxSpec()
+    crop: CropSpec = CropSpec()
+    augment: AugmentSpec = AugmentSpec()
+    batch: int = Field(64, ge=1)
+    limit: int | None = Field(None, ge=1)
+
+
+class NetworkSpec(_Strict):
+    """trunk: its name and options. normalise: mean and std of pixel values 0..255."""
+
+    trunk: dict[str, Any]
+    normalise: dict[str, float] = {"mean": 127.5, "std": 128.0}
+
+
+class WeightingSpec(_Strict):
+    """name of a weighting and its options."""
+
+    name: str = "fixed"
+    options: dict[str, Any] = {}
+
+
+class StoppingSpec(_Strict):
+    """Task-wise early stopping (Eq. 5). main: tasks that never stop; window: k; threshold: ε."""
+
+    main: list[str]
+    window: int = Field(10, ge=1)
+    threshold: float = 1.0
+
+
+class OptimisationSpec(_Strict):
+    """optimiser sgd, adamw or rmsprop. schedule constant, cosine (to 0), or a step of ×0.1 at `milestones` (fractions of the
+    run). warmup: fraction of the run. ema: decay of a running mean of the weights, which is then what is evaluated and
+    saved. precision: Lightning's ("32-true", "bf16-mixed", …)."""
+
+    optimiser: Literal["sgd", "adamw", "rmsprop"] = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    epochs: int = Field(30, ge=1)
+    schedule: Literal["constant", "cosine", "steps"] = "cosine"
+    milestones: list[float] = [0.5, 0.75]
+    warmup: float = Field(0.0, ge=0, lt=1)
+    ema: float | None = Field(None, gt=0, lt=1)
+    clip: float | None = Field(None, gt=0)
+    accumulate: int = Field(1, ge=1)
+    precision: str = "32-true"
+    validate_every: int = Field(1, ge=1)
+
+
+class InitSpec(_Strict):
+    """Start from an earlier stage, or a model bundle's folder. parts: "trunk", or "trunk" and "heads"."""
+
+    source: str
+    parts: list[Literal["trunk", "heads"]] = ["trunk"]
+
+
+class EvaluationSpec(_Strict):
+    """main: the task that selects and is reported first. select: keep the best epoch by its validation error, or the
+    last. translations: predictions averaged over so many small shifts (TCDCN-Averaged; 1: plain) of ±`spread` sides."""
+
+    main: str = "landmarks"
+    select: Literal["last", "best"] = "last"
+    translations: int = Field(1, ge=1)
+    spread: float = Field(0.03, ge=0)
+
+
+class StageSpec(_Strict):
+    """One training run of one network."""
+
+    name: str
+    learner: Literal["multitask"] = "multitask"
+    data: DataSpec
+    network: NetworkSpec
+    tasks: dict[str, dict[str, Any]]
+    weighting: WeightingSpec = WeightingSpec()
+    stopping: StoppingSpec | None = None
+    optimisation: OptimisationSpec = OptimisationSpec()
+    init: InitSpec | None = None
+    evaluation: EvaluationSpec = EvaluationSpec()
+
+
+class VariantSpec(_Strict):
+    """A row of the paper's table: which stages it runs, and what it changes (`stage.key.key: value`)."""
+
+    stages: list[str]
+    set: dict[str, Any] = {}
+    seeds: int = Field(3, ge=1)
+    minutes: float = Field(0.0, ge=0)
+    """Estimated minutes a seed on two cores."""
+
+
+class Recipe(_Strict):
+    """name, seed, ordered stages, and the variants that `polyface reproduce` runs."""
+
+    name: str
+    about: str = ""
+    seed: int = 0
+    stages: list[StageSpec]
+    variants: dict[str, VariantSpec] = {}
+
+    def stage(self, name: str) -> StageSpec:
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise PolyfaceError(f"recipe {self.name} has no stage '{name}'; {nearest(name, [s.name for s in self.stages])}")
+
+    def variant(self, name: str) -> Recipe:
+        """The recipe of one row: its stages only, with its changes."""
+        if name not in self.variants:
+            raise PolyfaceError(f"recipe {self.name} has no variant '{name}'; {nearest(name, self.variants)}")
+        chosen = self.variants[name]
+        tree = self.model_dump()
+        tree["stages"] = [self.stage(stage).model_dump() for stage in chosen.stages]
+        tree["variants"] = {}
+        return _checked(_override(tree, chosen.set, f"variants.{name}.set"), f"{self.name}: {name}")
+
+
+def load(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
+    """A recipe by name (`tcdcn`) or from a YAML file, with `key.key=value` changes (a stage's name is a key)."""
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.exists():
+            raise PolyfaceError(f"{path}: no such recipe file")
+        text = path.read_text()
+    else:
+        folder = resources.files("polyface") / "recipes"
+        known = sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
+        if str(source) not in known:
+            raise PolyfaceError(f"unknown recipe '{source}'; {nearest(str(source), known)}")
+        text = (folder / f"{source}.yaml").read_text()
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PolyfaceError(f"{source}: not YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(tree, dict):
+        raise PolyfaceError(f"{source}: a recipe is a mapping with name and stages")
+    if "defaults" in tree:
+        defaults = tree.pop("defaults")
+        tree["stages"] = [_merged(defaults, stage) for stage in tree.get("stages", [])]
+    edits: dict[str, Any] = {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise PolyfaceError(f"--set {change}: expected key.key=value")
+        edits[key] = yaml.safe_load(value)
+    return _checked(_override(tree, edits, "--set"), str(source))
+
+
+def _merged(defaults: Any, own: Any) -> Any:
+    if isinstance(defaults, dict) and isinstance(own, dict):
+        return {key: _merged(defaults.get(key), own[key]) if key in own else defaults[key] for key in defaults | own}
+    return own
+
+
+def _override(tree: dict[str, Any], edits: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Set dotted keys; the first word may be a stage's name, and `*` means every stage. null removes a key."""
+    for dotted, value in edits.items():
+        first, *rest = dotted.split(".")
+        stages = [s for s in tree.get("stages", []) if first == "*" or s.get("name") == first]
+        targets: list[tuple[Any, list[str]]] = [(s, rest) for s in stages] or [(tree, [first, *rest])]
+        for node, keys in targets:
+            if not keys:
+                raise PolyfaceError(f"{what}: '{dotted}' names a whole stage; name one of its keys")
+            for key in keys[:-1]:
+                if not isinstance(node, dict) or (key not in node and node is tree):
+                    names = [s.get("name", "") for s in tree.get("stages", [])]
+                    raise PolyfaceError(
+                        f"{what}: no stage or key '{key}' in '{dotted}'; {nearest(key, [*names, *tree])}"
+                    )
+                if node.get(key) is None:
+                    node[key] = {}
+                node = node[key]
+            if not isinstance(node, dict):
+                raise PolyfaceError(f"{what}: '{dotted}' goes through a value that holds no keys")
+            if value is None:
+                node.pop(keys[-1], None)
+            else:
+                node[keys[-1]] = value
+    return tree
+
+
+def _checked(tree: dict[str, Any], where: str) -> Recipe:
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [p for p in first["loc"]]
+        model: Any = Recipe
+        hint = ""
+        if first["type"] == "extra_forbidden":
+            for part in path[:-1]:
+                model = _field_model(model, part)
+            fields = getattr(model, "model_fields", {})
+            hint = f"; {nearest(str(path[-1]), fields)}" if fields else ""
+        key = ".".join(map(str, path))
+        raise PolyfaceError(f"{where}: {key}: {_plain(first['msg'])}{hint}") from error
+    names = [stage.name for stage in recipe.stages]
+    for stage in recipe.stages:
+        if stage.evaluation.main not in stage.tasks:
+            raise PolyfaceError(
+                f"{where}: stages.{stage.name}.evaluation.main is '{stage.evaluation.main}'; "
+                f"{nearest(stage.evaluation.main, stage.tasks)}"
+            )
+        unknown = [t for t in (stage.stopping.main if stage.stopping else []) if t not in stage.tasks]
+        if unknown:
+            raise PolyfaceError(f"{where}: stopping.main names '{unknown[0]}'; {nearest(unknown[0], stage.tasks)}")
+    if len(set(names)) < len(names):
+        raise PolyfaceError(f"{where}: two stages have the same name among {', '.join(names)}")
+    return recipe
+
+
+def _plain(message: str) -> str:
+    return "unknown key" if "Extra inputs" in message else message.lower()
+
+
+def _field_model(model: Any, part: Any) -> Any:
+    """The pydantic model found under a key, an index or a name; None where there is none."""
+    import typing
+
+    if isinstance(part, int) or model is None:
+        return model
+    info = getattr(model, "model_fields", {}).get(part)
+    annotation = info.annotation if info else None
+    for candidate in [annotation, *typing.get_args(annotation)]:
+        for inner in [candidate, *typing.get_args(candidate)]:
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                return inner
+    return model if info is None else None

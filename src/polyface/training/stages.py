@@ -1,0 +1,324 @@
+"""Running the stages of a recipe: data → learner → checkpoint → model bundle, resumable at every step."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+from polyface import networks
+from polyface import tasks as task_kinds
+from polyface.data.boxes import boxes_of
+from polyface.data.loader import FaceLoader, FacePool
+from polyface.data.store import open_source
+from polyface.data.table import FaceTable, Progress
+from polyface.errors import PolyfaceError, nearest
+from polyface.files import atomic_path
+from polyface.networks.bundle import Bundle, load_bundle
+from polyface.tasks import Task
+from polyface.training.learner import Learner
+from polyface.training.recipe import Recipe, StageSpec
+from polyface.weighting import WEIGHTINGS, Weighting
+
+CHECKPOINT = "last.ckpt"
+
+
+@dataclass
+class RunOptions:
+    """Where and how a run happens; nothing here changes what is learnt on one kind of device.
+
+    accelerator, devices, strategy: Lightning's. checkpoint_minutes: how often the run is saved (also at its end and
+    when it is interrupted); checkpoint_steps: instead, every so many batches. progress: called with what is going on.
+    """
+
+    accelerator: str = "auto"
+    devices: int | str = 1
+    strategy: str = "auto"
+    checkpoint_minutes: float = 2.0
+    checkpoint_steps: int | None = None
+    fresh: bool = False
+    logger: str = "csv"
+    progress: Progress | None = None
+    threads: int | None = None
+
+
+@dataclass
+class StageResult:
+    """A finished stage: its bundle's folder, its history (a dict an epoch), how long it trained."""
+
+    bundle: Path
+    history: list[dict[str, Any]]
+    seconds: float
+
+
+def stage_tasks(stage: StageSpec) -> dict[str, Task]:
+    return {name: task_kinds.build(name, config) for name, config in stage.tasks.items()}
+
+
+def stage_pool(
+    stage: StageSpec, part: str, data: Path | None, tasks: dict[str, Task], progress: Progress | None = None
+) -> FacePool | None:
+    """The faces of a stage whose split is `part` (train, val, test); None where its tables have none."""
+    found = []
+    for source in stage.data.tables:
+        table = open_source(source.name, data, source.options, progress)
+        whole = boxes_of(table, stage.data.boxes, progress=progress)  # once a table, whatever part is asked for
+        rows = _rows(table, part, source.where)
+        if part == "train" and stage.data.limit:
+            rows = np.sort(np.random.default_rng(0).permutation(rows)[: stage.data.limit])
+        if not len(rows):
+            continue
+        missed = np.flatnonzero(np.isin(rows, whole.missed))
+        boxes = type(whole)(whole.xyxy[rows], missed, None if whole.points is None else whole.points[rows])
+        found.append((table.take(rows), boxes, source.ratio))
+    return FacePool(found, stage.data.crop, tasks, progress) if found else None
+
+
+def _rows(table: FaceTable, part: str, where: dict[str, Any]) -> np.ndarray:
+    split = table.words("split")
+    keep = split == part
+    if part == "train":
+        keep |= split == None  # noqa: E711  a table without splits is all for training
+    for column, words in where.items():
+        keep &= table.classes(column, [words] if isinstance(words, str) else words) >= 0
+    return np.flatnonzero(keep)
+
+
+def build_weighting(stage: StageSpec) -> Weighting:
+    if stage.weighting.name not in WEIGHTINGS:
+        raise PolyfaceError(f"weighting.name is '{stage.weighting.name}'; {nearest(stage.weighting.name, WEIGHTINGS)}")
+    given = stage.weighting.options.get("weights")
+    if isinstance(given, dict) and (unknown := [t for t in given if t not in stage.tasks]):
+        raise PolyfaceError(f"weighting.options.weights names '{unknown[0]}'; {nearest(unknown[0], stage.tasks)}")
+    try:
+        return WEIGHTINGS[stage.weighting.name](list(stage.tasks), **stage.weighting.options)
+    except TypeError as error:
+        raise PolyfaceError(f"weighting.options ({stage.weighting.name}): {str(error).split('() ')[-1]}") from error
+
+
+def build_network(
+    stage: StageSpec, tasks: dict[str, Task], seed: int, earlier: dict[str, Path]
+) -> networks.FaceNetwork:
+    """The stage's network: random by seed, then what `init` names copied over it."""
+    torch.manual_seed(seed)
+    config = {
+        "trunk": stage.network.trunk,
+        "heads": {name: task.output_dim for name, task in tasks.items()},
+        "normalise": stage.network.normalise,
+    }
+    network = networks.build(config)
+    if (network.size, network.channels) != (stage.data.crop.size, stage.data.crop.channels):
+        raise PolyfaceError(
+            f"stage {stage.name}: the trunk takes {network.channels}×{network.size}² pixels but data.crop gives "
+            f"{stage.data.crop.channels}×{stage.data.crop.size}²: set data.crop.size and channels to match"
+        )
+    if stage.init:
+        folder = earlier.get(stage.init.source, Path(stage.init.source))
+        start = load_bundle(folder, quiet=True).network
+        for part in stage.init.parts:
+            own, given = getattr(network, part).state_dict(), getattr(start, part).state_dict()
+            shared = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+            if not shared or (part == "trunk" and len(shared) < len(own)):
+                raise PolyfaceError(
+                    f"stage {stage.name}: init.source {stage.init.source} fits {len(shared)} of {len(own)} {part} "
+                    "tensors: both stages need the same network.trunk"
+                )
+            getattr(network, part).load_state_dict(own | shared)
+    return network
+
+
+class _Saver(L.Callback):
+    """Writes the checkpoint beside the old one, then renames; on a full disk the old one stays."""
+
+    def __init__(self, path: Path, options: RunOptions, accumulate: int) -> None:
+        self.path, self.options, self.accumulate = path, options, accumulate
+        self.last = time.monotonic()
+
+    def save(self, trainer: L.Trainer) -> None:
+        aside = self.path.with_name(f".{self.path.name}.tmp")
+        try:
+            trainer.save_checkpoint(aside)
+            if trainer.is_global_zero:
+                os.replace(aside, self.path)
+        except (OSError, RuntimeError) as error:
+            aside.unlink(missing_ok=True)
+            full = isinstance(error, RuntimeError) or error.errno == errno.ENOSPC
+            reason = "the disk is full" if full else str(error.strerror)
+            kept = "the previous checkpoint is whole" if self.path.exists() else "there was none before"
+            raise PolyfaceError(
+                f"{self.path}: could not save ({reason}; {kept}): free some space and run the same command again"
+            ) from error
+        self.last = time.monotonic()
+
+    def after_batch(self, trainer: L.Trainer, batches_done: int) -> None:
+        if batches_done % self.accumulate:
+            return  # gradients are not in the checkpoint
+        steps = self.options.checkpoint_steps
+        due = (
+            batches_done % steps == 0 if steps else time.monotonic() - self.last > 60 * self.options.checkpoint_minutes
+        )
+        if trainer.world_size > 1:
+            due = bool(trainer.strategy.reduce_boolean_decision(due, all=False))
+        if due:
+            self.save(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, learner: L.LightningModule) -> None:
+        self.save(trainer)
+
+
+class _Bar(L.Callback):
+    """Reports every batch's progress to the caller."""
+
+    def __init__(self, report: Progress, stage: str) -> None:
+        self.report, self.stage = report, stage
+
+    def on_train_batch_end(self, trainer: L.Trainer, learner: L.LightningModule, *args: Any) -> None:
+        assert isinstance(learner, Learner)
+        size, epochs = len(learner._train), learner.spec.optimisation.epochs
+        done = learner.batches_done + 1
+        what = f"{self.stage} epoch {(done - 1) // size + 1}/{epochs}"
+        if learner.history and (row := learner.history[-1]).get("validation"):
+            what += (
+                f" · validation {learner.spec.evaluation.main} {row['validation'][learner.spec.evaluation.main]:.4g}"
+            )
+        self.report(done, epochs * size, what)
+
+
+def run_stage(
+    recipe: Recipe,
+    stage: StageSpec,
+    out: Path,
+    data: Path | None,
+    options: RunOptions,
+    earlier: dict[str, Path],
+) -> StageResult:
+    """Train one stage into `out`, resuming what is there; a finished stage is returned as it is."""
+    folder = out / stage.name
+    done = folder / "history.json"
+    settings = json.loads(stage.model_dump_json()) | {"seed": recipe.seed}
+    if done.exists() and not options.fresh:
+        finished = json.loads(done.read_text())
+        if finished["settings"] == settings:
+            return StageResult(folder / "model", finished["history"], finished["seconds"])
+    _quiet()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    tasks = stage_tasks(stage)
+    pools = {part: stage_pool(stage, part, data, tasks, options.progress) for part in ("train", "val")}
+    if pools["train"] is None:
+        raise PolyfaceError(f"stage {stage.name}: no training faces (split 'train') in its tables")
+    network = build_network(stage, tasks, recipe.seed, earlier)
+    optimisation = stage.optimisation
+    checkpoint = folder / CHECKPOINT
+    folder.mkdir(parents=True, exist_ok=True)
+    if options.fresh:
+        checkpoint.unlink(missing_ok=True)
+    saver = _Saver(checkpoint, options, optimisation.accumulate)
+    callbacks: list[L.Callback] = [saver]
+    if options.progress:
+        callbacks.append(_Bar(options.progress, stage.name))
+    trainer = L.Trainer(
+        accelerator=options.accelerator,
+        devices=options.devices,
+        strategy=options.strategy,
+        precision=optimisation.precision,  # type: ignore[arg-type]
+        max_epochs=1,
+        accumulate_grad_batches=optimisation.accumulate,
+        gradient_clip_val=optimisation.clip,
+        callbacks=callbacks,
+        logger=_logger(options.logger, folder),
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=50,
+    )
+    loaders = {}
+    for part, pool in pools.items():
+        if pool is not None:
+            loaders[part] = FaceLoader(
+                pool,
+                optimisation_batch(stage, part),
+                seed=recipe.seed,
+                stage=stage.name,
+                shuffle=part == "train",
+                rank=trainer.global_rank,
+                world=trainer.world_size,
+            )
+    learner = Learner(stage, recipe.seed, network, tasks, build_weighting(stage), loaders["train"], loaders.get("val"))
+    learner.after_batch = lambda done: saver.after_batch(trainer, done)  # callbacks run before the learner's own hook
+    start = checkpoint if checkpoint.exists() else None
+    began = time.monotonic()
+    seconds_before = 0.0
+    if start is not None:
+        # Lightning asks for the loader before it restores the learner, so the position is read first.
+        own = torch.load(start, weights_only=True, map_location="cpu")["polyface"]
+        learner.batches_done = int(own["batches_done"])
+        seconds_before = float(own.get("seconds", 0.0))
+    learner.seconds = lambda: seconds_before + time.monotonic() - began
+    torch.manual_seed(recipe.seed + 1)
+    trainer.fit(learner, ckpt_path=start, weights_only=True)
+    if trainer.interrupted:
+        saver.save(trainer)
+        raise KeyboardInterrupt
+    final = learner.evaluated
+    if learner.best is not None:
+        final.load_state_dict(learner.best[1])
+    if trainer.is_global_zero:
+        about = {"name": f"{recipe.name}/{stage.name}", "recipe": recipe.name, "seed": recipe.seed}
+        Bundle(final, tasks, stage.data.crop, stage.data.boxes, about).save(folder / "model")
+        with atomic_path(done) as aside:
+            aside.write_text(
+                json.dumps({"settings": settings, "history": learner.history, "seconds": learner.seconds()}, indent=1)
+            )
+    trainer.strategy.barrier()
+    return StageResult(folder / "model", learner.history, learner.seconds())
+
+
+def optimisation_batch(stage: StageSpec, part: str) -> int:
+    """Faces a process takes at once: the recipe's batch in training, a larger one where no gradient is kept."""
+    return stage.data.batch if part == "train" else max(stage.data.batch, 250)
+
+
+def run(recipe: Recipe, out: Path, data: Path | None, options: RunOptions) -> dict[str, StageResult]:
+    """Train all stages of a recipe in order into `out`; the last bundle is `out/<last stage>/model`."""
+    results: dict[str, StageResult] = {}
+    for stage in recipe.stages:
+        earlier = {name: result.bundle for name, result in results.items()}
+        results[stage.name] = run_stage(recipe, stage, out, data, options, earlier)
+    return results
+
+
+def _logger(kind: str, folder: Path) -> list[Logger]:
+    if kind == "none":
+        return []
+    if kind == "csv":
+        return [CSVLogger(folder, name="", version="logs")]
+    if kind == "tensorboard":
+        try:
+            from lightning.pytorch.loggers import TensorBoardLogger
+
+            return [TensorBoardLogger(folder, name="", version="tensorboard")]
+        except ModuleNotFoundError as error:
+            raise PolyfaceError("--logger tensorboard needs `pip install 'polyface[track]'`") from error
+    raise PolyfaceError(f"--logger is '{kind}'; expected csv, tensorboard or none")
+
+
+def _quiet() -> None:
+    """Lightning's advice about settings that are fixed here would bury the progress bar."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")

@@ -1,0 +1,187 @@
+"""What the project promises of itself as a whole: light imports, small files, nothing unsafe."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "polyface"
+FILES = sorted(SOURCE.rglob("*.py"))
+MOST_LINES = 450
+
+UNSAFE_MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+ENGINES = {
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "pytorch_lightning",
+    "onnxruntime",
+    "matplotlib",
+    "scipy",
+    "cv2",
+}
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def python(code: str, *arguments: str) -> str:
+    """Standard output of `code` in a fresh interpreter."""
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def loaded_by(module: str, *before: str) -> set[str]:
+    """Top-level modules that `import module` loads, beyond what the modules in `before` have loaded already."""
+    code = (
+        "import sys, importlib\n"
+        "for name in sys.argv[2:]: importlib.import_module(name)\n"
+        "known = set(sys.modules)\n"
+        "importlib.import_module(sys.argv[1])\n"
+        "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - known}))"
+    )
+    return set(python(code, module, *before).split())
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and full name of every absolute import, those inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.lineno, node.module
+
+
+def flag(call: ast.Call, name: str) -> object:
+    """The constant given to a keyword of a call; None where it is absent or computed."""
+    values = [keyword.value for keyword in call.keywords if keyword.arg == name]
+    return values[0].value if values and isinstance(values[0], ast.Constant) else None
+
+
+def called(call: ast.Call) -> str:
+    """`torch.load` for a call of torch.load(...)."""
+    return ast.unparse(call.func) if isinstance(call.func, ast.Name | ast.Attribute) else ""
+
+
+def unsafe(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and reason of everything that could run code from a file, or that swallows every error."""
+    for line, name in imports(tree):
+        if name.partition(".")[0] in UNSAFE_MODULES:
+            yield line, f"imports {name}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler) and node.type is None:
+            yield node.lineno, "bare except"
+        if not isinstance(node, ast.Call):
+            continue
+        name = called(node)
+        if name in {"eval", "exec", "builtins.eval", "builtins.exec"}:
+            yield node.lineno, f"calls {name}"
+        if name == "torch.load" and flag(node, "weights_only") is not True:
+            yield node.lineno, "torch.load without weights_only=True"
+        if flag(node, "weights_only") is False:
+            yield node.lineno, "weights_only=False"
+        if flag(node, "allow_pickle") is True:
+            yield node.lineno, "allow_pickle=True"
+        if name in {"yaml.load", "yaml.unsafe_load", "yaml.full_load"}:
+            yield node.lineno, f"{name} instead of yaml.safe_load"
+
+
+def test_there_is_a_package_to_look_at() -> None:
+    assert FILES
+    assert (SOURCE / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("module", ["polyface", "polyface.cli", "polyface.schema", "polyface.errors"])
+def test_import_is_light(module: str) -> None:
+    assert not loaded_by(module) & ENGINES
+
+
+def test_command_line_answers_help() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from polyface.cli import main; main()", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+
+
+def test_inference_needs_no_training_library() -> None:
+    assert not loaded_by("polyface.inference") & {"lightning", "pytorch_lightning", "torchmetrics", "timm", "cv2"}
+
+
+def test_weighting_imports_only_torch_numpy_and_scipy() -> None:
+    allowed = {"torch", "numpy", "scipy", *sys.stdlib_module_names}
+    strangers = [
+        f"{relative(path)}:{line}: {name}"
+        for path in sorted((SOURCE / "weighting").rglob("*.py"))
+        for line, name in imports(ast.parse(path.read_text(encoding="utf-8")))
+        if name.partition(".")[0] not in allowed and not name.startswith(("polyface.weighting", "polyface.errors"))
+    ]
+    assert not strangers
+
+
+def test_weighting_loads_no_other_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = {re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in project["dependencies"]}
+    modules = {"pillow": "PIL", "pyyaml": "yaml"}
+    others = {modules.get(name, name.replace("-", "_")) for name in named} - {"torch", "numpy", "scipy"}
+    # torch itself may load some of them, which is not the weighting's doing
+    assert not loaded_by("polyface.weighting", "torch", "numpy", "scipy.optimize") & others
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_file_is_one_room(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MOST_LINES, f"{relative(path)} has {lines} lines: two rooms in one"
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_file_is_safe(path: Path) -> None:
+    found = [f"{relative(path)}:{line}: {reason}" for line, reason in unsafe(ast.parse(path.read_text("utf-8")))]
+    assert not found
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "def f():\n    from pickle import loads",
+        "eval('1')",
+        "exec(text)",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "Learner.load_from_checkpoint(path, weights_only=False)",
+        "np.load(path, allow_pickle=True)",
+        "yaml.load(text, Loader)",
+        "try:\n    f()\nexcept:\n    pass",
+    ],
+)
+def test_unsafe_code_is_seen(code: str) -> None:
+    assert list(unsafe(ast.parse(code)))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "network.eval()",
+        "torch.load(path, weights_only=True)",
+        "np.load(path, allow_pickle=False)",
+        "yaml.safe_load(text)",
+        "'eval('",
+    ],
+)
+def test_safe_code_is_not_accused(code: str) -> None:
+    assert not list(unsafe(ast.parse(code)))
