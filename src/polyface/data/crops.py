@@ -72,7 +72,7 @@ def _squares_to(size: int, centres: np.ndarray, sides: np.ndarray) -> np.ndarray
 
 
 def cut(image: np.ndarray, box: np.ndarray, spec: CropSpec) -> np.ndarray:
-    """Cut a face out of uint8 RGB [H, W, 3]: uint8 [channels, P, P] with P = `spec.cut_size`; black outside the image."""
+    """Cut a face out of uint8 RGB [H, W, 3]: uint8 [channels, P, P], P = `spec.cut_size`; black outside the image."""
     (centre,), (side,) = spec.squares(box)
     half = side * spec.margin / 2
     edges = np.concatenate([centre - half, centre + half]) + 0.5  # Pillow counts from pixel edges

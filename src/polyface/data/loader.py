@@ -69,7 +69,7 @@ def cached_cuts(table: FaceTable, boxes: Boxes, spec: CropSpec, progress: Progre
     """Cuts of all rows, uint8 [N, C, P, P], memory-mapped. Decoded once; later runs open the same file."""
     import hashlib
 
-    digest = hashlib.sha1(np.ascontiguousarray(boxes.xyxy)).hexdigest()
+    digest = hashlib.sha1(boxes.xyxy.tobytes()).hexdigest()
     path = cache_folder("cuts") / f"{key(spec, table.fingerprint, digest)}.npy"
     if not path.exists():
         _write_cuts(path, table, boxes, spec, progress)
@@ -89,7 +89,6 @@ def _write_cuts(path: Path, table: FaceTable, boxes: Boxes, spec: CropSpec, prog
             if progress and (done % 256 == 0 or done == total):
                 progress(done, total, "faces cut out")
         cuts.flush()
-        del cuts
 
 
 class FacePool:

@@ -247,7 +247,11 @@ class _Head:
         names = (*_IDENTITY_MODES, *_EXPRESSION_MODES[:-1], "smirk_left", "smirk_right", "child", "male")
         basis = np.stack([_modes()[name] for name in names]).reshape(len(names), -1)
         shape = mean_face().T.reshape(1, -1) + weights @ basis
-        return np.ascontiguousarray(shape.reshape(-1, 3, 68).transpose(1, 0, 2))
+        shape = np.ascontiguousarray(shape.reshape(-1, 3, 68).transpose(1, 0, 2))
+        # Exaggeration may not push the mouth out of the face.
+        short = np.maximum(shape[1, :, 57] + 0.2 - shape[1, :, 8], 0)
+        shape[1] += short[:, None] * _modes()["chin"][1] / 0.07
+        return shape
 
     def turned(self, x: Any, z: Any) -> Array:
         """Horizontal place of points (x, z) after the yaw; > 0 degrees brings what is in front to the right."""
@@ -302,7 +306,7 @@ class _Head:
         around = np.concatenate([rights[:, 68:], lefts[:, :67:-1]], 1)
         self.outline = np.stack([around, np.concatenate([rows, rows[:, ::-1]], 1)])
         seen = np.clip(seen, low + 0.02, np.maximum(high - 0.02, low + 0.02))
-        self.hidden = np.abs(seen - true) > 0.04
+        self.hidden = (np.abs(seen - true) > 0.04) & (np.abs(self.s) > 0.2)  # below that, merely squeezed in
         # The jaw is the silhouette itself, as annotators draw it.
         seen[:, :8], seen[:, 8], seen[:, 9:17] = low[:, :8], true[:, 8], high[:, 9:17]
         self.hidden[:, :17] = False
@@ -516,7 +520,7 @@ def _scenery(size: int) -> tuple[Array, Array]:
         for x, y, w, h in rng.random((7, 4), np.float32):
             block = np.abs(at[:, None] - y) < 0.02 + 0.15 * h, np.abs(at - x) < 0.02 + 0.15 * w
             picture[:, block[0] & block[1]] = rng.uniform(20, 235, (3, 1))
-    return np.clip(pictures, 0, 255), rng.standard_normal(3 * size * size + 65536, np.float32)
+    return np.clip(pictures, 0, 255).astype(np.uint8), rng.standard_normal(3 * size * size + 65536, np.float32)
 
 
 class _Placement:
@@ -708,7 +712,7 @@ def render(
     range. In `labels`, `attributes` is int8 [N, 40] with 0 for not labelled, and `split` is train for numbers ending in
     0-7, val for 8, test for 9.
     """
-    pool = range(identities) if isinstance(identities, int) else identities
+    pool = range(identities) if isinstance(identities, int | np.integer) else identities
     fixed = dict(fixed or {}) | ({"modality": modality} if modality else {})
     _check(n, size, seed, first, pool, fixed)
     start = first - first % _CHUNK

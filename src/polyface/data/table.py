@@ -114,7 +114,7 @@ class _ImageFile:
 
 
 class FaceTable:
-    """Rows of one or more face-table files. Immutable: `take`, `where` and `concat` give new views of the same files."""
+    """Rows of one or more face-table files. Immutable: `take`, `where`, `concat` give views of the same files."""
 
     def __init__(
         self, labels: pa.Table, files: list[_ImageFile], part: np.ndarray, row: np.ndarray, fingerprint: str
@@ -169,7 +169,7 @@ class FaceTable:
         )
 
     def __len__(self) -> int:
-        return self.labels.num_rows
+        return int(self.labels.num_rows)
 
     @property
     def columns(self) -> list[str]:
@@ -336,9 +336,12 @@ def write_table(
     with atomic_path(path) as aside, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         with pq.ParquetWriter(aside, schema, compression={"image.bytes": "none"} | dict.fromkeys(columns, "zstd")) as w:
             for start in range(0, len(found), ROW_GROUP):
-                rows = []
-                for item in pool.map(convert, found[start : start + ROW_GROUP]):
-                    (report.skipped if isinstance(item, Skipped) else rows).append(item)  # type: ignore[attr-defined]
+                rows: list[dict[str, Any]] = []
+                for result in pool.map(convert, found[start : start + ROW_GROUP]):
+                    if isinstance(result, Skipped):
+                        report.skipped.append(result)
+                    else:
+                        rows.append(result)
                 if rows:
                     batch = pa.Table.from_pylist(rows, schema=schema)
                     w.write_table(batch, row_group_size=ROW_GROUP)

@@ -106,7 +106,8 @@ def load_bundle(folder: Path | str, quiet: bool = False) -> Bundle:
         have, want = state[name], expected[name]
         if have.shape != want.shape or have.is_floating_point() != want.is_floating_point():
             raise PolyfaceError(
-                f"{weights}: tensor '{name}' is {have.dtype} {list(have.shape)}, expected {want.dtype} {list(want.shape)}"
+                f"{weights}: tensor '{name}' is {have.dtype} {list(have.shape)}, "
+                f"expected {want.dtype} {list(want.shape)}"
             )
         if have.is_floating_point() and not have.isfinite().all():
             raise PolyfaceError(f"{weights}: tensor '{name}' holds a value that is not finite; get the bundle again")

@@ -42,7 +42,7 @@ class _Patches(torch.autograd.Function):
         return patches.view(rows * columns, batch, -1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         kernel, (height, width, batch, channels) = ctx.kernel, ctx.shape
         rows, columns = height - kernel + 1, width - kernel + 1

@@ -6,13 +6,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from polyface.data.crops import is_mirrored
+from polyface.data.loader import Targets
 from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError
 from polyface.schema import VOCABULARIES, column_type, mirror_classes
-from polyface.tasks.base import Targets, Task, TaskSpec
+from polyface.tasks.base import Task, TaskSpec
 
 
 class ClassificationSpec(TaskSpec):
@@ -20,7 +22,7 @@ class ClassificationSpec(TaskSpec):
 
     kind: Literal["classification"] = "classification"
     column: str
-    vocabulary: list[str] = []
+    vocabulary: list[str] = Field(default_factory=list)
 
 
 class ClassificationTask(Task):

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from polyface.data.crops import invert, is_mirrored, transform
+from polyface.data.loader import Targets
 from polyface.data.table import FaceTable
 from polyface.schema import mirror_landmarks
-from polyface.tasks.base import Targets, Task, TaskSpec
+from polyface.tasks.base import Task, TaskSpec
 
 
 class LandmarksSpec(TaskSpec):

@@ -112,7 +112,7 @@ class Learner(L.LightningModule):
         sizes = [count for _, count in self.terms]
         losses = {
             name: mean_of_terms(world * s, c)
-            for (name, _), s, c in zip(self.terms, sums.split(sizes), counts.split(sizes), strict=True)
+            for (name, _), s, c in zip(self.terms, torch.split(sums, sizes), torch.split(counts, sizes), strict=True)
         }
         return output.shared, losses, torch.stack([sums.detach(), local]), counts
 
@@ -120,7 +120,7 @@ class Learner(L.LightningModule):
         batch = assemble(raw, self.crop, self.tasks, self.spec.data.augment)
         shared, losses, local, counts = self._losses(batch, self.network)
         sizes = [count for _, count in self.terms]
-        present = {name: int(c.max()) for (name, _), c in zip(self.terms, counts.split(sizes), strict=True)}
+        present = {name: int(c.max()) for (name, _), c in zip(self.terms, torch.split(counts, sizes), strict=True)}
         stopped = self.stopping.stopped if self.stopping else {}
         context = Context(shared, present, self.batches_done, self.network)
         combined = self.weighting.combine({n: v * 0.0 if n in stopped else v for n, v in losses.items()}, context)
@@ -171,8 +171,8 @@ class Learner(L.LightningModule):
         decay = min(decay, (1 + step) / (10 + step))  # short runs: do not average the random start in
         for mean, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
             mean.lerp_(value, 1 - decay)
-        for mean, value in zip(self.average.buffers(), self.network.buffers(), strict=True):
-            mean.copy_(value)
+        for kept, current in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            kept.copy_(current)
 
     # ------------------------------------------------------------------------------------------------ epochs
 
@@ -211,7 +211,7 @@ class Learner(L.LightningModule):
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(sums_and_counts)
         sizes = [count for _, count in self.terms]
-        parts = zip(self.terms, *(x.split(sizes) for x in sums_and_counts), strict=True)
+        parts = zip(self.terms, *(torch.split(x, sizes) for x in sums_and_counts), strict=True)
         return {name: float(mean_of_terms(s, c)) for (name, _), s, c in parts if c.sum() > 0}
 
     @torch.no_grad()
@@ -229,7 +229,7 @@ class Learner(L.LightningModule):
                 total += local.double()
         for module, training in was.items():
             module.training = training
-        counts = total[1].split([count for _, count in self.terms])
+        counts = torch.split(total[1], [count for _, count in self.terms])
         return self._means(total), {name: int(c.max()) for (name, _), c in zip(self.terms, counts, strict=True)}
 
     # ------------------------------------------------------------------------------------------------ optimiser

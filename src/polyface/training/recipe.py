@@ -67,8 +67,8 @@ class StoppingSpec(_Strict):
 
 
 class OptimisationSpec(_Strict):
-    """optimiser sgd, adamw or rmsprop. schedule constant, cosine (to 0), or a step of ×0.1 at `milestones` (fractions of the
-    run). warmup: fraction of the run. ema: decay of a running mean of the weights, which is then what is evaluated and
+    """optimiser sgd, adamw or rmsprop. schedule constant, cosine (to 0), or steps of ×0.1 at `milestones` (fractions of
+    the run). warmup: fraction of the run. ema: decay of a running mean of the weights, which is then what is evaluated and
     saved. precision: Lightning's ("32-true", "bf16-mixed", …)."""
 
     optimiser: Literal["sgd", "adamw", "rmsprop"] = "adamw"

@@ -154,7 +154,7 @@ class _Saver(L.Callback):
         except (OSError, RuntimeError) as error:
             aside.unlink(missing_ok=True)
             full = isinstance(error, RuntimeError) or error.errno == errno.ENOSPC
-            reason = "the disk is full" if full else str(error.strerror)
+            reason = "the disk is full" if full else str(error)
             kept = "the previous checkpoint is whole" if self.path.exists() else "there was none before"
             raise PolyfaceError(
                 f"{self.path}: could not save ({reason}; {kept}): free some space and run the same command again"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from polyface.errors import PolyfaceError
@@ -70,19 +68,6 @@ class TCDCN(nn.Module):
             side, channels = side - kernel + 1, width
             side = side // 2 if index < _POOLED else side
         self.fc = nn.Linear(channels * side * side, chosen.shared)
-        self._initialise()
-
-    @torch.no_grad()
-    def _initialise(self) -> None:
-        """Variance gain²/fan-in, zero bias. With PyTorch's default (a third of 1/fan-in) |tanh| features start near
-        zero and the squared error of the landmarks rests at the mean shape for many epochs."""
-        gain = nn.init.calculate_gain("tanh" if isinstance(self.activation, AbsTanh) else "relu")
-        for layer in [*self.convolutions, self.fc]:
-            weight, bias = layer.weight, layer.bias
-            fan_in = weight.shape[1] if isinstance(layer, LocallyConnected2d) else weight[0].numel()
-            bound = gain * math.sqrt(3 / fan_in)
-            weight.uniform_(-bound, bound)
-            bias.zero_()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised images [B, 1, size, size] → {"conv1" … "conv4": maps [B, C, H, W], "shared": x [B, D]}."""

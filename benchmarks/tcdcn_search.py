@@ -1,0 +1,128 @@
+"""Choose TCDCN's settings on the 1,000 validation faces of MTFL: 30 trials for FLD alone, 30 for FLD+all.
+
+First the settings that FLD alone has (learning rate, crop, augmentation, landmark loss) are drawn 30 times and the best
+kept; then, with those fixed, the ones that only side tasks have (λ, task-wise stopping's k and ε) are drawn 30 times.
+The order favours FLD. Trials are short (8 epochs), each is a line of the log, and a stopped search goes on.
+
+    python benchmarks/tcdcn_search.py --data DIR [--part FLD|all] [--worker I/N] [--write]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from polyface.evaluation.landmarks import evaluate_landmarks
+from polyface.evaluation.metrics import Row
+from polyface.evaluation.results import write_results
+from polyface.networks.bundle import load_bundle
+from polyface.networks.predict import predict
+from polyface.training import stages
+from polyface.training.recipe import load
+
+TRIALS, EPOCHS = 30, 8
+SIDES = ("gender", "smile", "glasses", "pose")
+
+
+def fld(trial: int) -> dict[str, object]:
+    draw = random.Random(trial)
+    return {
+        "mtfl.optimisation.lr": round(10 ** draw.uniform(-3.1, -2.3), 5),
+        "mtfl.data.crop.scale": draw.choice([1.0, 1.1, 1.2, 1.3, 1.4]),
+        "mtfl.data.augment.rotate": draw.choice([5, 10, 20, 30]),
+        "mtfl.data.augment.zoom": draw.choice([0.05, 0.1, 0.2]),
+        "mtfl.data.augment.shift": draw.choice([0.02, 0.05, 0.08]),
+        "mtfl.data.augment.contrast": draw.choice([0.0, 0.2, 0.4]),
+        "mtfl.tasks.landmarks.loss": draw.choice(["l1", "l1", "wing", "l2"]),
+        "mtfl.data.batch": draw.choice([32, 64, 128]),
+        "mtfl.optimisation.weight_decay": draw.choice([0.0005, 0.01, 0.1]),
+    }
+
+
+def side(trial: int) -> dict[str, object]:
+    draw = random.Random(1000 + trial)
+    strength = 10 ** draw.uniform(-4, 0)
+    pose = strength * 10 ** draw.uniform(-0.5, 0.5)
+    settings: dict[str, object] = {
+        f"mtfl.tasks.{name}": {"kind": "classification", "column": name} for name in SIDES
+    } | {f"mtfl.weighting.options.weights.{name}": float(f"{strength:.3g}") for name in SIDES[:3]}
+    settings["mtfl.weighting.options.weights.pose"] = float(f"{pose:.3g}")
+    if trial % 2:
+        window = draw.choice([2, 3])
+        threshold = float(f"{10 ** draw.uniform(-1, 2):.3g}")
+        settings["mtfl.stopping"] = {"main": ["landmarks"], "window": window, "threshold": threshold}
+    return settings
+
+
+def run(name: str, settings: dict[str, object], data: Path, folder: Path) -> dict[str, object]:
+    changes = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    recipe = load("tcdcn", [*changes, f"mtfl.optimisation.epochs={EPOCHS}"])
+    stage = recipe.stage("mtfl")
+    one = recipe.model_copy(update={"stages": [stage], "variants": {}})
+    options = stages.RunOptions(accelerator="cpu", threads=1, logger="none")
+    result = stages.run(one, folder / name, data, options)["mtfl"]
+    tasks = stages.stage_tasks(stage)
+    pool = stages.stage_pool(stage, "val", data, tasks)
+    assert pool is not None
+    points = predict(load_bundle(result.bundle).network, tasks, pool)["landmarks"]["points"]
+    found = evaluate_landmarks(points, pool.table.points("landmarks_5"), resamples=10)
+    shutil.rmtree(folder / name)
+    stopped = result.history[-1].get("stopped", {})
+    return {
+        "trial": name, "mean error": found.mean_error, "failure rate": found.failure_rate, "settings": settings,
+        "stopped": stopped, "seconds": round(result.seconds, 1),
+    }  # fmt: skip
+
+
+def read(log: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--part", choices=["FLD", "all"], default="FLD")
+    parser.add_argument("--worker", default="0/1")
+    parser.add_argument("--folder", type=Path, default=Path("runs/tcdcn-search"))
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args()
+    log = given.folder / "trials.jsonl"
+    if not given.write:
+        worker, workers = map(int, given.worker.split("/"))
+        given.folder.mkdir(parents=True, exist_ok=True)
+        base: dict[str, object] = {}
+        if given.part == "all":
+            alone = [t for t in read(log) if str(t["trial"]).startswith("FLD ")]
+            base = dict(min(alone, key=lambda t: float(t["mean error"]))["settings"])  # type: ignore[arg-type, call-overload]
+        for trial in range(worker, TRIALS, workers):
+            name = f"{given.part} {trial:02d}"
+            if any(t["trial"] == name for t in read(log)):
+                continue
+            found = run(name, base | (fld(trial) if given.part == "FLD" else side(trial)), given.data, given.folder)
+            with open(log, "a") as file:
+                file.write(json.dumps(found) + "\n")
+            print(name, round(found["mean error"], 2), round(found["failure rate"], 1), found["settings"], flush=True)  # type: ignore[call-overload]
+        return
+    rows = []
+    for t in sorted(read(log), key=lambda t: str(t["trial"])):
+        settings = {
+            k.removeprefix("mtfl."): v for k, v in dict(t["settings"]).items() if not k.startswith("mtfl.tasks.g")
+        }  # type: ignore[call-overload]
+        for metric in ("mean error", "failure rate"):
+            rows.append(
+                Row(f"trial {t['trial']}", metric, float(t[metric]), None, 1000, (0,), note=json.dumps(settings))
+            )  # type: ignore[arg-type]
+    write_results(
+        Path("docs/results/tcdcn-search.json"), rows, command="python benchmarks/tcdcn_search.py --write",
+        data="MTFL, 1,000 validation faces", merge=False,
+    )  # fmt: skip
+    print(len(rows), "rows;", np.round(min(r.mean for r in rows if r.metric == "mean error"), 2))
+
+
+if __name__ == "__main__":
+    main()
