@@ -8,6 +8,7 @@ invisible point. Pixel centres lie at integer coordinates, (x, y) counted from 0
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -101,11 +102,15 @@ def mirror_landmarks(points: int) -> np.ndarray:
     return np.array(_MIRROR[points])
 
 
-def mirror_classes(column: str) -> np.ndarray | None:
-    """How a mirror renames the classes of a column (class c becomes permutation[c]), or None if it does not."""
-    if column == "pose":
-        return np.arange(len(POSES))[::-1].copy()
-    return None
+def mirror_classes(vocabulary: Sequence[str]) -> np.ndarray | None:
+    """How a mirror renames classes (class c becomes permutation[c]), or None if it does not.
+
+    A word that says left becomes the one that says right: "left profile" ↔ "right profile".
+    """
+    sides = {"left": "right", "right": "left"}
+    words = [" ".join(sides.get(part, part) for part in word.split(" ")) for word in vocabulary]
+    order = np.array([vocabulary.index(word) if word in vocabulary else i for i, word in enumerate(words)])
+    return order if (order != np.arange(len(order))).any() else None
 
 
 def eyes(points: int) -> tuple[list[int], list[int]]:

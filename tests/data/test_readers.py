@@ -52,7 +52,7 @@ def test_every_reader_describes_itself_in_one_line(name):
     for text in (found.about, found.layout):
         assert text
         assert "\n" not in text
-    for word in ("Layout:", "Labels:", "icence", "ource:" if name in ("mtfl", "ibug300w") else "ource"):
+    for word in ("Layout:", "Labels:", "icence", "ource:" if name in ("mtfl", "300w") else "ource"):
         assert word in (type(found).__doc__ or "")
 
 
@@ -263,7 +263,7 @@ OFFICIAL = "version: 1\nn_points:  3\n{\n1 1\n11.5 21\n 30 40 \n}\n"
 def test_pts_official_counts_from_one(tmp_path):
     put(tmp_path / "a" / "x.pts", OFFICIAL)
     put(tmp_path / "a" / "x.jpg")
-    (only,) = faces("ibug300w", tmp_path)
+    (only,) = faces("300w", tmp_path)
     np.testing.assert_array_equal(only.labels["landmarks_3"], [[0, 0], [10.5, 20], [29, 39]])
     assert (only.where, only.path, only.image) == ("a/x.pts", "a/x.jpg", tmp_path / "a" / "x.jpg")
     assert only.labels["source"] is only.labels["split"] is None
@@ -272,7 +272,7 @@ def test_pts_official_counts_from_one(tmp_path):
 def test_pts_bare_counts_from_zero(tmp_path):
     put(tmp_path / "x.pts", "1 1\n11.5 21\n\nnan nan\n")
     put(tmp_path / "x.PNG")
-    (only,) = faces("ibug300w", tmp_path)
+    (only,) = faces("300w", tmp_path)
     np.testing.assert_array_equal(only.labels["landmarks_3"], [[1, 1], [11.5, 21], [np.nan, np.nan]])
 
 
@@ -292,7 +292,7 @@ def test_pts_bare_counts_from_zero(tmp_path):
 def test_pts_malformed(tmp_path, text, reason):
     put(tmp_path / "x.pts", text)
     put(tmp_path / "x.jpg")
-    (only,) = read("ibug300w", tmp_path)
+    (only,) = read("300w", tmp_path)
     assert isinstance(only, Skipped)
     assert only.where == "x.pts"
     assert reason in only.reason
@@ -300,14 +300,14 @@ def test_pts_malformed(tmp_path, text, reason):
 
 def test_pts_without_an_image(tmp_path):
     put(tmp_path / "x.pts", OFFICIAL)
-    (only,) = read("ibug300w", tmp_path)
+    (only,) = read("300w", tmp_path)
     assert only == Skipped("x.pts", "no image of that name beside it (.jpg, .png or the like)")
 
 
 def test_no_pts_at_all(tmp_path):
     put(tmp_path / "x.jpg")
     with pytest.raises(PolyfaceError, match=r"no \.pts file; reader 'ibug300w' expects a tree of folders"):
-        read("ibug300w", tmp_path)
+        read("300w", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_pts_source_and_split_by_folder(tmp_path, folder, source, split):
     for i in range(4):  # a tenth of four is none
         put(root / folder / f"image_{i}.pts", OFFICIAL)
         put(root / folder / f"image_{i}.png")
-    for found in (faces("ibug300w", root), faces("ibug300w", root / folder.split("/")[0])):
+    for found in (faces("300w", root), faces("300w", root / folder.split("/")[0])):
         assert {(f.labels["source"], f.labels["split"]) for f in found} == {(source, split)}
 
 
@@ -341,7 +341,7 @@ def test_pts_faces_of_one_photo_stay_together(tmp_path):
             for k in (1, 2, 3):
                 put(tmp_path / source / f"{photo}_{k}.pts", OFFICIAL)
                 put(tmp_path / source / f"{photo}_{k}.jpg")
-    found = faces("ibug300w", tmp_path)
+    found = faces("300w", tmp_path)
     parts: dict[tuple[str, str], set[str]] = {}
     for face in found:
         parts.setdefault((face.labels["source"], Path(face.path).stem.split("_")[0]), set()).add(face.labels["split"])
@@ -350,7 +350,7 @@ def test_pts_faces_of_one_photo_stay_together(tmp_path):
     for source in ("Helen", "AFW", "LFPW"):
         held = sum(f.labels["split"] == "val" for f in found if f.labels["source"] == source)
         assert held == 6
-    inner = faces("ibug300w", tmp_path / "helen" / "trainset")  # the same cut from wherever one starts
+    inner = faces("300w", tmp_path / "helen" / "trainset")  # the same cut from wherever one starts
     assert [f.labels["split"] for f in inner] == [f.labels["split"] for f in found if f.labels["source"] in ("Helen",)]
 
 

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyface.data.synthetic import ILLUMINATIONS, SyntheticFaces, _Raster, mean_face, records, render
+from polyface.data.synthetic import ILLUMINATIONS, SyntheticFaces, records, render
+from polyface.data.synthetic_head import mean_face
+from polyface.data.synthetic_paint import Raster
 from polyface.data.table import FaceTable, write_table
 from polyface.errors import PolyfaceError
 from polyface.schema import VOCABULARIES, five_of_68, is_column, mirror_landmarks
@@ -299,7 +301,7 @@ def test_coverage_is_the_area_of_the_polygon(seed: int, corners: int, size: int)
     angle = np.sort(rng.uniform(0, 2 * np.pi, corners))[:: rng.choice([-1, 1])]
     x, y = (size * (rng.uniform(0.45, 0.5) + 0.4 * wave(angle)).astype(np.float32) for wave in (np.cos, np.sin))
     contour = np.stack([x, y])[:, None]
-    raster = _Raster([(contour, np.ones((1, 1), np.float32))], lambda points: points, size)
+    raster = Raster([(contour, np.ones((1, 1), np.float32))], lambda points: points, size)
     cover = raster.plane(np.empty((size, 1, size), np.float32), 0, 1)
     area = abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
     assert cover.sum() == pytest.approx(area, rel=0.01, abs=0.5)

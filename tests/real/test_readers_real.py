@@ -25,7 +25,7 @@ def mtfl(real_data):
 
 @pytest.fixture(scope="module")
 def ibug(real_data):
-    return records("ibug300w", real_data("300w"))
+    return records("300w", real_data("300w"))
 
 
 def test_mtfl_counts(mtfl):

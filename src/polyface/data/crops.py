@@ -133,6 +133,8 @@ def sample(cuts: Tensor, matrices: Tensor, size: int) -> Tensor:
     Bilinear; black outside the cut. One call for the whole batch, on the cuts' device.
     """
     source = cuts.shape[-1]
+    if not len(cuts):  # a process of a distributed run may have no face in the last batch
+        return torch.zeros(0, cuts.shape[1], size, size, device=cuts.device)
     inverse = invert(matrices)
     # From pixels to the −1 … 1 of grid_sample (edges at ±1): n = (2u + 1)/P − 1, and back on the output's side.
     linear = inverse[:, :, :2] * (size / source)

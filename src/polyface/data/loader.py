@@ -40,6 +40,8 @@ class Labeller(Protocol):
 
     def prepare(self, values: Tensor, crops: Tensor, size: int) -> Tensor: ...
 
+    def visible(self, labelled: Tensor, crops: Tensor) -> Tensor: ...
+
 
 @dataclass
 class FaceBatch:
@@ -110,6 +112,8 @@ class FacePool:
         self.table = FaceTable.concat([table for table, _, _ in tables])
         self.boxes = np.concatenate([boxes.xyxy for _, boxes, _ in tables])
         self.missed = sum(len(boxes.missed) for _, boxes, _ in tables)
+        points = [boxes.points for _, boxes, _ in tables if boxes.points is not None]
+        self.detector_points = np.concatenate(points) if len(points) == len(tables) else None
         self.sizes = [len(table) for table, _, _ in tables]
         self.ratios = [ratio for _, _, ratio in tables]
         self.cuts = [cached_cuts(table, boxes, crop, progress) for table, boxes, _ in tables]
@@ -137,7 +141,7 @@ class FacePool:
             while left > 0:
                 chosen.append(start + generator.permutation(size)[:left])
                 left -= size
-        return generator.permutation(np.concatenate(chosen))
+        return generator.permutation(np.concatenate(chosen)) if chosen else np.zeros(0, dtype=np.int64)
 
     def cuts_of(self, rows: np.ndarray) -> Tensor:
         """uint8 [B, C, P, P]."""
@@ -215,4 +219,5 @@ def assemble(raw: RawBatch, crop: CropSpec, tasks: Mapping[str, Labeller], augme
     extra = compose(matrices, invert(to_input).expand(len(raw.rows), 2, 3))
     crops = compose(extra, raw.crops)
     targets = {name: tasks[name].prepare(value, crops, crop.size) for name, value in raw.values.items()}
-    return FaceBatch(images, targets, raw.labelled, crops, raw.rows)
+    labelled = {name: tasks[name].visible(mask, crops) for name, mask in raw.labelled.items()}
+    return FaceBatch(images, targets, labelled, crops, raw.rows)

@@ -360,3 +360,30 @@ def write_table(
             reason = f" (first: {report.skipped[0].where}: {report.skipped[0].reason})" if report.skipped else ""
             raise PolyfaceError(f"no face could be read for {path}{reason}")
     return report
+
+
+def check_table(table: FaceTable, progress: Progress | None = None) -> list[Skipped]:
+    """Decode every image and validate every label again: the faces that fail, and why."""
+    values = {name: table.column(name) for name in table.columns}
+
+    def check(row: int) -> Skipped | None:
+        where = f"row {row}"
+        try:
+            height, width = table.image(row).shape[:2]
+            for name, column in values.items():
+                value = column[row].as_py()
+                if landmark_count(name) and value is not None:
+                    value = np.array(value, dtype=float).reshape(-1, 2)
+                _value(name, value, (width, height), where)
+        except PolyfaceError as error:
+            return Skipped(where, str(error).removeprefix(f"{where}: "))
+        return None
+
+    bad = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, found in enumerate(pool.map(check, range(len(table))), 1):
+            if found:
+                bad.append(found)
+            if progress and (done % 256 == 0 or done == len(table)):
+                progress(done, len(table), "faces checked")
+    return bad

@@ -46,9 +46,17 @@ class Task(ABC):
     def prepare(self, values: Tensor, crops: Tensor, size: int) -> Tensor:
         """Values [B, …] as the loss compares them, given the crops [B, 2, 3] that were taken (mirrored ones too)."""
 
+    def visible(self, labelled: Tensor, crops: Tensor) -> Tensor:
+        """The mask [B, K] of prepared targets: a task whose terms change places in a mirror moves their masks along."""
+        return labelled
+
     @abstractmethod
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Output [B, output_dim] and prepared target → losses [B, K], without reduction and without a mask."""
+        """Output [B, output_dim] and prepared target → losses [B, K], without reduction and without a mask.
+
+        Where there is no label the target is whatever `prepare` made of it, NaN perhaps; the loss must be constant
+        there and finite, since 0 × NaN would be the gradient otherwise.
+        """
 
     @abstractmethod
     def decode(self, output: Tensor, crops: Tensor, size: int) -> dict[str, Any]:
@@ -72,7 +80,7 @@ class Task(ABC):
 
 
 def masked_sums(losses: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
-    """Losses and mask [B, K] → (sums [K], counts [K]) over labelled faces; an unlabelled loss may be NaN."""
+    """Losses and mask [B, K] → (sums [K], counts [K]) over labelled faces; an unlabelled loss may be anything."""
     return torch.where(labelled, losses, 0.0).sum(0), labelled.sum(0)
 
 

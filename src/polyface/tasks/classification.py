@@ -43,8 +43,7 @@ class ClassificationTask(Task):
         return Targets(classes.clamp(min=0), ((classes >= 0) & self._where(table))[:, None])
 
     def prepare(self, values: Tensor, crops: Tensor, size: int) -> Tensor:
-        own = tuple(self.vocabulary) == VOCABULARIES.get(self.spec.column)
-        order = mirror_classes(self.spec.column) if own else None
+        order = mirror_classes(self.vocabulary)
         if order is None:
             return values
         return torch.where(is_mirrored(crops), torch.as_tensor(order, device=values.device)[values], values)

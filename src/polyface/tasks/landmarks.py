@@ -52,8 +52,16 @@ class LandmarksTask(Task):
             moved = torch.where(mirrored[:, None, None], moved[:, order], moved)
         return moved
 
+    def visible(self, labelled: Tensor, crops: Tensor) -> Tensor:
+        mirrored = is_mirrored(crops)
+        if not mirrored.any():
+            return labelled
+        order = torch.as_tensor(mirror_landmarks(self.points), device=labelled.device)
+        return torch.where(mirrored[:, None], labelled[:, order], labelled)
+
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         delta = output.float().view(-1, self.points, 2) - target
+        delta = torch.where(target.isnan(), 0.0, delta)  # an unlabelled point: no NaN may reach the gradient
         if self.spec.loss == "l2":
             each = delta.square() / 2
         elif self.spec.loss == "l1":

@@ -93,9 +93,9 @@ class Learner(L.LightningModule):
 
     # ------------------------------------------------------------------------------------------------ steps
 
-    def _losses(self, batch: FaceBatch, network: nn.Module) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
-        """(shared, loss per task, sums and counts of all terms): each loss is the mean over labelled faces of the
-        global batch; under DDP local sum × world size / all-reduced count, since DDP averages gradients."""
+    def _losses(self, batch: FaceBatch, network: nn.Module) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """(shared, loss per task, sums and counts [2, terms] of the global batch): each loss is the mean over labelled
+        faces of the global batch; under DDP local sum × world size / reduced count, since DDP averages gradients."""
         images = batch.images.contiguous(memory_format=torch.channels_last)
         output = network(images)
         pairs = [
@@ -103,30 +103,29 @@ class Learner(L.LightningModule):
             for name, task in self.tasks.items()
         ]
         sums = torch.cat([s for s, _ in pairs])
-        counts = torch.cat([c for _, c in pairs]).to(sums.dtype)
+        totals = torch.stack([sums.detach(), torch.cat([c for _, c in pairs]).to(sums.dtype)])
         world = 1
-        local = counts
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            world, counts = dist.get_world_size(), counts.clone()
-            dist.all_reduce(counts)
+            world = dist.get_world_size()
+            dist.all_reduce(totals)
         sizes = [count for _, count in self.terms]
         losses = {
             name: mean_of_terms(world * s, c)
-            for (name, _), s, c in zip(self.terms, torch.split(sums, sizes), torch.split(counts, sizes), strict=True)
+            for (name, _), s, c in zip(self.terms, torch.split(sums, sizes), torch.split(totals[1], sizes), strict=True)
         }
-        return output.shared, losses, torch.stack([sums.detach(), local]), counts
+        return output.shared, losses, totals
 
     def training_step(self, raw: RawBatch, index: int) -> Tensor:
         batch = assemble(raw, self.crop, self.tasks, self.spec.data.augment)
-        shared, losses, local, counts = self._losses(batch, self.network)
+        shared, losses, totals = self._losses(batch, self.network)
         sizes = [count for _, count in self.terms]
-        present = {name: int(c.max()) for (name, _), c in zip(self.terms, torch.split(counts, sizes), strict=True)}
+        present = {name: int(c.max()) for (name, _), c in zip(self.terms, torch.split(totals[1], sizes), strict=True)}
         stopped = self.stopping.stopped if self.stopping else {}
         context = Context(shared, present, self.batches_done, self.network)
         combined = self.weighting.combine({n: v * 0.0 if n in stopped else v for n, v in losses.items()}, context)
         self._check_finite(combined.loss, losses, batch)
-        self.loss_sums += local[0].double()
-        self.loss_counts += local[1].double()
+        self.loss_sums += totals[0].double()  # of all ranks: DDP copies buffers from rank 0, and so does a resumed run
+        self.loss_counts += totals[1].double()
         own = combined.own_loss
         return combined.loss if own is None else combined.loss + own
 
@@ -207,9 +206,7 @@ class Learner(L.LightningModule):
             logger.log_metrics(flat | {"lr": row["lr"]}, step=self.batches_done)
 
     def _means(self, sums_and_counts: Tensor) -> dict[str, float]:
-        """Mean loss per task from [2, terms] local sums and counts; tasks without a labelled face are left out."""
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(sums_and_counts)
+        """Mean loss per task from [2, terms] sums and counts; tasks without a labelled face are left out."""
         sizes = [count for _, count in self.terms]
         parts = zip(self.terms, *(torch.split(x, sizes) for x in sums_and_counts), strict=True)
         return {name: float(mean_of_terms(s, c)) for (name, _), s, c in parts if c.sum() > 0}
@@ -225,8 +222,7 @@ class Learner(L.LightningModule):
         with self.trainer.precision_plugin.val_step_context():
             for raw in self._validation:
                 raw = self.transfer_batch_to_device(raw, self.device, 0)
-                _, _, local, _ = self._losses(assemble(raw, self.crop, self.tasks, None), network)
-                total += local.double()
+                total += self._losses(assemble(raw, self.crop, self.tasks, None), network)[2].double()
         for module, training in was.items():
             module.training = training
         counts = torch.split(total[1], [count for _, count in self.terms])

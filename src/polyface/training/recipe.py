@@ -68,8 +68,8 @@ class StoppingSpec(_Strict):
 
 class OptimisationSpec(_Strict):
     """optimiser sgd, adamw or rmsprop. schedule constant, cosine (to 0), or steps of ×0.1 at `milestones` (fractions of
-    the run). warmup: fraction of the run. ema: decay of a running mean of the weights, which is then what is evaluated and
-    saved. precision: Lightning's ("32-true", "bf16-mixed", …)."""
+    the run). warmup: fraction of the run. ema: decay of a running mean of the weights, which is then evaluated and saved.
+    precision: Lightning's ("32-true", "bf16-mixed", …)."""
 
     optimiser: Literal["sgd", "adamw", "rmsprop"] = "adamw"
     lr: float = Field(1e-3, gt=0)
@@ -119,13 +119,27 @@ class StageSpec(_Strict):
 
 
 class VariantSpec(_Strict):
-    """A row of the paper's table: which stages it runs, and what it changes (`stage.key.key: value`)."""
+    """A row of the paper's table: the stages it runs (the last one is measured) and what it changes
+    (`stage.key.key: value`). model: measure that variant's network instead of training. predictor "detector": the face
+    detector's own points instead of a network's."""
 
     stages: list[str]
     set: dict[str, Any] = {}
     seeds: int = Field(3, ge=1)
+    model: str | None = None
+    predictor: Literal["network", "detector"] = "network"
     minutes: float = Field(0.0, ge=0)
-    """Estimated minutes a seed on two cores."""
+    """Estimated minutes a seed on one core."""
+    note: str = ""
+    correlation: bool = False
+    """Report the correlation of head weights between the main task and every other."""
+
+
+class ComparisonSpec(_Strict):
+    """Two variants whose paired difference is reported."""
+
+    better: str
+    than: str
 
 
 class Recipe(_Strict):
@@ -136,6 +150,7 @@ class Recipe(_Strict):
     seed: int = 0
     stages: list[StageSpec]
     variants: dict[str, VariantSpec] = {}
+    comparisons: list[ComparisonSpec] = []
 
     def stage(self, name: str) -> StageSpec:
         for stage in self.stages:
@@ -150,7 +165,7 @@ class Recipe(_Strict):
         chosen = self.variants[name]
         tree = self.model_dump()
         tree["stages"] = [self.stage(stage).model_dump() for stage in chosen.stages]
-        tree["variants"] = {}
+        tree["variants"], tree["comparisons"] = {}, []
         return _checked(_override(tree, chosen.set, f"variants.{name}.set"), f"{self.name}: {name}")
 
 
@@ -243,6 +258,9 @@ def _checked(tree: dict[str, Any], where: str) -> Recipe:
         unknown = [t for t in (stage.stopping.main if stage.stopping else []) if t not in stage.tasks]
         if unknown:
             raise PolyfaceError(f"{where}: stopping.main names '{unknown[0]}'; {nearest(unknown[0], stage.tasks)}")
+    for compared in [name for pair in recipe.comparisons for name in (pair.better, pair.than)]:
+        if compared not in recipe.variants:
+            raise PolyfaceError(f"{where}: comparisons names '{compared}'; {nearest(compared, recipe.variants)}")
     if len(set(names)) < len(names):
         raise PolyfaceError(f"{where}: two stages have the same name among {', '.join(names)}")
     return recipe

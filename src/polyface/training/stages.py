@@ -6,8 +6,12 @@ import errno
 import json
 import logging
 import os
+import signal
+import threading
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from polyface import networks
 from polyface import tasks as task_kinds
@@ -144,6 +149,7 @@ class _Saver(L.Callback):
     def __init__(self, path: Path, options: RunOptions, accumulate: int) -> None:
         self.path, self.options, self.accumulate = path, options, accumulate
         self.last = time.monotonic()
+        self.asked_to_stop = False
 
     def save(self, trainer: L.Trainer) -> None:
         aside = self.path.with_name(f".{self.path.name}.tmp")
@@ -151,10 +157,9 @@ class _Saver(L.Callback):
             trainer.save_checkpoint(aside)
             if trainer.is_global_zero:
                 os.replace(aside, self.path)
-        except (OSError, RuntimeError) as error:
+        except OSError as error:
             aside.unlink(missing_ok=True)
-            full = isinstance(error, RuntimeError) or error.errno == errno.ENOSPC
-            reason = "the disk is full" if full else str(error)
+            reason = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror or error)
             kept = "the previous checkpoint is whole" if self.path.exists() else "there was none before"
             raise PolyfaceError(
                 f"{self.path}: could not save ({reason}; {kept}): free some space and run the same command again"
@@ -168,13 +173,37 @@ class _Saver(L.Callback):
         due = (
             batches_done % steps == 0 if steps else time.monotonic() - self.last > 60 * self.options.checkpoint_minutes
         )
+        stop = self.asked_to_stop
         if trainer.world_size > 1:
-            due = bool(trainer.strategy.reduce_boolean_decision(due, all=False))
-        if due:
+            due, stop = (bool(trainer.strategy.reduce_boolean_decision(x, all=False)) for x in (due, stop))
+        if due or stop:
             self.save(trainer)
+        if stop:
+            raise KeyboardInterrupt
 
     def on_train_end(self, trainer: L.Trainer, learner: L.LightningModule) -> None:
         self.save(trainer)
+
+
+@contextmanager
+def _stopping_between_steps(saver: _Saver) -> Iterator[None]:
+    """Ctrl-C waits for the end of the step, where the run can be saved; a second Ctrl-C does not wait."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if saver.asked_to_stop:
+            raise KeyboardInterrupt
+        saver.asked_to_stop = True
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    except SystemExit as error:  # what Lightning makes of it
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Bar(L.Callback):
@@ -246,6 +275,10 @@ def run_stage(
         num_sanity_val_steps=0,
         log_every_n_steps=50,
     )
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise PolyfaceError(
+            f"strategy '{options.strategy}' trains in copies of this process, whose results stay there: use 'ddp'"
+        )
     loaders = {}
     for part, pool in pools.items():
         if pool is not None:
@@ -265,15 +298,13 @@ def run_stage(
     seconds_before = 0.0
     if start is not None:
         # Lightning asks for the loader before it restores the learner, so the position is read first.
-        own = torch.load(start, weights_only=True, map_location="cpu")["polyface"]
-        learner.batches_done = int(own["batches_done"])
+        own = _position(start)
+        learner.on_load_checkpoint({"polyface": own})
         seconds_before = float(own.get("seconds", 0.0))
     learner.seconds = lambda: seconds_before + time.monotonic() - began
     torch.manual_seed(recipe.seed + 1)
-    trainer.fit(learner, ckpt_path=start, weights_only=True)
-    if trainer.interrupted:
-        saver.save(trainer)
-        raise KeyboardInterrupt
+    with _stopping_between_steps(saver):
+        trainer.fit(learner, ckpt_path=start, weights_only=True)
     final = learner.evaluated
     if learner.best is not None:
         final.load_state_dict(learner.best[1])
@@ -286,6 +317,18 @@ def run_stage(
             )
     trainer.strategy.barrier()
     return StageResult(folder / "model", learner.history, learner.seconds())
+
+
+def _position(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of where its run stood."""
+    try:
+        own: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu")["polyface"]
+    except Exception as error:  # a damaged file raises as variously as it can be damaged
+        raise PolyfaceError(
+            f"{checkpoint}: not a readable checkpoint ({type(error).__name__}): put an intact copy there, or pass "
+            "--fresh to start over"
+        ) from error
+    return own
 
 
 def optimisation_batch(stage: StageSpec, part: str) -> int:

@@ -50,7 +50,7 @@ class Ibug300W:
     Licence: research only, no commercial use. Source: https://ibug.doc.ic.ac.uk/resources/300-W/
     """
 
-    name = "ibug300w"
+    name = "300w"
     verified = True  # Helen and AFW
     about = "300-W, Helen, LFPW, AFW, IBUG: a .pts file of 68 (or any number of) points beside each image"
     layout = (
