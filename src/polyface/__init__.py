@@ -1,0 +1,40 @@
+"""Polyface: one network, many questions about a face: train, compare, explain and run multi-task face networks."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from polyface.inference.analyzer import Analyzer as Analyzer
+    from polyface.inference.analyzer import analyze as analyze
+    from polyface.networks.bundle import load_bundle as load
+
+    __version__: str
+
+__all__ = ["Analyzer", "analyze", "load", "__version__"]
+
+# Loaded when asked for: `import polyface` alone takes milliseconds.
+_HOMES = {
+    "Analyzer": ("polyface.inference.analyzer", "Analyzer"),
+    "analyze": ("polyface.inference.analyzer", "analyze"),
+    "load": ("polyface.networks.bundle", "load_bundle"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("polyface")
+        except PackageNotFoundError:
+            return "unknown"  # a checkout that is on the path but not installed
+    if name in _HOMES:
+        module, attribute = _HOMES[name]
+        return getattr(import_module(module), attribute)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES, "__version__"]

@@ -62,7 +62,12 @@ def jobs(recipe: Recipe, only: Sequence[str] = (), seeds: int | None = None) -> 
     if not chosen:
         raise PolyfaceError(f"no variant matches {', '.join(only)}; there are: {', '.join(recipe.variants)}")
     found = [Job(name, seed) for name in chosen for seed in range(seeds or recipe.variants[name].seeds)]
-    return sorted(found, key=lambda job: (recipe.variants[job.variant].model is not None, job.seed))
+    return sorted(found, key=lambda job: (_follows(recipe, job), job.seed))
+
+
+def _follows(recipe: Recipe, job: Job) -> bool:
+    """Whether a job needs another variant's network."""
+    return bool(recipe.variants[job.variant].model or recipe.variants[job.variant].start)
 
 
 def hours(recipe: Recipe, todo: Sequence[Job]) -> float:
@@ -97,7 +102,11 @@ def run_job(recipe: Recipe, job: Job, data: Path | None, out: Path, options: sta
             if not source.exists():
                 raise PolyfaceError(f"variant '{job.variant}' measures '{variant.model}': run that one first")
         else:
-            source = stages.run(own, place, data, options)[stage.name].bundle
+            earlier = {}
+            if variant.start:
+                before = folder(out, Job(variant.start, job.seed))
+                earlier = {name: before / name / "model" for name in recipe.variants[variant.start].stages}
+            source = stages.run(own, place, data, options, earlier)[stage.name].bundle
         bundle = load_bundle(source, quiet=True)
         pool = pool_of(stage, data, bundle.tasks)
         found = measure(bundle, pool, average=evaluation.translations, spread=evaluation.spread)
@@ -117,10 +126,7 @@ def run_jobs(
 ) -> None:
     """Run what is not finished, in `workers` processes; a stopped reproduction goes on where it was."""
     left = [job for job in todo if not finished(out, job)]
-    waves = [
-        [j for j in left if not recipe.variants[j.variant].model],
-        [j for j in left if recipe.variants[j.variant].model],
-    ]
+    waves = [[job for job in left if _follows(recipe, job) == later] for later in (False, True)]
     done = len(todo) - len(left)
     for wave in waves:
         if workers <= 1:

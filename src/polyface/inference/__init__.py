@@ -1,0 +1,45 @@
+"""Trained models at work: bundles in, typed answers, pictures and ONNX files out."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from polyface.inference.analyzer import Analyzer as Analyzer
+    from polyface.inference.analyzer import analyze as analyze
+    from polyface.inference.draw import draw as draw
+    from polyface.inference.draw import draw_all as draw_all
+    from polyface.inference.export import export_onnx as export_onnx
+    from polyface.inference.models import ModelInfo as ModelInfo
+    from polyface.inference.models import find as find
+    from polyface.inference.results import FaceResult as FaceResult
+    from polyface.inference.results import ImageResult as ImageResult
+    from polyface.inference.results import to_json_lines as to_json_lines
+    from polyface.inference.results import to_parquet as to_parquet
+
+# Where each name lives. Loaded when asked for: listing models must not wait for the network engine.
+_HOMES = {
+    "Analyzer": "analyzer:Analyzer",
+    "analyze": "analyzer:analyze",
+    "draw_all": "draw:draw_all",
+    "export_onnx": "export:export_onnx",
+    "ModelInfo": "models:ModelInfo",
+    "find": "models:find",
+    "FaceResult": "results:FaceResult",
+    "ImageResult": "results:ImageResult",
+    "to_json_lines": "results:to_json_lines",
+    "to_parquet": "results:to_parquet",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(import_module(f"{__name__}.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

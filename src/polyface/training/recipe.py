@@ -120,13 +120,15 @@ class StageSpec(_Strict):
 
 class VariantSpec(_Strict):
     """A row of the paper's table: the stages it runs (the last one is measured) and what it changes
-    (`stage.key.key: value`). model: measure that variant's network instead of training. predictor "detector": the face
+    (`stage.key.key: value`). model: measure that variant's network instead of training. start: `init` may name a stage of
+    that variant, which is trained first. predictor "detector": the face
     detector's own points instead of a network's."""
 
     stages: list[str]
     set: dict[str, Any] = {}
     seeds: int = Field(3, ge=1)
     model: str | None = None
+    start: str | None = None
     predictor: Literal["network", "detector"] = "network"
     minutes: float = Field(0.0, ge=0)
     """Estimated minutes a seed on one core."""
@@ -258,9 +260,13 @@ def _checked(tree: dict[str, Any], where: str) -> Recipe:
         unknown = [t for t in (stage.stopping.main if stage.stopping else []) if t not in stage.tasks]
         if unknown:
             raise PolyfaceError(f"{where}: stopping.main names '{unknown[0]}'; {nearest(unknown[0], stage.tasks)}")
-    for compared in [name for pair in recipe.comparisons for name in (pair.better, pair.than)]:
-        if compared not in recipe.variants:
-            raise PolyfaceError(f"{where}: comparisons names '{compared}'; {nearest(compared, recipe.variants)}")
+    compared = [name for pair in recipe.comparisons for name in (pair.better, pair.than)]
+    needed = [name for variant in recipe.variants.values() for name in (variant.model, variant.start) if name]
+    for named in [*compared, *needed]:
+        if named not in recipe.variants:
+            raise PolyfaceError(
+                f"{where}: comparisons, model or start names '{named}'; {nearest(named, recipe.variants)}"
+            )
     if len(set(names)) < len(names):
         raise PolyfaceError(f"{where}: two stages have the same name among {', '.join(names)}")
     return recipe

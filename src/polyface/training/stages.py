@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -336,12 +337,17 @@ def optimisation_batch(stage: StageSpec, part: str) -> int:
     return stage.data.batch if part == "train" else max(stage.data.batch, 250)
 
 
-def run(recipe: Recipe, out: Path, data: Path | None, options: RunOptions) -> dict[str, StageResult]:
-    """Train all stages of a recipe in order into `out`; the last bundle is `out/<last stage>/model`."""
+def run(
+    recipe: Recipe, out: Path, data: Path | None, options: RunOptions, earlier: Mapping[str, Path] | None = None
+) -> dict[str, StageResult]:
+    """Train all stages of a recipe in order into `out`; the last bundle is `out/<last stage>/model`.
+
+    earlier: bundles that `init` may name beside the recipe's own stages.
+    """
     results: dict[str, StageResult] = {}
     for stage in recipe.stages:
-        earlier = {name: result.bundle for name, result in results.items()}
-        results[stage.name] = run_stage(recipe, stage, out, data, options, earlier)
+        known = {**(earlier or {}), **{name: result.bundle for name, result in results.items()}}
+        results[stage.name] = run_stage(recipe, stage, out, data, options, known)
     return results
 
 

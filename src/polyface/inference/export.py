@@ -1,0 +1,224 @@
+"""A bundle's network as one ONNX file, checked against PyTorch before it is put in place."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from polyface.errors import PolyfaceError
+from polyface.files import atomic_path
+from polyface.networks.bundle import Bundle
+from polyface.networks.layers import AbsTanh, LocallyConnected2d, from_locations, pool_locations, to_locations
+from polyface.networks.network import FaceNetwork
+from polyface.networks.trunks.tcdcn import TCDCN
+
+INPUT = "images"
+TOLERANCE = 1e-4
+OPSETS = range(18, 24)
+
+
+def export_onnx(
+    bundle: Bundle,
+    path: Path | str,
+    *,
+    input: Literal["float32", "uint8"] = "float32",
+    opset: int = 18,
+) -> Path:
+    """Write the bundle's network as ONNX, whole or not at all.
+
+    Its input `images` is [batch, channels, size, size] of pixel values 0…255 (normalisation is inside); its outputs
+    carry the tasks' names, [batch, output_dim] each, as the network's heads give them: points in units of the crop,
+    logits of classes. Any batch size. The file's metadata `polyface` holds, as JSON, the tasks with their
+    vocabularies, the crop, and `about` of the bundle.
+
+    input: type of the pixels. opset: ONNX operator set, 18 or later.
+
+    Raises:
+        PolyfaceError: onnx, onnxscript or onnxruntime is missing; the network cannot be exported; or onnxruntime's
+            answers differ from PyTorch's by more than 1e-4 (no file is left then).
+    """
+    _require_extras()
+    if input not in ("float32", "uint8"):
+        raise PolyfaceError(f"export: input is '{input}', expected float32 or uint8")
+    if opset not in OPSETS:
+        raise PolyfaceError(f"export: opset is {opset}, expected {OPSETS[0]} to {OPSETS[-1]}")
+    path = Path(path)
+    if path.is_dir():
+        raise PolyfaceError(f"{path}: is a folder; name a file such as {path / 'model.onnx'}")
+    network = copy.deepcopy(bundle.network).cpu().float().eval()
+    said = {name: task.config() for name, task in bundle.tasks.items()}
+    metadata = {"tasks": said, "crop": bundle.crop.model_dump(), "about": bundle.about, "input": input}
+    with atomic_path(path) as aside:
+        program = _exported(network, input, opset)
+        program.model.metadata_props["polyface"] = json.dumps(metadata, ensure_ascii=False)
+        program.save(str(aside), external_data=False)
+        worst = parity(network, aside)
+        if not worst <= TOLERANCE:
+            raise PolyfaceError(
+                f"{path}: not written: onnxruntime's answers differ from PyTorch's by {worst:.2g}, more than "
+                f"{TOLERANCE:g}; try another opset, or another version of onnxruntime"
+            )
+    return path
+
+
+def parity(network: FaceNetwork, path: Path | str) -> float:
+    """The largest absolute difference between an ONNX file's outputs and the network's, over random, black and white
+    images in batches of 1 and 3; infinite where names, shapes or finiteness differ."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    if names != list(network.heads):
+        return float("inf")
+    whole = "uint8" in session.get_inputs()[0].type
+    generator, worst = np.random.default_rng(0), 0.0
+    for batch in (1, 3):
+        images = generator.integers(0, 256, (batch, network.channels, network.size, network.size), dtype=np.uint8)
+        black, white = np.zeros_like(images), np.full_like(images, 255)
+        for given in (images, black, white):
+            fed = given if whole else given.astype(np.float32)
+            with torch.inference_mode():
+                expected = network.eval()(torch.from_numpy(fed)).outputs
+            for name, found in zip(names, session.run(None, {INPUT: fed}), strict=True):
+                if found.shape != tuple(expected[name].shape) or not np.isfinite(found).all():
+                    return float("inf")
+                worst = max(worst, float(np.abs(found - expected[name].numpy()).max()))
+    return worst
+
+
+def _require_extras() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise PolyfaceError(f"exporting needs {error.name}: run `pip install 'polyface[export]'`") from error
+
+
+def _exported(network: FaceNetwork, input: str, opset: int) -> Any:
+    images = torch.zeros(2, network.channels, network.size, network.size)  # 2: a batch of 1 would be taken as fixed
+    images = images.to(getattr(torch, input))
+    with _quiet(), torch.inference_mode():
+        try:
+            return torch.onnx.export(
+                _Answers(network).eval(),
+                (images,),
+                dynamo=True,
+                input_names=[INPUT],
+                output_names=list(network.heads),
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                opset_version=opset,
+                external_data=False,
+                verbose=False,
+            )
+        except Exception as error:  # the exporter wraps whatever a network's code raises in classes of its own
+            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise PolyfaceError(f"the network cannot be exported to ONNX ({reason[:200]})") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells its progress and its own deprecations, which are not the user's to mend."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+# ------------------------------------------------------------------------------ the same numbers, in fewer operations
+
+
+class _Answers(nn.Module):
+    """A network whose outputs are a tuple, in the order of its heads, with its trunk as ONNX runtimes like it."""
+
+    def __init__(self, network: FaceNetwork) -> None:
+        super().__init__()
+        network = copy.deepcopy(network)
+        if isinstance(network.trunk, TCDCN):
+            trunk = network.trunk
+            network.trunk = _Unshared(trunk) if trunk.unshared else _Shared(trunk)
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.network(images).outputs.values())
+
+
+class _Shared(nn.Module):
+    """TCDCN with convolutions. onnxruntime keeps convolutions, pooling, products and tanh in its blocked layout, but not
+    |x|: each costs two copies of the largest maps. So |x| is x + 2·relu(−x) where a second convolution is cheap (one
+    grey channel), and the root of the pooled squares elsewhere: a third less time at batch 256."""
+
+    def __init__(self, trunk: TCDCN) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.absolute = isinstance(trunk.activation, AbsTanh)
+        first = trunk.convolutions[0]
+        self.negative = copy.deepcopy(first)
+        for own, given in zip(self.negative.parameters(), first.parameters(), strict=True):
+            own.data = -2 * given.data
+        self.twice = self.absolute and trunk.in_channels == 1
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        x = images
+        *pooled, last = self.trunk.convolutions
+        for index, layer in enumerate(pooled):
+            if not self.absolute:
+                x = self.trunk.pool(layer(x))
+            elif index == 0 and self.twice:
+                x = nn.functional.max_pool2d(layer(x) + self.negative(x).relu(), 2).tanh()
+            else:
+                x = layer(x)
+                x = nn.functional.max_pool2d(x * x, 2).sqrt().tanh()
+        flat = self.trunk.activation(last(x)).flatten(1)
+        return {"shared": self.trunk.activation(self.trunk.fc(flat))}
+
+
+class _Unshared(nn.Module):
+    """TCDCN with locally connected filters, its patches taken by slices instead of writes into an empty map."""
+
+    def __init__(self, trunk: TCDCN) -> None:
+        super().__init__()
+        self.trunk = trunk
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        x = to_locations(images)
+        *pooled, last = self.trunk.convolutions
+        for layer in pooled:
+            x = _connected(layer, x)
+            x = (
+                pool_locations(x.abs()).tanh()
+                if isinstance(self.trunk.activation, AbsTanh)
+                else pool_locations(x).relu()
+            )
+        flat = from_locations(self.trunk.activation(_connected(last, x))).flatten(1)
+        return {"shared": self.trunk.activation(self.trunk.fc(flat))}
+
+
+def _connected(layer: nn.Module, maps: Tensor) -> Tensor:
+    """`LocallyConnected2d.forward` [H, W, B, C] → [H', W', B, out]: columns of a patch first, then its rows."""
+    assert isinstance(layer, LocallyConnected2d)
+    kernel, side = layer.kernel, layer.out_size
+    rows = torch.cat([maps[:, j : j + side] for j in range(kernel)], dim=-1)
+    patches = torch.cat([rows[i : i + side] for i in range(kernel)], dim=-1)
+    flat = patches.reshape(side * side, -1, kernel * kernel * layer.in_channels)
+    return (flat @ layer.weight + layer.bias).reshape(side, side, -1, layer.out_channels)

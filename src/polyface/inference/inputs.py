@@ -1,0 +1,126 @@
+"""Whatever a picture comes as: a file, a folder, a PIL image, an array, a tensor, or many of these."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from polyface.data import images as files
+from polyface.data.readers.common import IMAGE_SUFFIXES
+from polyface.errors import PolyfaceError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture that is not decoded yet. where: what errors call it; path: its file, None from memory."""
+
+    picture: Any
+    where: str
+    path: str | None
+
+    def pixels(self) -> np.ndarray:
+        return pixels(self.picture, self.where)
+
+
+def is_path(value: Any) -> bool:
+    return isinstance(value, str | os.PathLike)
+
+
+def is_single(images: Any) -> bool:
+    """Whether this is one picture: not a folder, nor several."""
+    if is_path(images):
+        return not Path(images).is_dir()
+    return isinstance(images, Image.Image) or getattr(images, "ndim", 0) in (2, 3)
+
+
+def count(images: Any) -> int:
+    """How many pictures these are; 0 where only reading them all would tell."""
+    if is_single(images):
+        return 1
+    if is_path(images):
+        return len(image_files(images))
+    return len(images) if isinstance(images, Sized) else 0
+
+
+def sources(images: Any) -> Iterator[Source]:
+    """The pictures of `images`, one after the other; folders are read in the order of their names, to any depth."""
+    if is_single(images):
+        yield _source(images, "image")
+    elif is_path(images):
+        yield from (_source(path, "") for path in image_files(images))
+    elif isinstance(images, Iterable):
+        for index, item in enumerate(images):
+            if is_path(item) and Path(item).is_dir():
+                yield from sources(item)
+            else:
+                yield _source(item, f"image {index}")
+    else:
+        raise PolyfaceError(f"cannot analyse a {type(images).__name__}: {_EXPECTED}")
+
+
+_EXPECTED = "give a path, a folder, a PIL image, a uint8 array [H, W, 3], a uint8 tensor [3, H, W], or several of these"
+
+
+def _source(picture: Any, where: str) -> Source:
+    path = os.fspath(picture) if is_path(picture) else getattr(picture, "filename", None) or None
+    path = os.fsdecode(path) if isinstance(path, str | bytes) else None
+    return Source(picture, path or where, path)
+
+
+def image_files(source: str | os.PathLike[str]) -> list[Path]:
+    """The image files of a folder, to any depth and in the order of their paths; a file is itself, read or not."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return [folder]
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    if not found:
+        raise PolyfaceError(f"{folder}: holds no image ({', '.join(IMAGE_SUFFIXES)}); name another folder")
+    return found
+
+
+def pixels(picture: Any, where: str = "image") -> np.ndarray:
+    """One picture as uint8 RGB [H, W, 3], turned as it is displayed.
+
+    Raises:
+        PolyfaceError: unreadable, or an array or tensor of another dtype or shape.
+    """
+    if is_path(picture):
+        return files.decode(Path(picture), where)
+    if isinstance(picture, Image.Image):
+        return _of_pil(picture, where)
+    if isinstance(picture, np.ndarray):
+        return _of_array(picture, where, "array", "[H, W] or [H, W, 3]")
+    if hasattr(picture, "detach") and hasattr(picture, "cpu"):  # a tensor: channels come first
+        array = picture.detach().cpu().numpy()
+        array = array.transpose(1, 2, 0) if array.ndim == 3 else array
+        return _of_array(array, where, "tensor", "[3, H, W] or [1, H, W]", tuple(picture.shape))
+    raise PolyfaceError(f"{where}: is a {type(picture).__name__}; {_EXPECTED}")
+
+
+def _of_array(
+    array: np.ndarray, where: str, kind: str, expected: str, shape: tuple[int, ...] | None = None
+) -> np.ndarray:
+    grey = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
+    if array.dtype != np.uint8 or not array.size or not (grey or (array.ndim == 3 and array.shape[2] == 3)):
+        raise PolyfaceError(
+            f"{where}: expected a uint8 {kind} {expected} in RGB, found {array.dtype} {list(shape or array.shape)}"
+        )
+    if grey:
+        array = np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
+    return np.ascontiguousarray(array)
+
+
+def _of_pil(image: Image.Image, where: str) -> np.ndarray:
+    """As `files.decode` turns a file's picture into pixels, for one that is open already."""
+    try:
+        image.load()
+    except Exception as error:  # an open file is decoded only here, and raises as variously as decoders do
+        raise PolyfaceError(f"{where}: is truncated or corrupt ({' '.join(str(error).split())[:160]})") from error
+    turned = files._turned(files._rgb(image, where), files._orientation(image))
+    return np.ascontiguousarray(turned)
