@@ -82,7 +82,6 @@ def test_a_process_without_a_validation_face(toy, trainings, tmp_path) -> None:
     """Of 12 synthetic faces one is for validation: the second process has none."""
     tree = {
         "data": {"tables": [{"name": "synthetic", "options": {"n": 12, "size": 48}}], "batch": 5},
-        "tasks": {"smile": {"where": {}}},
         "optimisation": {"epochs": 1},
     }
     done = distributed(toy(tree), tmp_path)

@@ -56,7 +56,8 @@ def weights(out: Path) -> bytes:
 def test_killed_and_resumed_is_bit_identical(toy, trainings, tmp_path, variant) -> None:
     recipe = toy(VARIANTS[variant])
     runs: list[dict[str, Any]] = [{"recipe": recipe, "out": tmp_path / "whole"}]
-    for number, (kill, every) in enumerate(KILLS):
+    kills = KILLS if variant.startswith("dropout") else KILLS[1::3]
+    for number, (kill, every) in enumerate(kills):
         run = {"recipe": recipe, "out": tmp_path / str(number), "options": {"checkpoint_steps": every}}
         runs += [run | {"kill": kill}, run]
     twice = {"recipe": recipe, "out": tmp_path / "twice", "options": {"checkpoint_steps": 2}}
@@ -65,7 +66,7 @@ def test_killed_and_resumed_is_bit_identical(toy, trainings, tmp_path, variant) 
 
     whole = results[0]["history"]
     expected = weights(tmp_path / "whole")
-    for number, (kill, every) in enumerate(KILLS):
+    for number, (kill, every) in enumerate(kills):
         assert weights(tmp_path / str(number)) == expected, (kill, every)
         assert results[2 * number + 2]["history"] == whole, (kill, every)
     assert weights(tmp_path / "twice") == expected

@@ -126,6 +126,11 @@ class FacePool:
                     f"task '{name}': no face of this stage is labelled for it; check its column and where"
                 )
 
+    @classmethod
+    def unlabelled(cls, table: FaceTable, boxes: Boxes, crop: CropSpec) -> FacePool:
+        """Faces to predict on, of which nothing need be known."""
+        return cls([(table, boxes, 1.0)], crop, {})
+
     def __len__(self) -> int:
         return len(self.table)
 

@@ -141,8 +141,11 @@ class FaceTable:
             schema = pq.read_schema(path)
             names = [name for name in schema.names if name != "image"]
             unknown = [name for name in names if not is_column(name)]
-            if "image" not in schema.names or schema.field("image").type != IMAGE or unknown:
+            wrong = [n for n in names if n not in unknown and schema.field(n).type != column_type(n)]
+            if "image" not in schema.names or schema.field("image").type != IMAGE or unknown or wrong:
                 what = f"unknown column '{unknown[0]}'" if unknown else "no image column of bytes and path"
+                if wrong:
+                    what = f"column '{wrong[0]}' is {schema.field(wrong[0]).type}, expected {column_type(wrong[0])}"
                 raise PolyfaceError(f"{path}: {what}; bring it in with `polyface data import parquet {path} OUT`")
             labels = pq.read_table(path, columns=names, memory_map=True)
         except (pa.ArrowException, OSError) as error:
@@ -202,6 +205,8 @@ class FaceTable:
 
     def classes(self, name: str, vocabulary: Sequence[str]) -> np.ndarray:
         """A word column as class indices int64 [N] in `vocabulary`, −1 where null or not in it."""
+        if not pa.types.is_string(column_type(name)):
+            raise PolyfaceError(f"column '{name}' holds no words, so no row can be chosen by a word of it")
         found = pc.index_in(self.column(name), value_set=pa.array(list(vocabulary), pa.string()))
         return np.asarray(pc.fill_null(found, -1).to_numpy(zero_copy_only=False), dtype=np.int64)
 
@@ -248,6 +253,13 @@ def _first_line(error: BaseException) -> str:
 
 def _value(column: str, value: Any, size: tuple[int, int], where: str) -> Any:
     """A label as Arrow takes it, or a PolyfaceError that names the place."""
+    try:
+        return _checked(column, value, size, where)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise PolyfaceError(f"{where}: {column} is not a value of its kind ({_first_line(error)})") from error
+
+
+def _checked(column: str, value: Any, size: tuple[int, int], where: str) -> Any:
     if value is None:
         return None
     width, height = size

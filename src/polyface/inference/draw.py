@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from polyface.evaluation.pictures import draw_face
+from polyface.files import atomic_path
 from polyface.inference.inputs import pixels
 from polyface.inference.results import FaceResult, ImageResult
 
@@ -25,6 +28,24 @@ def draw(image: Any, result: ImageResult, labels: bool = True) -> Image.Image:
         for face in result.faces:
             _draw_words(picture, face)
     return picture
+
+
+def draw_all(results: Iterable[ImageResult], folder: Path | str) -> Iterator[Path]:
+    """Draw every analysed file into `folder`, as `<name>.jpg`, and yield each picture's path once it is written.
+
+    Files of the same name from several folders are numbered. Unreadable images and pictures from memory are left out.
+    """
+    folder, taken = Path(folder), set[str]()
+    for result in results:
+        if result.path is None or result.error is not None:
+            continue
+        stem = Path(result.path).stem
+        name = next(n for n in (stem, *(f"{stem}-{i}" for i in range(2, len(taken) + 3))) if n not in taken)
+        taken.add(name)
+        path = folder / f"{name}.jpg"
+        with atomic_path(path) as aside:
+            draw(result.path, result).save(aside, "JPEG", quality=92)
+        yield path
 
 
 def _draw_points(picture: Image.Image, face: FaceResult) -> None:

@@ -78,7 +78,7 @@ def _trunks() -> dict[str, Any]:
 def build(config: Mapping[str, Any]) -> FaceNetwork:
     """A network from its config: {"trunk": {"name", options}, "heads": {task: dim}, "normalise": {"mean", "std"}}."""
     options = dict(config["trunk"])
-    name, known = options.pop("name"), _trunks()
+    name, known = str(options.pop("name", "")), _trunks()
     if name not in known:
         raise PolyfaceError(f"network.trunk.name is '{name}'; {nearest(name, known)}")
     try:

@@ -1,0 +1,107 @@
+"""The command line: what a user types, and the one line that answers a mistake."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+
+
+def polyface(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "polyface.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=250, check=False)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(3):
+        Image.fromarray(np.full((40, 50, 3), 60 * index, np.uint8)).save(folder / f"{index}.png")
+    return folder
+
+
+def test_help_answers_at_once() -> None:
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        answer = polyface("--help")
+        seconds.append(time.perf_counter() - start)
+        assert "reproduce" in answer.stdout
+    assert min(seconds) < 1.0  # 0.2 s on a quiet machine; benchmarks/speed.py measures it
+
+
+def test_data_list_tells_verified_readers() -> None:
+    answer = polyface("data", "list")
+    assert re.search(r"^mtfl +verified", answer.stdout, re.M)
+
+
+def test_import_show_check_of_a_folder(photos: Path, tmp_path: Path) -> None:
+    table = tmp_path / "photos.parquet"
+    assert "3 faces" in polyface("data", "import", "folder", photos, table).stdout
+    shown = polyface("data", "show", table, "--picture", tmp_path / "sheet.png")
+    assert "3 faces" in shown.stdout
+    assert Image.open(tmp_path / "sheet.png").width > 100
+    checked = polyface("data", "check", table)
+    assert checked.returncode == 0
+    assert "0 bad faces" in checked.stdout
+
+
+def test_import_stops_at_a_bad_image_or_reports_it(photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.png").write_bytes(b"")
+    table = tmp_path / "photos.parquet"
+    stopped = polyface("data", "import", "folder", photos, table)
+    assert stopped.returncode == 1
+    assert "broken.png" in stopped.stderr.splitlines()[-1]
+    assert not table.exists()
+    skipped = polyface("data", "import", "folder", photos, table, "--on-bad", "skip")
+    assert "skipped broken.png" in skipped.stdout
+    assert "3 faces, 1 skipped" in skipped.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("train", "tcdnc"), "unknown recipe 'tcdnc'; did you mean 'tcdcn'?"),
+        (("train", "synthetic", "--set", "synthetic.optimisation.learning=1"), "unknown key"),
+        (("train", "tcdcn"), "no data folder was given"),
+        (("data", "import", "mtlf", ".", "x.parquet"), "did you mean 'mtfl'?"),
+        (("data", "show", "nowhere.parquet"), "no such face table"),
+        (("reproduce", "tcdcn", "--only", "FDL"), "no variant matches FDL"),
+        (("analyze", "nowhere.jpg"), "nowhere.jpg"),
+        (("evaluate", "nomodel", "mtfl"), "nomodel"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: tuple[str, ...], line: str, tmp_path: Path) -> None:
+    answer = polyface(*arguments, cwd=tmp_path)
+    assert answer.returncode == 1
+    last = answer.stderr.strip().splitlines()[-1]
+    assert last.startswith("polyface: ")
+    assert line in last
+    assert "Traceback" not in answer.stderr
+
+
+def test_readme_has_exactly_the_two_set_up_commands() -> None:
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"<!-- (\w+)-command -->\n```bash\n(.*?)\n```", text, re.S)
+    assert [name for name, _ in blocks] == ["demo", "test"]
+    assert blocks[0][1].endswith("polyface demo")
+    assert blocks[1][1].endswith("pytest")
+
+
+def test_demo_trains_analyzes_a_photo_and_writes_one_report(tmp_path: Path) -> None:
+    small = ("--set", "synthetic.optimisation.epochs=1", "--set", "synthetic.data.tables=[{name: synthetic, options: {n: 400, size: 48}}]")  # fmt: skip
+    answer = polyface("demo", "--out", tmp_path / "demo", *small)
+    assert answer.returncode == 0, answer.stderr[-2000:]
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert "grace_hopper.jpg" in page
+    assert "1 face(s)" in page
+    assert "landmarks: figures" in page

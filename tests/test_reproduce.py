@@ -1,0 +1,125 @@
+"""Reproducing a table end to end, on synthetic faces: variants, seeds, resuming, differences, results and report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from polyface import reproduce
+from polyface.errors import PolyfaceError
+from polyface.evaluation.results import read_results
+from polyface.training import stages
+from polyface.training.recipe import Recipe, load
+
+RECIPE = """
+name: small
+stages:
+  - name: five
+    data:
+      tables: [{name: synthetic, options: {n: 260, size: 48}}]
+      boxes: {source: table}
+      crop: {size: 40, channels: 1, scale: 1.2}
+      batch: 32
+    network: {trunk: {name: tcdcn}}
+    tasks:
+      landmarks: {kind: landmarks, points: 5, loss: l1}
+    optimisation: {epochs: 1, lr: 0.002}
+variants:
+  alone: {stages: [five], seeds: 2, minutes: 3}
+  with pose:
+    stages: [five]
+    seeds: 2
+    correlation: true
+    set:
+      five.tasks.pose: {kind: classification, column: pose}
+      five.weighting.options.weights: {pose: 0.1}
+  averaged: {stages: [five], seeds: 2, model: alone, set: {five.evaluation.translations: 4}}
+  longer: {stages: [five], seeds: 1, start: alone, set: {five.init: {source: five}}}
+comparisons:
+  - {better: with pose, than: alone}
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    path = tmp_path_factory.mktemp("recipe") / "small.yaml"
+    path.write_text(RECIPE)
+    return load(path)
+
+
+@pytest.fixture(scope="module")
+def runs(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs")
+    options = stages.RunOptions(accelerator="cpu", logger="none", threads=1)
+    reproduce.run_jobs(recipe, reproduce.jobs(recipe), None, out, options)
+    return out
+
+
+def test_jobs_that_need_another_network_come_last(recipe: Recipe) -> None:
+    names = [job.variant for job in reproduce.jobs(recipe)]
+    assert len(names) == 7
+    assert set(names[-3:]) == {"averaged", "longer"}
+    assert {job.seed for job in reproduce.jobs(recipe, seeds=1)} == {0}
+    assert reproduce.hours(recipe, reproduce.jobs(recipe)) == pytest.approx(6 / 60)
+
+
+def test_only_takes_wildcards_and_names_what_there_is(recipe: Recipe) -> None:
+    assert {job.variant for job in reproduce.jobs(recipe, ["al*"])} == {"alone"}
+    with pytest.raises(PolyfaceError, match="no variant matches nothing; there are: alone, with pose"):
+        reproduce.jobs(recipe, ["nothing"])
+
+
+def test_a_finished_reproduction_trains_nothing_again(
+    recipe: Recipe, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(stages, "run_stage", refuse)
+    reproduce.run_jobs(recipe, reproduce.jobs(recipe), None, runs, stages.RunOptions())
+    assert all(reproduce.finished(runs, job) for job in reproduce.jobs(recipe))
+
+
+def test_seeds_differ_and_a_started_stage_begins_from_the_other_variant(recipe: Recipe, runs: Path) -> None:
+    found = reproduce.results_of(recipe, "alone", None, runs)
+    assert found[0].mean_error != found[1].mean_error
+    longer = reproduce.histories(recipe, "longer", runs)
+    alone = reproduce.histories(recipe, "alone", runs)
+    assert longer[-1]["train"]["landmarks"] < 0.8 * alone[-1]["train"]["landmarks"]  # type: ignore[index]
+
+
+def test_results_file_holds_every_row_and_paired_differences(recipe: Recipe, runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "small.json"
+    reproduce.collect(recipe, None, runs, file, "polyface reproduce small", "synthetic")
+    results = read_results(file)
+    rows = {row.key: row for row in results.rows}
+    for name, seeds in (("alone", (0, 1)), ("with pose", (0, 1)), ("averaged", (0, 1)), ("longer", (0,))):
+        assert rows[name, "mean error"].seeds == seeds
+        assert 0 <= rows[name, "failure rate"].mean <= 100
+    difference = rows["with pose minus alone", "mean error"]
+    assert difference.mean == pytest.approx(rows["with pose", "mean error"].mean - rows["alone", "mean error"].mean)
+    low, high = difference.interval or (np.nan, np.nan)
+    assert low <= difference.mean <= high
+    correlation = [row for (name, metric), row in rows.items() if metric == "weight correlation"]
+    assert len(correlation) == 5
+    assert all(0 <= row.mean <= 1 for row in correlation)
+    assert json.loads(file.read_text())["command"] == "polyface reproduce small"
+
+
+def test_report_shows_the_table_and_the_recipe(recipe: Recipe, runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "small.json"
+    reproduce.collect(recipe, None, runs, file, "command", "synthetic")
+    page = reproduce.table_report(tmp_path / "report.html", recipe, None, runs, file).read_text()
+    assert "with pose minus alone" in page
+    assert "By pose" in page
+    assert "Training: averaged" not in page
+    assert "name: small" in page
+
+
+def test_collecting_nothing_says_so(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(PolyfaceError, match="no finished run to collect"):
+        reproduce.collect(recipe, None, tmp_path, tmp_path / "x.json", "command", "data")
+    assert not (tmp_path / "x.json").exists()
