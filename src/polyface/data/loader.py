@@ -83,6 +83,9 @@ def _write_cuts(path: Path, table: FaceTable, boxes: Boxes, spec: CropSpec, prog
     side, total = spec.cut_size, len(table)
     with atomic_path(path) as aside, ThreadPoolExecutor(os.cpu_count()) as pool:
         cuts = np.lib.format.open_memmap(aside, "w+", np.uint8, (total, spec.channels, side, side))
+        if hasattr(os, "posix_fallocate"):  # so that a full disk is an error here and not a bus error further on
+            with open(aside, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, aside.stat().st_size)
 
         def write(row: int) -> None:
             cuts[row] = cut(table.image(row), boxes.xyxy[row], spec)

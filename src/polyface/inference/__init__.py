@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from polyface.inference.analyzer import Analyzer as Analyzer
     from polyface.inference.analyzer import analyze as analyze
-    from polyface.inference.draw import draw as draw
-    from polyface.inference.draw import draw_all as draw_all
+    from polyface.inference.drawing import draw as draw
+    from polyface.inference.drawing import draw_all as draw_all
     from polyface.inference.export import export_onnx as export_onnx
     from polyface.inference.models import ModelInfo as ModelInfo
     from polyface.inference.models import find as find
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Analyzer": "analyzer:Analyzer",
     "analyze": "analyzer:analyze",
-    "draw_all": "draw:draw_all",
+    "draw": "drawing:draw",
+    "draw_all": "drawing:draw_all",
     "export_onnx": "export:export_onnx",
     "ModelInfo": "models:ModelInfo",
     "find": "models:find",

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from polyface.errors import PolyfaceError
 from polyface.files import atomic_path
 from polyface.networks.bundle import Bundle
-from polyface.networks.layers import AbsTanh, LocallyConnected2d, from_locations, pool_locations, to_locations
+from polyface.networks.layers import AbsTanh, LocallyConnected2d, from_locations, to_locations
 from polyface.networks.network import FaceNetwork
 from polyface.networks.trunks.tcdcn import TCDCN
 
@@ -125,8 +125,8 @@ def _exported(network: FaceNetwork, input: str, opset: int) -> Any:
                 verbose=False,
             )
         except Exception as error:  # the exporter wraps whatever a network's code raises in classes of its own
-            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise PolyfaceError(f"the network cannot be exported to ONNX ({reason[:200]})") from error
+            reason = " ".join(str(error.__cause__ or error).split())[:200]
+            raise PolyfaceError(f"the network cannot be exported to ONNX ({reason})") from error
 
 
 @contextmanager
@@ -209,16 +209,23 @@ class _Unshared(nn.Module):
         absolute = isinstance(self.trunk.activation, AbsTanh)
         for layer in pooled:
             x = _connected(layer, x)
-            x = pool_locations(x.abs()).tanh() if absolute else pool_locations(x).relu()
+            x = _pooled(x.abs()).tanh() if absolute else _pooled(x).relu()
         flat = from_locations(self.trunk.activation(_connected(last, x))).flatten(1)
         return {"shared": self.trunk.activation(self.trunk.fc(flat))}
 
 
 def _connected(layer: nn.Module, maps: Tensor) -> Tensor:
-    """`LocallyConnected2d.forward` [H, W, B, C] → [H', W', B, out]: columns of a patch first, then its rows."""
+    """`LocallyConnected2d.forward` [H, W, C, B] → [H', W', out, B]: columns of a patch first, then its rows."""
     assert isinstance(layer, LocallyConnected2d)
     kernel, side = layer.kernel, layer.out_size
-    rows = torch.cat([maps[:, j : j + side] for j in range(kernel)], dim=-1)
-    patches = torch.cat([rows[i : i + side] for i in range(kernel)], dim=-1)
-    flat = patches.reshape(side * side, -1, kernel * kernel * layer.in_channels)
-    return (flat @ layer.weight + layer.bias).reshape(side, side, -1, layer.out_channels)
+    rows = torch.cat([maps[:, j : j + side] for j in range(kernel)], dim=2)
+    patches = torch.cat([rows[i : i + side] for i in range(kernel)], dim=2)
+    flat = patches.reshape(side * side, kernel * kernel * layer.in_channels, -1)
+    return (layer.weight @ flat + layer.bias).reshape(side, side, layer.out_channels, -1)
+
+
+def _pooled(maps: Tensor) -> Tensor:
+    """`pool_locations`."""
+    height, width = maps.shape[0] // 2 * 2, maps.shape[1] // 2 * 2
+    rows = torch.maximum(maps[:height:2], maps[1:height:2])
+    return torch.maximum(rows[:, :width:2], rows[:, 1:width:2])

@@ -25,32 +25,32 @@ class MaxPoolAbsTanh(nn.Module):
 
 
 class _Patches(torch.autograd.Function):
-    """Patches of a location-first map, laid out for one matrix product a location: [H, W, B, C] → [H'·W', B, k·k·C].
+    """Patches of a location-first map, laid out for one matrix product a location: [H, W, C, B] → [H'·W', k·k·C, B].
 
     `Tensor.unfold` gives the same view, but its backward is many times slower on a CPU than these k² slice additions.
     """
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, kernel: int) -> Tensor:
-        height, width, batch, channels = maps.shape
+        height, width, channels, batch = maps.shape
         rows, columns = height - kernel + 1, width - kernel + 1
-        patches = maps.new_empty(rows, columns, batch, kernel * kernel, channels)
+        patches = maps.new_empty(rows, columns, kernel * kernel, channels, batch)
         for i in range(kernel):
             for j in range(kernel):
-                patches[:, :, :, i * kernel + j] = maps[i : i + rows, j : j + columns]
+                patches[:, :, i * kernel + j] = maps[i : i + rows, j : j + columns]
         ctx.kernel, ctx.shape = kernel, maps.shape
-        return patches.view(rows * columns, batch, -1)
+        return patches.view(rows * columns, -1, batch)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        kernel, (height, width, batch, channels) = ctx.kernel, ctx.shape
+        kernel, (height, width, channels, batch) = ctx.kernel, ctx.shape
         rows, columns = height - kernel + 1, width - kernel + 1
-        grad = grad.reshape(rows, columns, batch, kernel * kernel, channels)
-        out = grad.new_zeros(height, width, batch, channels)
+        grad = grad.reshape(rows, columns, kernel * kernel, channels, batch)
+        out = grad.new_zeros(height, width, channels, batch)
         for i in range(kernel):
             for j in range(kernel):
-                out[i : i + rows, j : j + columns] += grad[:, :, :, i * kernel + j]
+                out[i : i + rows, j : j + columns] += grad[:, :, i * kernel + j]
         return out, None
 
 
@@ -58,9 +58,9 @@ class LocallyConnected2d(nn.Module):
     """A convolution whose filters are not shared between places: its own weights and bias at every location.
 
     The "unshared" filters of TCDCN (Zhang et al. 2014, Section 3.1). No padding, stride 1. Maps are location-first,
-    [H, W, B, C], so that every location is one contiguous matrix product; `to_locations` and `from_locations` convert.
+    [H, W, C, B], so that every location is one contiguous matrix product; `to_locations` and `from_locations` convert.
 
-    weight [H'·W', k·k·C, out] with (row, column, channel) order inside a patch, bias [H'·W', 1, out].
+    weight [H'·W', out, k·k·C] with (row, column, channel) order inside a patch, bias [H'·W', out, 1].
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, in_size: int) -> None:
@@ -69,37 +69,62 @@ class LocallyConnected2d(nn.Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         fan_in = in_channels * kernel * kernel
         bound = 1 / math.sqrt(fan_in)  # nn.Conv2d's own default
-        self.weight = nn.Parameter(torch.empty(self.out_size**2, fan_in, out_channels).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(self.out_size**2, 1, out_channels).uniform_(-bound, bound))
+        self.weight = nn.Parameter(torch.empty(self.out_size**2, out_channels, fan_in).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(self.out_size**2, out_channels, 1).uniform_(-bound, bound))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """[H, W, B, C] → [H−k+1, W−k+1, B, out]."""
-        batch = maps.shape[2]
-        out = torch.baddbmm(self.bias, _Patches.apply(maps, self.kernel), self.weight)
-        return out.view(self.out_size, self.out_size, batch, self.out_channels)
+        """[H, W, C, B] → [H−k+1, W−k+1, out, B]."""
+        out = torch.baddbmm(self.bias, self.weight, _Patches.apply(maps, self.kernel))
+        return out.view(self.out_size, self.out_size, self.out_channels, maps.shape[3])
 
     @torch.no_grad()
     def copy_convolution(self, convolution: nn.Conv2d) -> None:
         """Put the filters of a convolution at every location; the two layers then compute the same."""
-        weight = convolution.weight.permute(2, 3, 1, 0).reshape(1, -1, self.out_channels)
+        weight = convolution.weight.permute(0, 2, 3, 1).reshape(1, self.out_channels, -1)
         self.weight.copy_(weight.expand_as(self.weight))
         bias = convolution.bias
-        self.bias.copy_((torch.zeros(self.out_channels) if bias is None else bias).expand_as(self.bias))
+        self.bias.copy_((torch.zeros(self.out_channels) if bias is None else bias)[:, None].expand_as(self.bias))
 
 
 def to_locations(images: Tensor) -> Tensor:
-    """[B, C, H, W] → [H, W, B, C]."""
-    return images.permute(2, 3, 0, 1)
+    """[B, C, H, W] → [H, W, C, B]."""
+    return images.permute(2, 3, 1, 0).contiguous()
 
 
 def from_locations(maps: Tensor) -> Tensor:
-    """[H, W, B, C] → [B, C, H, W]."""
-    return maps.permute(2, 3, 0, 1)
+    """[H, W, C, B] → [B, C, H, W]."""
+    return maps.permute(3, 2, 0, 1)
+
+
+class _Pool(torch.autograd.Function):
+    """2×2 max pooling over the first two dimensions; the first of equal values gets the gradient, as in PyTorch."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> Tensor:
+        corners = _corners(maps)
+        largest = torch.maximum(torch.maximum(corners[0], corners[1]), torch.maximum(corners[2], corners[3]))
+        ctx.save_for_backward(maps, largest)
+        return largest
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        maps, largest = ctx.saved_tensors
+        out = torch.zeros_like(maps)
+        free = torch.ones_like(largest, dtype=torch.bool)
+        for corner, part in zip(_corners(maps), _corners(out), strict=True):
+            hit = (corner == largest) & free
+            torch.mul(grad, hit, out=part)
+            free ^= hit
+        return out
+
+
+def _corners(maps: Tensor) -> list[Tensor]:
+    height, width = maps.shape[0] // 2 * 2, maps.shape[1] // 2 * 2
+    return [maps[i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
 
 
 def pool_locations(maps: Tensor) -> Tensor:
-    """2×2 max pooling of [H, W, B, C], odd edges dropped as `max_pool2d` does."""
-    height, width = maps.shape[0] // 2 * 2, maps.shape[1] // 2 * 2
-    maps = maps[:height, :width]
-    top = torch.maximum(maps[::2, ::2], maps[::2, 1::2])
-    return torch.maximum(top, torch.maximum(maps[1::2, ::2], maps[1::2, 1::2]))
+    """2×2 max pooling of [H, W, C, B], odd edges dropped as `max_pool2d` does."""
+    pooled: Tensor = _Pool.apply(maps)
+    return pooled

@@ -156,7 +156,8 @@ class Learner(L.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: RawBatch, index: int) -> None:
         self.batches_done += 1
         optimisation = self.spec.optimisation
-        if self.average is not None and self.batches_done % optimisation.accumulate == 0:
+        last = self.batches_done == optimisation.epochs * len(self._train)  # steps, however few micro-batches are left
+        if self.average is not None and (self.batches_done % optimisation.accumulate == 0 or last):
             self._update_average(float(optimisation.ema or 0))
         epoch, rest = divmod(self.batches_done, len(self._train))
         if rest == 0:
@@ -166,7 +167,7 @@ class Learner(L.LightningModule):
     @torch.no_grad()
     def _update_average(self, decay: float) -> None:
         assert self.average is not None
-        step = self.batches_done // self.spec.optimisation.accumulate
+        step = math.ceil(self.batches_done / self.spec.optimisation.accumulate)
         decay = min(decay, (1 + step) / (10 + step))  # short runs: do not average the random start in
         for mean, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
             mean.lerp_(value, 1 - decay)
@@ -246,7 +247,8 @@ class Learner(L.LightningModule):
         elif o.optimiser == "rmsprop":
             optimiser = torch.optim.RMSprop(groups, lr=o.lr, momentum=o.momentum, alpha=0.9)
         else:
-            optimiser = torch.optim.AdamW(groups, lr=o.lr)
+            fused = self.device.type in ("cpu", "cuda")  # one pass over the parameters instead of ten
+            optimiser = torch.optim.AdamW(groups, lr=o.lr, fused=fused)
         total = max(1, o.epochs * len(self._train) // o.accumulate)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(self.spec, step / total))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

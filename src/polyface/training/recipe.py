@@ -149,7 +149,7 @@ class Recipe(_Strict):
 
     name: str
     about: str = ""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     stages: list[StageSpec]
     variants: dict[str, VariantSpec] = {}
     comparisons: list[ComparisonSpec] = []
@@ -177,29 +177,46 @@ def load(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
     if path.suffix in (".yaml", ".yml"):
         if not path.exists():
             raise PolyfaceError(f"{path}: no such recipe file")
-        text = path.read_text()
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise PolyfaceError(f"{path}: not a readable text file ({error})") from error
     else:
         folder = resources.files("polyface") / "recipes"
         known = sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
         if str(source) not in known:
             raise PolyfaceError(f"unknown recipe '{source}'; {nearest(str(source), known)}")
-        text = (folder / f"{source}.yaml").read_text()
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise PolyfaceError(f"{source}: not YAML ({str(error).splitlines()[0]})") from error
+        text = (folder / f"{source}.yaml").read_text(encoding="utf-8")
+    tree = _yaml(text, str(source))
     if not isinstance(tree, dict):
         raise PolyfaceError(f"{source}: a recipe is a mapping with name and stages")
-    if "defaults" in tree:
-        defaults = tree.pop("defaults")
-        tree["stages"] = [_merged(defaults, stage) for stage in tree.get("stages", [])]
+    stages = tree.get("stages")
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        raise PolyfaceError(f"{source}: stages: expected a list of mappings, each with name, data, network and tasks")
+    defaults = tree.pop("defaults", {})
+    tree["stages"] = [_merged(defaults, stage) for stage in stages]
+    tree = _unshared(tree)
     edits: dict[str, Any] = {}
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals:
             raise PolyfaceError(f"--set {change}: expected key.key=value")
-        edits[key] = yaml.safe_load(value)
+        edits[key] = _yaml(value, f"--set {change}")
     return _checked(_override(tree, edits, "--set"), str(source))
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PolyfaceError(f"{where}: not YAML ({str(error).splitlines()[0]})") from error
+
+
+def _unshared(node: Any) -> Any:
+    """A copy in which nothing is in two places (defaults and YAML's anchors are), so that a change stays in its stage."""
+    if isinstance(node, dict):
+        return {key: _unshared(value) for key, value in node.items()}
+    return [_unshared(value) for value in node] if isinstance(node, list) else node
 
 
 def _merged(defaults: Any, own: Any) -> Any:
@@ -231,7 +248,7 @@ def _override(tree: dict[str, Any], edits: Mapping[str, Any], what: str) -> dict
             if value is None:
                 node.pop(keys[-1], None)
             else:
-                node[keys[-1]] = value
+                node[keys[-1]] = _unshared(value)
     return tree
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from safetensors import SafetensorError
 
 from polyface import networks
 from polyface import tasks as task_kinds
@@ -157,13 +158,14 @@ class _Saver(L.Callback):
         try:
             trainer.save_checkpoint(aside)
             if trainer.is_global_zero:
+                with open(aside, "rb") as written:
+                    os.fsync(written.fileno())
                 os.replace(aside, self.path)
         except OSError as error:
             aside.unlink(missing_ok=True)
-            reason = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror or error)
             kept = "the previous checkpoint is whole" if self.path.exists() else "there was none before"
             raise PolyfaceError(
-                f"{self.path}: could not save ({reason}; {kept}): free some space and run the same command again"
+                f"{self.path}: could not save ({_reason(error)}; {kept}): free some space and run the same command again"
             ) from error
         self.last = time.monotonic()
 
@@ -184,6 +186,11 @@ class _Saver(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, learner: L.LightningModule) -> None:
         self.save(trainer)
+
+
+def _reason(error: Exception) -> str:
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    return "the disk is full" if full else str(error)
 
 
 @contextmanager
@@ -311,11 +318,16 @@ def run_stage(
         final.load_state_dict(learner.best[1])
     if trainer.is_global_zero:
         about = {"name": f"{recipe.name}/{stage.name}", "recipe": recipe.name, "seed": recipe.seed}
-        Bundle(final, tasks, stage.data.crop, stage.data.boxes, about).save(folder / "model")
-        with atomic_path(done) as aside:
-            aside.write_text(
-                json.dumps({"settings": settings, "history": learner.history, "seconds": learner.seconds()}, indent=1)
-            )
+        result = {"settings": settings, "history": learner.history, "seconds": learner.seconds()}
+        try:
+            Bundle(final, tasks, stage.data.crop, stage.data.boxes, about).save(folder / "model")
+            with atomic_path(done) as aside:
+                aside.write_text(json.dumps(result, indent=1))
+        except (OSError, SafetensorError) as error:
+            raise PolyfaceError(
+                f"{folder}: trained, but could not write the model ({_reason(error)}; the checkpoint is whole): free some "
+                "space and run the same command again"
+            ) from error
     trainer.strategy.barrier()
     return StageResult(folder / "model", learner.history, learner.seconds())
 

@@ -1,0 +1,243 @@
+"""Recipes: every mistake names its key and what it may have meant; changes, variants and defaults do what they say."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from polyface.errors import PolyfaceError
+from polyface.training.recipe import Recipe, load
+
+TREE: dict[str, Any] = {
+    "name": "toy",
+    "defaults": {
+        "network": {"trunk": {"name": "tcdcn"}},
+        "tasks": {"landmarks": {"kind": "landmarks"}},
+        "optimisation": {"lr": 0.1, "epochs": 5},
+    },
+    "stages": [
+        {"name": "five", "data": {"tables": [{"name": "synthetic"}]}},
+        {
+            "name": "dense",
+            "data": {"tables": [{"name": "synthetic"}]},
+            "tasks": {"landmarks": {"points": 68}},
+            "optimisation": {"lr": 0.01},
+            "init": {"source": "five"},
+        },
+    ],
+    "variants": {
+        "plain": {"stages": ["five"]},
+        "hot": {"stages": ["five"], "set": {"five.optimisation.lr": 9, "five.stopping.main": ["landmarks"]}},
+        "both": {"stages": ["five", "dense"], "set": {"*.optimisation.epochs": 2, "dense.init": None}},
+    },
+}
+
+
+@pytest.fixture
+def write(tmp_path) -> Callable[[Any], Path]:
+    """``write(tree)``: a recipe file with this tree, or with this text."""
+
+    def make(tree: Any = TREE) -> Path:
+        path = tmp_path / "toy.yaml"
+        path.write_text(tree if isinstance(tree, str) else yaml.safe_dump(tree))
+        return path
+
+    return make
+
+
+def changed(edit: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    tree = copy.deepcopy(TREE)
+    edit(tree)
+    return tree
+
+
+def fails(path: Path | str, expected: str, *changes: str) -> None:
+    with pytest.raises(PolyfaceError, match=expected) as caught:
+        load(path, changes)
+    assert "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------- reading
+
+
+def test_defaults_are_merged_key_by_key(write) -> None:
+    recipe = load(write())
+    five, dense = recipe.stages
+    assert (five.optimisation.lr, five.optimisation.epochs) == (0.1, 5)
+    assert (dense.optimisation.lr, dense.optimisation.epochs) == (0.01, 5)
+    assert five.tasks == {"landmarks": {"kind": "landmarks"}}
+    assert dense.tasks == {"landmarks": {"kind": "landmarks", "points": 68}}
+    assert five.init is None and dense.init is not None
+    assert recipe.stage("dense") is dense
+
+
+def test_merging_shares_nothing_between_stages(write) -> None:
+    five, dense = load(write(), ["five.network.trunk.plan=tcdcn68"]).stages
+    assert five.network.trunk == {"name": "tcdcn", "plan": "tcdcn68"}
+    assert dense.network.trunk == {"name": "tcdcn"}
+    five, dense = load(write(), ["*.network.trunk={name: timm}", "five.network.trunk.model=resnet18"]).stages
+    assert dense.network.trunk == {"name": "timm"}
+
+
+def test_anchors_share_nothing_either(write) -> None:
+    stage = "{name: %s, data: &d {tables: [{name: synthetic}]}, network: {trunk: &t {name: tcdcn}}, tasks: &k {landmarks: {}}}"
+    other = "{name: b, data: *d, network: {trunk: *t}, tasks: *k}"
+    text = f"name: x\nstages: [{stage % 'a'}, {other}]"
+    a, b = load(write(text), ["a.network.trunk.plan=tcdcn68", "a.data.batch=3"]).stages
+    assert b.network.trunk == {"name": "tcdcn"}
+    assert (a.data.batch, b.data.batch) == (3, 64)
+
+
+def test_a_recipe_survives_being_written_and_read(write) -> None:
+    recipe = load(write())
+    again = load(write(recipe.model_dump(mode="json")))
+    assert again == recipe
+
+
+@pytest.mark.parametrize(
+    "name", sorted(p.name.removesuffix(".yaml") for p in (resources.files("polyface") / "recipes").iterdir())
+)
+def test_recipes_that_come_with_the_package(name: str) -> None:
+    from polyface.training.stages import build_weighting, stage_tasks
+
+    recipe = load(name)
+    chosen = [recipe.variant(variant) for variant, row in recipe.variants.items() if row.model is None]
+    assert recipe.stages
+    for each in [recipe, *chosen]:
+        assert each.stages
+        for stage in each.stages:
+            stage_tasks(stage)
+            build_weighting(stage)
+
+
+# --------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    "edit, expected",
+    [
+        (lambda t: t["stages"][0].update(optimization={}), "stages.0.optimization: unknown key.*'optimisation'"),
+        (lambda t: t["stages"][0]["data"].update(batchsize=3), "stages.0.data.batchsize: unknown key.*'batch'"),
+        (lambda t: t["stages"][0]["data"].update(crop={"siz": 3}), "stages.0.data.crop.siz: unknown key.*'size'"),
+        (lambda t: t["stages"][0]["data"]["tables"][0].update(rato=1), "data.tables.0.rato: unknown key.*'ratio'"),
+        (lambda t: t["variants"]["plain"].update(seed=1), "variants.plain.seed: unknown key.*'seeds'"),
+        (lambda t: t.update(stage=[]), "stage: unknown key.*'stages'"),
+        (lambda t: t["stages"][0].update(optimisation={"lr": -1}), "stages.0.optimisation.lr: .*greater than 0"),
+        (lambda t: t["stages"][0].update(optimisation={"lr": "fast"}), "stages.0.optimisation.lr: .*number"),
+        (lambda t: t["stages"][0].update(optimisation={"optimiser": "adam"}), "optimisation.optimiser: .*'adamw'"),
+        (lambda t: t["stages"][0].update(evaluation={"main": "landmark"}), "evaluation.main is 'landmark'.*'landmarks'"),
+        (lambda t: t["stages"][0].update(stopping={"main": ["lanmarks"]}), "stopping.main names 'lanmarks'.*'landmarks'"),
+        (lambda t: t["stages"][1].update(name="five"), "two stages have the same name"),
+        (lambda t: t.pop("name"), "name: field required"),
+        (lambda t: t["stages"][0].pop("data"), "stages.0.data: field required"),
+        (lambda t: t.update(seed=-1), "seed: .*greater than or equal to 0"),
+        (lambda t: t.update(stages=["five"]), "stages"),
+        (lambda t: t.update(stages="five"), "stages"),
+        (lambda t: t.update(stages=None), "stages"),
+    ],
+)  # fmt: skip
+def test_every_mistake_names_its_key(write, edit, expected) -> None:
+    fails(write(changed(edit)), expected)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("name: [unclosed", "not YAML"),
+        ("name: !!python/object/apply:os.system ['true']", "not YAML"),
+        ("- a list", "a recipe is a mapping"),
+        ("", "a recipe is a mapping"),
+    ],
+)
+def test_bad_yaml(write, text, expected) -> None:
+    fails(write(text), expected)
+
+
+def test_a_file_that_is_not_text(tmp_path) -> None:
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00name")
+    fails(tmp_path / "x.yaml", "x.yaml: not ")
+
+
+def test_unknown_recipes(tmp_path) -> None:
+    fails("tcdnc", "unknown recipe 'tcdnc'.*'tcdcn'")
+    fails(tmp_path / "gone.yaml", "gone.yaml: no such recipe file")
+
+
+# ------------------------------------------------------------------------------------------ changes, variants
+
+
+def test_set_changes_one_stage_all_stages_or_the_recipe(write) -> None:
+    recipe = load(
+        write(),
+        ["five.optimisation.lr=0.5", "*.data.batch=8", "seed=7", "dense.data.crop.size=64", "five.tasks.landmarks.loss=l1"],
+    )
+    five, dense = recipe.stages
+    assert (five.optimisation.lr, dense.optimisation.lr) == (0.5, 0.01)
+    assert (five.data.batch, dense.data.batch) == (8, 8)
+    assert recipe.seed == 7
+    assert dense.data.crop.size == 64
+    assert five.tasks["landmarks"]["loss"] == "l1"
+
+
+def test_set_null_removes_a_key(write) -> None:
+    recipe = load(write(), ["dense.init=null", "five.optimisation.lr=null"])
+    assert recipe.stages[1].init is None
+    assert recipe.stages[0].optimisation.lr == 1e-3
+
+
+def test_set_values_are_yaml(write) -> None:
+    stage = load(write(), ["five.optimisation.milestones=[0.1, 0.2]", "five.optimisation.precision=bf16-mixed"]).stages[0]
+    assert stage.optimisation.milestones == [0.1, 0.2]
+    assert stage.optimisation.precision == "bf16-mixed"
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        ("five.optimisation.lr", "--set five.optimisation.lr: expected key.key=value"),
+        ("fife.optimisation.lr=1", "no stage or key 'fife'.*'five'"),
+        ("five.optimisation.epoch=1", "stages.0.optimisation.epoch: unknown key.*'epochs'"),
+        ("five.optimization.lr=1", "stages.0.optimization: unknown key.*'optimisation'"),
+        ("five=1", "'five' names a whole stage"),
+        ("five.optimisation.lr.x=1", "'five.optimisation.lr.x'"),
+        ("five.data.tables.0.name=mtfl", "'five.data.tables.0.name'"),
+        ("five.optimisation.milestones=[0.1", "--set five.optimisation.milestones=.*: not YAML"),
+        ("sead=1", "sead: unknown key.*'seed'"),
+    ],
+)
+def test_wrong_changes_are_named(write, change, expected) -> None:
+    fails(write(), expected, change)
+
+
+def test_variants_are_rows_with_their_stages_and_changes(write) -> None:
+    recipe = load(write())
+    before = recipe.model_copy(deep=True)
+    plain, hot, both = (recipe.variant(name) for name in ("plain", "hot", "both"))
+    assert [stage.name for stage in plain.stages] == ["five"]
+    assert plain.stages[0] == recipe.stages[0]
+    assert hot.stages[0].optimisation.lr == 9
+    assert hot.stages[0].stopping is not None and hot.stages[0].stopping.main == ["landmarks"]
+    assert [stage.optimisation.epochs for stage in both.stages] == [2, 2]
+    assert both.stages[1].init is None
+    assert isinstance(hot, Recipe) and not hot.variants
+    assert recipe == before  # a variant changes its own copy
+
+
+def test_wrong_variants_are_named(write) -> None:
+    recipe = load(write())
+    with pytest.raises(PolyfaceError, match="no variant 'hott'.*'hot'"):
+        recipe.variant("hott")
+    with pytest.raises(PolyfaceError, match="no stage 'fiv'.*'five'"):
+        recipe.stage("fiv")
+    wrong = load(write(changed(lambda t: t["variants"]["hot"].update(stages=["fife"]))))
+    with pytest.raises(PolyfaceError, match="no stage 'fife'.*'five'"):
+        wrong.variant("hot")
+    wrong = load(write(changed(lambda t: t["variants"]["hot"].update(set={"five.optimisation.rl": 1}))))
+    with pytest.raises(PolyfaceError, match="toy: hot: stages.0.optimisation.rl: unknown key"):
+        wrong.variant("hot")
