@@ -158,7 +158,9 @@ def test_68_points_at_the_start_have_the_same_shared_features(tmp_path) -> None:
     fresh = build_network(stage.model_copy(update={"init": None}), dense_tasks, 7, {})
     assert not torch.equal(fresh(images).shared, five(images).shared)
 
-    other = stage.model_copy(update={"network": stage.network.model_copy(update={"trunk": {"name": "tcdcn", "filters": "unshared"}})})
+    other = stage.model_copy(
+        update={"network": stage.network.model_copy(update={"trunk": {"name": "tcdcn", "filters": "unshared"}})}
+    )
     with pytest.raises(PolyfaceError, match="stage dense: init.source earlier fits .* same network.trunk"):
         build_network(other, dense_tasks, 7, {"earlier": tmp_path / "five"})
 

@@ -28,7 +28,10 @@ def test_every_parameter_receives_a_gradient(model: str, more: dict[str, object]
     network = build(model, pool=pool, channels=1, dropout=0.1, **more)
     output = network(torch.rand(6, 1, 64, 64) * 255)
     assert output.shared.shape == (6, 24)
-    assert {name: tuple(value.shape) for name, value in output.outputs.items()} == {"landmarks": (6, 10), "smile": (6, 2)}
+    assert {name: tuple(value.shape) for name, value in output.outputs.items()} == {
+        "landmarks": (6, 10),
+        "smile": (6, 2),
+    }
     torch.cat([*output.outputs.values()], dim=1).square().sum().backward()
     without = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not without

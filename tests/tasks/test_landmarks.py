@@ -129,7 +129,9 @@ def test_masks_follow_their_points_through_a_mirror(points: int) -> None:
     hidden = torch.rand(4, points) < 0.4
     hidden[:, 0], hidden[:, -1] = True, False
     values[hidden] = NAN
-    crops = around_centre(40, torch.zeros(4), torch.ones(4), torch.zeros(4, 2), torch.tensor([True, False, True, False]))
+    crops = around_centre(
+        40, torch.zeros(4), torch.ones(4), torch.zeros(4, 2), torch.tensor([True, False, True, False])
+    )
     seen = task.visible(~hidden, crops)
     assert torch.equal(seen, ~task.prepare(values, crops, 40).isnan().any(-1))
     assert torch.equal(seen[0], ~hidden[0][torch.from_numpy(mirror_landmarks(points))])

@@ -28,9 +28,7 @@ def test_what_is_unlabelled_has_no_influence(faces: int, terms: int, seed: int, 
     random = torch.Generator().manual_seed(seed)
     losses = torch.rand(faces, terms, generator=random)
     labelled = torch.rand(faces, terms, generator=random) < 0.5
-    expected = sum(
-        losses[labelled[:, k], k].double().mean().item() for k in range(terms) if labelled[:, k].any()
-    )
+    expected = sum(losses[labelled[:, k], k].double().mean().item() for k in range(terms) if labelled[:, k].any())
     polluted = losses.masked_fill(~labelled, wild).requires_grad_()
     loss = reduced(polluted, labelled)
     assert loss.item() == pytest.approx(expected, rel=1e-5)

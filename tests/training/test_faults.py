@@ -18,7 +18,6 @@ from polyface.training import stages
 from polyface.training.learner import Learner
 
 
-
 @pytest.fixture
 def train(toy, tmp_path) -> Callable[..., stages.StageResult]:
     """``train(changes)``: the small recipe into tmp_path/run; two epochs of five steps, saved after every second."""

@@ -107,7 +107,9 @@ def test_an_absent_task_has_no_loss_no_gradient_and_no_nan(learner) -> None:
     assert all(value.isfinite().all() for value in absent.values())
     assert (absent["heads.smile.weight"] == 0).all()
     assert (absent["heads.smile.bias"] == 0).all()
-    alone = learner({"tasks": {"smile": {"where": {"modality": "photo"}}}, "weighting": {"options": {"weights": {"smile": 0}}}})
+    alone = learner(
+        {"tasks": {"smile": {"where": {"modality": "photo"}}}, "weighting": {"options": {"weights": {"smile": 0}}}}
+    )
     only_points = gradients(alone, first_batch(alone))
     for name in absent:
         if not name.startswith("heads.smile"):
@@ -321,7 +323,9 @@ def test_running_mean_of_weights_by_hand(recipe, tmp_path, monkeypatch, accumula
     assert not torch.allclose(saved["trunk.fc.0.weight"], steps[-1]["trunk.fc.0.weight"])
 
 
-def test_accumulated_micro_batches_are_each_normalised_by_their_own_counts(recipe, learner, tmp_path, monkeypatch) -> None:
+def test_accumulated_micro_batches_are_each_normalised_by_their_own_counts(
+    recipe, learner, tmp_path, monkeypatch
+) -> None:
     """The first step of plain SGD is −lr times the mean of the two micro-batches' own gradients."""
     changes = {
         "optimisation": {
@@ -384,7 +388,9 @@ def rate(done: float, **optimisation: Any) -> float:
 def test_learning_rates_by_hand() -> None:
     assert [rate(x, schedule="constant") for x in (0, 0.5, 1)] == [1, 1, 1]
     assert [rate(x, schedule="cosine") for x in (0, 0.5, 1)] == pytest.approx([1, 0.5, 0])
-    assert [rate(x, schedule="cosine", warmup=0.2) for x in (0, 0.1, 0.2, 0.6, 1)] == pytest.approx([1e-3, 0.5, 1, 0.5, 0])
+    assert [rate(x, schedule="cosine", warmup=0.2) for x in (0, 0.1, 0.2, 0.6, 1)] == pytest.approx(
+        [1e-3, 0.5, 1, 0.5, 0]
+    )
     steps = {"schedule": "steps", "milestones": [0.5, 0.75]}
     assert [rate(x, **steps) for x in (0, 0.49, 0.5, 0.8)] == pytest.approx([1, 1, 0.1, 0.01])
 

@@ -175,7 +175,13 @@ def test_unknown_recipes(tmp_path) -> None:
 def test_set_changes_one_stage_all_stages_or_the_recipe(write) -> None:
     recipe = load(
         write(),
-        ["five.optimisation.lr=0.5", "*.data.batch=8", "seed=7", "dense.data.crop.size=64", "five.tasks.landmarks.loss=l1"],
+        [
+            "five.optimisation.lr=0.5",
+            "*.data.batch=8",
+            "seed=7",
+            "dense.data.crop.size=64",
+            "five.tasks.landmarks.loss=l1",
+        ],
     )
     five, dense = recipe.stages
     assert (five.optimisation.lr, dense.optimisation.lr) == (0.5, 0.01)
@@ -192,7 +198,9 @@ def test_set_null_removes_a_key(write) -> None:
 
 
 def test_set_values_are_yaml(write) -> None:
-    stage = load(write(), ["five.optimisation.milestones=[0.1, 0.2]", "five.optimisation.precision=bf16-mixed"]).stages[0]
+    stage = load(write(), ["five.optimisation.milestones=[0.1, 0.2]", "five.optimisation.precision=bf16-mixed"]).stages[
+        0
+    ]
     assert stage.optimisation.milestones == [0.1, 0.2]
     assert stage.optimisation.precision == "bf16-mixed"
 

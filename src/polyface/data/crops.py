@@ -82,13 +82,16 @@ def cut(image: np.ndarray, box: np.ndarray, spec: CropSpec) -> np.ndarray:
         raise PolyfaceError(
             f"box {np.round(box, 1).tolist()} is far larger than its {image.shape[1]}×{image.shape[0]} image"
         )
-    picture = Image.fromarray(image)
-    if spec.channels == 1:
-        picture = picture.convert("L")
-    region = picture.crop((left, top, right, bottom))
+    # Only what the crop needs becomes a picture: an image of a crowd is not converted once a face.
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = min(max(left, 0), width), min(max(top, 0), height), min(right, width), min(bottom, height)
+    region = Image.new("L" if spec.channels == 1 else "RGB", (right - left, bottom - top))
+    if x1 > x0 and y1 > y0:
+        part = Image.fromarray(np.ascontiguousarray(image[y0:y1, x0:x1]))
+        region.paste(part.convert(region.mode), (x0 - left, y0 - top))
     inner = (edges[0] - left, edges[1] - top, edges[2] - left, edges[3] - top)
     inner = tuple(np.clip(inner, 0, [region.width, region.height] * 2))
-    out = np.asarray(region.resize((spec.cut_size, spec.cut_size), Image.Resampling.BILINEAR, box=inner))
+    out = np.array(region.resize((spec.cut_size, spec.cut_size), Image.Resampling.BILINEAR, box=inner))
     return out[None] if spec.channels == 1 else np.ascontiguousarray(out.transpose(2, 0, 1))
 
 

@@ -66,6 +66,21 @@ class RawBatch:
     rows: Tensor
     draws: Tensor
 
+    def to(self, device: torch.device | str) -> RawBatch:
+        """The same batch on another device."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return RawBatch(
+            move(self.cuts),
+            {name: move(value) for name, value in self.values.items()},
+            {name: move(value) for name, value in self.labelled.items()},
+            move(self.crops),
+            move(self.rows),
+            move(self.draws),
+        )
+
 
 def cached_cuts(table: FaceTable, boxes: Boxes, spec: CropSpec, progress: Progress | None = None) -> np.ndarray:
     """Cuts of all rows, uint8 [N, C, P, P], memory-mapped. Decoded once; later runs open the same file."""

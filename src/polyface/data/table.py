@@ -148,6 +148,8 @@ class FaceTable:
                     what = f"column '{wrong[0]}' is {schema.field(wrong[0]).type}, expected {column_type(wrong[0])}"
                 raise PolyfaceError(f"{path}: {what}; bring it in with `polyface data import parquet {path} OUT`")
             labels = pq.read_table(path, columns=names, memory_map=True)
+            if not names:  # Arrow forgets how many rows a table without columns has
+                labels = pa.table({"source": pa.nulls(labels.num_rows, column_type("source"))})
         except (pa.ArrowException, OSError) as error:
             raise PolyfaceError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
         fingerprint = (schema.metadata or {}).get(_FINGERPRINT, b"").decode()

@@ -30,6 +30,7 @@ from polyface.tasks import Task
 
 FORMAT = 1
 WEIGHTS, MANIFEST = "model.safetensors", "polyface.json"
+_KEYS = {"network": dict, "tasks": dict, "crop": dict, "boxes": dict, "about": dict, "sha256": str}
 _told: set[str] = set()
 
 
@@ -63,7 +64,7 @@ class Bundle:
                 "about": self.about,
                 "sha256": sha256(aside / WEIGHTS),
             }
-            (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False))
+            (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
             os.chmod(aside, 0o755)
             old = folder.with_name(f".{folder.name}.old")
             shutil.rmtree(old, ignore_errors=True)
@@ -97,7 +98,7 @@ def load_bundle(folder: Path | str, quiet: bool = False) -> Bundle:
         raise PolyfaceError(f"{weights}: not a safetensors file ({error})") from error
     except ValidationError as error:
         raise PolyfaceError(f"{folder / MANIFEST}: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from error
-    network = build(manifest["network"])
+    network, tasks = _built(folder / MANIFEST, manifest, crop)
     expected = network.state_dict()
     for name in sorted({*expected, *state}):
         if name not in state or name not in expected:
@@ -113,12 +114,34 @@ def load_bundle(folder: Path | str, quiet: bool = False) -> Bundle:
             raise PolyfaceError(f"{weights}: tensor '{name}' holds a value that is not finite; get the bundle again")
     network.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in state.items()})
     network.eval()
-    tasks = {name: task_kinds.build(name, config) for name, config in manifest["tasks"].items()}
     terms = manifest["about"].get("terms")
     if terms and not quiet and manifest["sha256"] not in _told:
         _told.add(manifest["sha256"])
         print(f"{manifest['about'].get('name', folder.name)}: {terms}", file=sys.stderr)
     return Bundle(network, tasks, crop, boxes, manifest["about"])
+
+
+def _built(path: Path, manifest: dict[str, Any], crop: CropSpec) -> tuple[FaceNetwork, dict[str, Task]]:
+    """Network and tasks as the manifest says, and that they and the crop fit each other."""
+    try:
+        network = build(manifest["network"])
+        tasks = {name: task_kinds.build(name, config) for name, config in manifest["tasks"].items()}
+    except PolyfaceError as error:
+        raise PolyfaceError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}".split("\n")[0][:160]
+        raise PolyfaceError(f"{path}: its network cannot be built ({reason}); get the bundle again") from error
+    heads = {name: head.out_features for name, head in network.heads.items()}
+    asked = {name: task.output_dim for name, task in tasks.items()}
+    if heads != asked:
+        raise PolyfaceError(f"{path}: its heads {heads} are not what its tasks need {asked}; get the bundle again")
+    if (network.size, network.channels) != (crop.size, crop.channels):
+        raise PolyfaceError(
+            f"{path}: its crop is {crop.channels}×{crop.size}², its network's input is not; get it again"
+        )
+    if not (network.mean.isfinite() and network.std.isfinite() and network.std > 0):
+        raise PolyfaceError(f"{path}: network.normalise must be finite, with std above 0; get the bundle again")
+    return network, tasks
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -128,11 +151,16 @@ def _manifest(folder: Path) -> dict[str, Any]:
             f"{folder}: not a model bundle ({MANIFEST} is missing); `polyface models` lists what is here"
         )
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise PolyfaceError(f"{path}: not readable as JSON ({error}); get the bundle again") from error
-    lacking = {"network", "tasks", "crop", "boxes", "about", "sha256"} - set(manifest)
+    if not isinstance(manifest, dict):
+        raise PolyfaceError(f"{path}: holds no JSON object; get the bundle again")
+    lacking = _KEYS.keys() - set(manifest)
     if manifest.get("format") != FORMAT or lacking:
         what = f"lacks {', '.join(sorted(lacking))}" if lacking else f"has format {manifest.get('format')}"
         raise PolyfaceError(f"{path}: {what}; this version reads format {FORMAT}, get a matching bundle")
-    return dict(manifest)
+    for key, kind in _KEYS.items():
+        if not isinstance(manifest[key], kind):
+            raise PolyfaceError(f"{path}: {key} is {str(manifest[key])[:40]!r}; get the bundle again")
+    return manifest

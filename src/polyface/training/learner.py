@@ -91,6 +91,9 @@ class Learner(L.LightningModule):
     def train_dataloader(self) -> Any:
         return AllEpochs(self._train, self.spec.optimisation.epochs, self.batches_done)
 
+    def transfer_batch_to_device(self, batch: RawBatch, device: torch.device, dataloader_idx: int) -> RawBatch:
+        return batch if batch.cuts.device == device else batch.to(device)
+
     # ------------------------------------------------------------------------------------------------ steps
 
     def _losses(self, batch: FaceBatch, network: nn.Module) -> tuple[Tensor, dict[str, Tensor], Tensor]:

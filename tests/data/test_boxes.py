@@ -1,0 +1,128 @@
+"""Boxes to crop by: from the table, from landmarks, from a detector, with what is missing named or counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from polyface.data.boxes import BoxSpec, boxes_of
+from polyface.data.detector import Detection
+from polyface.data.table import FaceTable, Record, write_table
+from polyface.errors import PolyfaceError
+
+NAN = np.nan
+
+
+def table(folder: Path, *labels: dict[str, object], sizes: list[tuple[int, int]] | None = None) -> FaceTable:
+    """One picture for each dict; its first pixel holds its number."""
+    faces = []
+    for i, given in enumerate(labels):
+        height, width = sizes[i] if sizes else (60, 80)
+        picture = np.zeros((height, width, 3), np.uint8)
+        picture[0, 0] = i
+        faces.append(Record(picture, f"row {i}", f"{i}.png", given))
+    write_table(faces, folder / "t.parquet")
+    return FaceTable.open(folder / "t.parquet")
+
+
+class Known:
+    """A detector that finds what it was told, by the picture's first pixel."""
+
+    def __init__(self, name: str, found: dict[int, list[float]]) -> None:
+        self.id, self.found, self.calls = name, found, 0
+
+    def __call__(self, image: np.ndarray) -> list[Detection]:
+        self.calls += 1
+        box = self.found.get(int(image[0, 0, 0]))
+        if box is None:
+            return []
+        points = np.full((5, 2), box[0] + 1, np.float32)
+        return [Detection(np.array(box, np.float32), 0.9, points)]
+
+
+def test_boxes_of_the_table(tmp_path) -> None:
+    found = boxes_of(table(tmp_path, {"box": [1, 2, 30, 40]}, {"box": [5, 6, 7, 8]}), BoxSpec(source="table"))
+    np.testing.assert_array_equal(found.xyxy, [[1, 2, 30, 40], [5, 6, 7, 8]])
+    assert len(found.missed) == 0
+
+
+def test_boxes_round_the_visible_landmarks(tmp_path) -> None:
+    points = np.array([[10.0, 20], [30, 22], [20, 35], [NAN, NAN], [28, 50]])
+    found = boxes_of(table(tmp_path, {"landmarks_5": points}), BoxSpec(source="landmarks"))
+    np.testing.assert_array_equal(found.xyxy, [[10, 20, 30, 50]])
+
+
+def test_the_named_landmarks_are_taken(tmp_path) -> None:
+    both = {"landmarks_2": [[0, 0], [9, 9]], "landmarks_5": np.arange(10.0).reshape(5, 2) * 2}
+    faces = table(tmp_path, both)
+    assert boxes_of(faces, BoxSpec(source="landmarks", landmarks="landmarks_2")).xyxy.tolist() == [[0, 0, 9, 9]]
+    assert boxes_of(faces, BoxSpec(source="landmarks", landmarks="landmarks_5")).xyxy.tolist() == [[0, 2, 16, 18]]
+
+
+def test_points_in_a_line_still_make_a_box(tmp_path) -> None:
+    level = np.stack([np.linspace(0, 60, 5), np.full(5, 20.0)], 1)
+    found = boxes_of(table(tmp_path, {"landmarks_5": level}), BoxSpec(source="landmarks")).xyxy[0]
+    assert found[2] > found[0] and found[3] > found[1]
+    same = boxes_of(table(tmp_path, {"landmarks_5": np.ones((5, 2))}), BoxSpec(source="landmarks")).xyxy[0]
+    assert same[2] > same[0] and same[3] > same[1]
+
+
+@pytest.mark.parametrize(
+    "source, labels",
+    [
+        ("table", {}),
+        ("landmarks", {}),
+        ("landmarks", {"landmarks_5": [[1, 2]] + [[NAN, NAN]] * 4}),
+    ],
+)
+def test_rows_without_anything_to_crop_by_are_named(tmp_path, source, labels) -> None:
+    whole = {"box": [1, 2, 30, 40], "landmarks_5": np.arange(10.0).reshape(5, 2)}
+    with pytest.raises(PolyfaceError, match=r"row 1 has no (box|landmarks_5) .*1 of 2 rows.*source to detector"):
+        boxes_of(table(tmp_path, whole, labels), BoxSpec(source=source))
+
+
+def test_a_missed_face_gets_a_centred_box_of_the_usual_size(tmp_path) -> None:
+    """Detected sides are 1/2 and 3/4 of their pictures' shorter sides: the median, 5/8, of the missed one's 40."""
+    faces = table(tmp_path, {}, {}, {}, sizes=[(60, 80), (80, 100), (100, 40)])
+    detector = Known("by hand", {0: [10, 10, 40, 35], 1: [5, 5, 40, 65]})
+    found = boxes_of(faces, BoxSpec(), detector)
+    assert found.missed.tolist() == [2]
+    np.testing.assert_allclose(found.xyxy[:2], [[10, 10, 40, 35], [5, 5, 40, 65]])
+    side = 40 * 5 / 8
+    np.testing.assert_allclose(found.xyxy[2], [19.5 - side / 2, 49.5 - side / 2, 19.5 + side / 2, 49.5 + side / 2])
+    assert found.points is not None
+    np.testing.assert_array_equal(found.points[0], np.full((5, 2), 11))
+    assert np.isnan(found.points[2]).all()
+
+
+def test_detection_happens_once_for_each_table_and_detector(tmp_path) -> None:
+    faces = table(tmp_path, {}, {}, {"age": 3})
+    first = Known("first", {0: [10, 10, 40, 35], 2: [1, 1, 50, 50]})
+    seen: list[tuple[int, int]] = []
+    one = boxes_of(faces, BoxSpec(), first, lambda done, total, what: seen.append((done, total)))
+    assert first.calls == 3 and seen == [(3, 3)]
+    again = boxes_of(FaceTable.open(tmp_path / "t.parquet"), BoxSpec(), first)
+    assert first.calls == 3
+    np.testing.assert_array_equal(again.xyxy, one.xyxy)
+    np.testing.assert_array_equal(again.missed, [1])
+    np.testing.assert_array_equal(again.points, one.points)
+    second = Known("second", {0: [0, 0, 9, 9]})
+    boxes_of(faces, BoxSpec(), second)
+    boxes_of(faces.take(np.array([2, 1, 0])), BoxSpec(), first)
+    assert (first.calls, second.calls) == (6, 3)
+
+
+def test_a_detector_that_finds_nothing_at_all_is_an_error(tmp_path) -> None:
+    with pytest.raises(PolyfaceError, match="no face in any of 2 images"):
+        boxes_of(table(tmp_path, {}, {"age": 4}), BoxSpec(), Known("blind", {}))
+
+
+def test_the_annotated_points_play_no_part_in_detected_boxes(tmp_path) -> None:
+    """As in the paper: where the truth lies must not leak into the crop."""
+    detector = {0: [10.0, 10, 40, 35]}
+    plain = boxes_of(table(tmp_path, {"age": 1}), BoxSpec(), Known("leak", detector))
+    (tmp_path / "b").mkdir()
+    labelled = table(tmp_path / "b", {"age": 1, "landmarks_5": np.full((5, 2), 55.0), "box": [50, 50, 60, 60]})
+    np.testing.assert_array_equal(boxes_of(labelled, BoxSpec(), Known("leak", detector)).xyxy, plain.xyxy)
