@@ -19,7 +19,8 @@ uniform = st.integers(0, 2**31).map(lambda seed: torch.rand(4, DRAWS, generator=
 @given(st.integers(0, 2**31), st.text(max_size=12), st.integers(0, 1000), st.integers(1, 50))
 def test_draws_repeat_and_lie_in_the_unit_interval(seed: int, stage: str, epoch: int, rows: int) -> None:
     found = draws(seed, stage, epoch, rows)
-    assert found.shape == (rows, DRAWS) and found.dtype == np.float32
+    assert found.shape == (rows, DRAWS)
+    assert found.dtype == np.float32
     assert ((found >= 0) & (found < 1)).all()
     np.testing.assert_array_equal(found, draws(seed, stage, epoch, rows))
     np.testing.assert_array_equal(found, draws(seed, stage, epoch, rows + 3)[:rows])  # a row's own, not its pool's

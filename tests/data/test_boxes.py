@@ -64,9 +64,11 @@ def test_the_named_landmarks_are_taken(tmp_path) -> None:
 def test_points_in_a_line_still_make_a_box(tmp_path) -> None:
     level = np.stack([np.linspace(0, 60, 5), np.full(5, 20.0)], 1)
     found = boxes_of(table(tmp_path, {"landmarks_5": level}), BoxSpec(source="landmarks")).xyxy[0]
-    assert found[2] > found[0] and found[3] > found[1]
+    assert found[2] > found[0]
+    assert found[3] > found[1]
     same = boxes_of(table(tmp_path, {"landmarks_5": np.ones((5, 2))}), BoxSpec(source="landmarks")).xyxy[0]
-    assert same[2] > same[0] and same[3] > same[1]
+    assert same[2] > same[0]
+    assert same[3] > same[1]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,8 @@ def test_detection_happens_once_for_each_table_and_detector(tmp_path) -> None:
     first = Known("first", {0: [10, 10, 40, 35], 2: [1, 1, 50, 50]})
     seen: list[tuple[int, int]] = []
     one = boxes_of(faces, BoxSpec(), first, lambda done, total, what: seen.append((done, total)))
-    assert first.calls == 3 and seen == [(3, 3)]
+    assert first.calls == 3
+    assert seen == [(3, 3)]
     again = boxes_of(FaceTable.open(tmp_path / "t.parquet"), BoxSpec(), first)
     assert first.calls == 3
     np.testing.assert_array_equal(again.xyxy, one.xyxy)

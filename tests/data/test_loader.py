@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,10 @@ def rows(batches: FaceLoader | Sequence[RawBatch]) -> list[list[int]]:
     return [raw.rows.tolist() for raw in batches]
 
 
+def flat(batches: Iterable[list[int]]) -> list[int]:
+    return list(chain.from_iterable(batches))
+
+
 # ---------------------------------------------------------------------------------------------------- order
 
 
@@ -94,9 +99,9 @@ def test_order_and_draws_are_functions_of_seed_stage_epoch_and_row(pool, seed, s
 
 
 def test_an_epoch_shows_every_face_once_in_an_order_of_its_own(pool) -> None:
-    seen = [sum(rows(loader(pool, 1, epoch=epoch)), []) for epoch in range(3)]
+    seen = [flat(rows(loader(pool, 1, epoch=epoch))) for epoch in range(3)]
     assert all(sorted(order) == list(range(30)) for order in seen)
-    others = [sum(rows(loader(pool, 1, **change)), []) for change in ({"seed": 6}, {"stage": "t"})]
+    others = [flat(rows(loader(pool, 1, **change))) for change in ({"seed": 6}, {"stage": "t"})]
     distinct = {tuple(order) for order in [*seen, *others]}
     assert len(distinct) == 5
     assert list(range(30)) not in seen
@@ -106,7 +111,7 @@ def test_evaluation_keeps_the_order_and_drops_nothing(pool) -> None:
     plain = loader(pool, 7, shuffle=False)
     assert len(plain) == 5
     batches = list(plain)
-    assert sum(rows(batches), []) == list(range(30))
+    assert flat(rows(batches)) == list(range(30))
     assert [len(raw.rows) for raw in batches] == [7, 7, 7, 7, 2]
     assert all(len(raw.draws) == 0 for raw in batches)
 
@@ -136,7 +141,7 @@ def test_ranks_divide_every_global_batch_exactly(pool, world: int, batch: int, s
     assert {len(share) for share in ranks} == {len(single)}  # equal numbers of steps: nobody waits for ever
     for step, whole in enumerate(single):
         parts = [share[step].rows.tolist() for share in ranks]
-        assert sorted(sum(parts, [])) == sorted(whole.rows.tolist())
+        assert sorted(flat(parts)) == sorted(whole.rows.tolist())
         if shuffle:
             assert {len(part) for part in parts} == {batch}
             together = {
@@ -154,7 +159,7 @@ def test_ranks_divide_every_global_batch_exactly(pool, world: int, batch: int, s
 )
 def test_ratios_are_counted(mixture, ratios, expected) -> None:
     pool = mixture(*ratios)
-    seen = Counter(sum(rows(loader(pool, 1)), []))
+    seen = Counter(flat(rows(loader(pool, 1))))
     assert sum(n for row, n in seen.items() if row < 12) == expected[0]
     assert sum(n for row, n in seen.items() if row >= 12) == expected[1]
     for part, ratio in ((range(12), ratios[0]), (range(12, 32), ratios[1])):
@@ -164,7 +169,7 @@ def test_ratios_are_counted(mixture, ratios, expected) -> None:
 
 def test_a_share_is_drawn_anew_every_epoch(mixture) -> None:
     pool = mixture(1, 0.5)
-    shown = [frozenset(row for row in sum(rows(loader(pool, 1, epoch=e)), []) if row >= 12) for e in range(8)]
+    shown = [frozenset(row for row in flat(rows(loader(pool, 1, epoch=e))) if row >= 12) for e in range(8)]
     assert len(set(shown)) > 1
     assert frozenset.union(*shown) == frozenset(range(12, 32))
 

@@ -247,7 +247,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(
-    "labels, expected", BAD, ids=[str(list(labels)[0]) + str(i) for i, (labels, _) in enumerate(BAD)]
+    "labels, expected", BAD, ids=[str(next(iter(labels))) + str(i) for i, (labels, _) in enumerate(BAD)]
 )
 def test_a_wrong_label_names_file_line_and_column(tmp_path, labels, expected) -> None:
     with pytest.raises(PolyfaceError, match=expected) as caught:
@@ -287,7 +287,8 @@ def test_on_bad_skip_reports_every_face_that_is_left_out(tmp_path) -> None:
     assert (report.rows, report.labelled) == (2, {"gender": 2})
     assert [skipped.where for skipped in report.skipped] == ["list.txt:1", "list.txt:2", "list.txt:3"]
     assert "no such file" in report.skipped[0].reason
-    assert "'both'" in report.skipped[1].reason and "list.txt" not in report.skipped[1].reason
+    assert "'both'" in report.skipped[1].reason
+    assert "list.txt" not in report.skipped[1].reason
     assert '"rows": 2' in report.to_json()
     with pytest.raises(PolyfaceError, match="list.txt:1: no such file.*--on-bad skip"):
         write_table(faces, tmp_path / "u.parquet")

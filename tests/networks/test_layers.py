@@ -50,14 +50,21 @@ def test_pooling_before_tanh_is_pooling_after(seed: int, height: int, width: int
 
 @given(st.integers(0, 2**31), st.integers(2, 9), st.integers(2, 9))
 def test_location_first_pooling_is_max_pooling(seed: int, height: int, width: int) -> None:
-    x = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(seed))
-    pooled = from_locations(pool_locations(to_locations(x)))
-    assert torch.equal(pooled, nn.functional.max_pool2d(x, 2))
+    """Values and gradients, with many ties: of whole numbers from 0 to 3 the first largest gets the gradient."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(0, 4, (2, 3, height, width), generator=generator).float()
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    pooled, expected = from_locations(pool_locations(to_locations(ours))), nn.functional.max_pool2d(theirs, 2)
+    assert torch.equal(pooled, expected)
+    weights = torch.randn(expected.shape, generator=generator)
+    (pooled * weights).sum().backward()
+    (expected * weights).sum().backward()
+    assert torch.equal(ours.grad, theirs.grad)
 
 
 def test_location_first_layout_round_trip() -> None:
     x = torch.randn(2, 3, 5, 7)
-    assert to_locations(x).shape == (5, 7, 2, 3)
+    assert to_locations(x).shape == (5, 7, 3, 2)
     assert torch.equal(from_locations(to_locations(x)), x)
 
 
@@ -68,7 +75,7 @@ def test_patches_are_what_unfold_cuts_out(size: tuple[int, ...], seed: int) -> N
     x = torch.randn(batch, channels, side, side, generator=torch.Generator().manual_seed(seed))
     patches = _Patches.apply(to_locations(x), kernel)
     expected = nn.functional.unfold(x, kernel).view(batch, channels, kernel * kernel, -1)
-    assert torch.equal(patches, expected.permute(3, 0, 2, 1).reshape(patches.shape))
+    assert torch.equal(patches, expected.permute(3, 2, 1, 0).reshape(patches.shape))
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 3])
@@ -105,10 +112,10 @@ def test_identical_filters_everywhere_are_a_convolution(bias: bool, size: tuple[
     (local * weights).sum().backward()
     (shared * weights).sum().backward()
     torch.testing.assert_close(ours.grad, theirs.grad)
-    summed = layer.weight.grad.sum(0).view(kernel, kernel, channels, out).permute(3, 2, 0, 1)
+    summed = layer.weight.grad.sum(0).view(out, kernel, kernel, channels).permute(0, 3, 1, 2)
     torch.testing.assert_close(summed, convolution.weight.grad)
     if bias:
-        torch.testing.assert_close(layer.bias.grad.sum((0, 1)), convolution.bias.grad)
+        torch.testing.assert_close(layer.bias.grad.sum((0, 2)), convolution.bias.grad)
 
 
 def test_filters_are_not_shared() -> None:

@@ -106,7 +106,8 @@ def test_every_parameter_receives_a_gradient(trunk) -> None:
     output = network(torch.rand(8, 1, network.size, network.size) * 255)
     torch.cat([*output.outputs.values()], dim=1).square().sum().backward()
     for name, parameter in network.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
 
 
 def test_uint8_images_and_normalisation_live_in_the_network() -> None:
@@ -177,3 +178,12 @@ def test_68_points_at_the_start_have_the_same_shared_features(tmp_path) -> None:
 def test_wrong_trunks_are_named(trunk, expected) -> None:
     with pytest.raises(PolyfaceError, match=expected):
         networks.build({"trunk": trunk, "heads": HEADS})
+
+
+@pytest.mark.parametrize("filters", ["shared", "unshared"])
+def test_both_kinds_of_filters_start_alike(filters: str) -> None:
+    """Uniform within 1/√fan-in, PyTorch's default for convolutions, whatever the layout of the weights."""
+    trunk = tcdcn(filters=filters).trunk
+    for layer, fan_in in zip([*trunk.convolutions, trunk.fc], [25, 9 * 16, 9 * 48, 4 * 64, 256], strict=True):
+        assert layer.weight.std().item() == pytest.approx((3 * fan_in) ** -0.5, rel=0.1)
+        assert max(layer.weight.abs().max().item(), layer.bias.abs().max().item()) <= fan_in**-0.5

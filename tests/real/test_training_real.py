@@ -68,7 +68,8 @@ def test_a_network_beats_the_mean_shape_by_a_quarter(slice_of_mtfl, tmp_path) ->
     bundle = load_bundle(result.bundle, quiet=True)
     pools = {part: stages.stage_pool(recipe.stages[0], part, None, bundle.tasks) for part in ("train", "val")}
     train, validation = pools["train"], pools["val"]
-    assert train is not None and validation is not None
+    assert train is not None
+    assert validation is not None
     assert (len(train), len(validation)) == (TRAIN, VALIDATION)
 
     shape = transform(train.crops, torch.from_numpy(train.table.points("landmarks_5"))).mean(0)

@@ -89,7 +89,8 @@ def test_invisible_points_have_exactly_no_gradient_and_leave_no_nan(kind: str) -
     seen = torch.tensor([[[0.1, 0.2], [0.9, 0.9], [0.5, 0.6]]])
     task.loss(alone, seen).sum().backward()
     assert loss.item() == pytest.approx(task.loss(alone, seen).sum().item())
-    assert output.grad is not None and alone.grad is not None
+    assert output.grad is not None
+    assert alone.grad is not None
     assert torch.equal(output.grad[0], alone.grad[0])
     assert (output.grad[0, [0, 1, 4, 5]] != 0).all()
     assert (output.grad[0, 2:4] == 0).all()
@@ -123,7 +124,7 @@ def test_mirrored_faces_exchange_left_and_right(crops: Tensor) -> None:
 
 @pytest.mark.parametrize("points", [5, 68])
 def test_masks_follow_their_points_through_a_mirror(points: int) -> None:
-    """A hidden left eye is a hidden right eye in the mirrored picture: the target is NaN exactly where the mask says."""
+    """A hidden left eye is a hidden right eye in the mirrored picture: targets are NaN exactly where masks say."""
     task = landmarks(points)
     values = torch.rand(4, points, 2) * 40
     hidden = torch.rand(4, points) < 0.4

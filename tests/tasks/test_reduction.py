@@ -43,7 +43,8 @@ def test_nobody_labelled_is_zero_with_a_zero_gradient() -> None:
     loss = reduced(losses, torch.zeros(3, 2, dtype=torch.bool))
     loss.backward()
     assert loss.item() == 0
-    assert losses.grad is not None and (losses.grad == 0).all()
+    assert losses.grad is not None
+    assert (losses.grad == 0).all()
 
 
 def test_no_face_at_all_is_zero() -> None:

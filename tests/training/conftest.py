@@ -39,7 +39,6 @@ BASE: dict[str, Any] = {
         }
     ],
 }
-TINY_TRUNK = {"name": "timm", "model": "test_resnet", "size": 40, "channels": 1, "shared": 16, "dropout": 0.5}
 
 
 def _merged(base: Any, changes: Any) -> Any:
@@ -56,7 +55,7 @@ def toy_tree(changes: dict[str, Any] | None = None, seed: int = 3) -> dict[str, 
 
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """``toy({"optimisation": {"epochs": 2}})`` is the file of a small recipe of one stage, "one", with these changes."""
+    """``toy({"optimisation": {"epochs": 2}})``: the file of a small recipe of one stage, "one", with these changes."""
     folder = tmp_path_factory.mktemp("recipes")
 
     def write(changes: dict[str, Any] | None = None, seed: int = 3) -> Path:

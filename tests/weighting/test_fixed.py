@@ -17,7 +17,8 @@ def test_weighted_sum_by_hand_and_its_gradient() -> None:
     assert combined.weights == {"a": 1.0, "b": 0.1}
     assert combined.own_loss is None
     combined.loss.backward()
-    assert losses["a"].grad is not None and losses["b"].grad is not None
+    assert losses["a"].grad is not None
+    assert losses["b"].grad is not None
     assert (losses["a"].grad.item(), losses["b"].grad.item()) == pytest.approx((1.0, 0.1))
 
 
@@ -39,7 +40,8 @@ def test_absent_tasks_are_known_by_their_count() -> None:
 def test_weights_of_zero_leave_no_gradient() -> None:
     loss = torch.tensor(3.0, requires_grad=True)
     Fixed(["a"], {"a": 0.0}).combine({"a": loss}, Context()).loss.backward()
-    assert loss.grad is not None and loss.grad.item() == 0
+    assert loss.grad is not None
+    assert loss.grad.item() == 0
 
 
 def test_registry_builds_by_name() -> None:

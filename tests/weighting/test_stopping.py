@@ -52,16 +52,19 @@ def test_worse_validation_and_smaller_weight_raise_it(
     found = criterion(train, validation, weight, 2)
     assert found is not None
     worse = criterion(train, validation * factor, weight, 2)
-    assert worse is not None and worse >= found
+    assert worse is not None
+    assert worse >= found
     if validation > min(train):
         lighter = criterion(train, validation, weight / factor, 2)
-        assert lighter is not None and lighter >= found
+        assert lighter is not None
+        assert lighter >= found
 
 
 def test_a_loss_that_still_falls_gives_less_than_one_that_rests() -> None:
     falling = criterion([8, 4, 2, 1, 0.5], 1, 1, 4)
     resting = criterion([0.5, 0.5, 0.5, 0.5, 0.5], 1, 1, 4)
-    assert falling is not None and resting is not None
+    assert falling is not None
+    assert resting is not None
     assert 0 < falling < resting
 
 
@@ -77,7 +80,8 @@ def test_losses_and_weights_of_zero_are_guarded() -> None:
     found = criterion([0.0, 0.0, 0.0], 1.0, 0.0, 2)
     assert found == 0  # a flat zero: no spread
     found = criterion([0.0, 1.0, 1.5], 1.0, 0.0, 2)
-    assert found is not None and 0 < found < float("inf")
+    assert found is not None
+    assert 0 < found < float("inf")
 
 
 def test_a_task_stops_once_and_for_good() -> None:
@@ -138,5 +142,6 @@ def test_state_survives_a_checkpoint() -> None:
     for t in range(4, 8):
         assert step(first, t) == step(second, t)
     assert second.get_extra_state() == first.get_extra_state()
-    assert first.stopped and first.evaluations == 8
+    assert first.stopped
+    assert first.evaluations == 8
     assert not list(first.parameters())

@@ -213,7 +213,7 @@ def _yaml(text: str, where: str) -> Any:
 
 
 def _unshared(node: Any) -> Any:
-    """A copy in which nothing is in two places (defaults and YAML's anchors are), so that a change stays in its stage."""
+    """A copy in which nothing is in two places, as defaults and YAML's anchors are: a change stays in its stage."""
     if isinstance(node, dict):
         return {key: _unshared(value) for key, value in node.items()}
     return [_unshared(value) for value in node] if isinstance(node, list) else node

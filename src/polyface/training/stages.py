@@ -10,9 +10,8 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,7 +164,8 @@ class _Saver(L.Callback):
             aside.unlink(missing_ok=True)
             kept = "the previous checkpoint is whole" if self.path.exists() else "there was none before"
             raise PolyfaceError(
-                f"{self.path}: could not save ({_reason(error)}; {kept}): free some space and run the same command again"
+                f"{self.path}: could not save ({_reason(error)}; {kept}): "
+                "free some space and run the same command again"
             ) from error
         self.last = time.monotonic()
 
@@ -325,8 +325,8 @@ def run_stage(
                 aside.write_text(json.dumps(result, indent=1))
         except (OSError, SafetensorError) as error:
             raise PolyfaceError(
-                f"{folder}: trained, but could not write the model ({_reason(error)}; the checkpoint is whole): free some "
-                "space and run the same command again"
+                f"{folder}: trained, but could not write the model ({_reason(error)}; the checkpoint is whole): "
+                "free some space and run the same command again"
             ) from error
     trainer.strategy.barrier()
     return StageResult(folder / "model", learner.history, learner.seconds())
