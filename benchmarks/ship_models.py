@@ -1,5 +1,7 @@
-"""Make the shipped models from finished runs of `polyface reproduce tcdcn`: pick the seed by validation loss, measure on
-test faces and on sets the model never saw, store in half precision, and write the model cards.
+"""Make the shipped models from finished runs of `polyface reproduce tcdcn`.
+
+Picks the seed by validation loss, measures on test faces and on sets the model never saw, stores in half precision, and
+writes the model cards.
 
     python benchmarks/ship_models.py --data DIR --runs runs/tcdcn
 """
@@ -30,7 +32,10 @@ from polyface.training.recipe import Recipe, load
 TERMS = "research use only: trained on data sets that forbid commercial use; no warranty"
 MODELS = {
     "face5": ("modern trunk 112", "MTFL (10,000 training faces, of which 1,000 only for validation)"),
-    "face68": ("68 modern trunk 112", "Helen and AFW (1,081 training faces), after MTFL's training faces for the trunk"),
+    "face68": (
+        "68 modern trunk 112",
+        "Helen and AFW (1,081 training faces), after MTFL's training faces for the trunk",
+    ),
 }
 
 
@@ -91,23 +96,44 @@ def held_out(bundle: Bundle, data: Path, folder_: Path) -> dict[str, Any]:
     }
 
 
+CARD = """# {name}
+
+Answers: {tasks}. Input: {size}×{size} RGB, cropped by a face detector's box.
+
+**Terms.** {terms}.
+
+**Training data.** {data}.
+
+**Made by** `polyface reproduce tcdcn`, variant “{variant}”, seed {seed}, chosen by its validation loss among the seeds;
+stored in half precision.
+
+| on test faces (never used to choose anything) | |
+|---|---|
+{figures}
+{held_out}
+**Limits.** Labels of gender are the annotators' impression, binary, and say nothing of identity. Faces in MTFL, Helen and
+AFW are mostly of adults, frontal to half-profile; profiles and faces under 30 pixels are less exact. Do not use it to
+decide about people.
+"""
+
+
+def lines(values: dict[str, Any]) -> str:
+    return "".join(f"| {key} | {value} |\n" for key, value in values.items())
+
+
 def card(name: str, about: dict[str, Any], bundle: Bundle) -> str:
-    lines = [
-        f"# {name}", "", f"Answers: {', '.join(bundle.tasks)}. Input: {bundle.crop.size}×{bundle.crop.size} RGB, cropped by a face "
-        "detector's box.", "", f"**Terms.** {about['terms'].capitalize()}.", "", f"**Training data.** {about['data']}.", "",
-        f"**Made by** `polyface reproduce tcdcn`, variant “{about['variant']}”, seed {about['seed']}, chosen by its validation "
-        "loss among the seeds; stored in half precision.", "", "| on test faces (never used to choose anything) | |", "|---|---|",
-        *(f"| {key} | {value} |" for key, value in about["figures"].items()),
-    ]  # fmt: skip
-    if about["held out"]:
-        lines += ["", "| on sets it was not trained on | |", "|---|---|"]
-        lines += [f"| {key} | {value} |" for key, value in about["held out"].items()]
-    lines += [
-        "", "**Limits.** Labels of gender are the annotators' impression, binary, and say nothing of identity. Faces in MTFL, Helen "
-        "and AFW are mostly of adults, frontal to half-profile; profiles and faces under 30 pixels are less exact. Do not "
-        "use it to decide about people.",
-    ]  # fmt: skip
-    return "\n".join(lines) + "\n"
+    other = about["held out"]
+    return CARD.format(
+        name=name,
+        tasks=", ".join(bundle.tasks),
+        size=bundle.crop.size,
+        terms=about["terms"].capitalize(),
+        data=about["data"],
+        variant=about["variant"],
+        seed=about["seed"],
+        figures=lines(about["figures"]),
+        held_out=f"| on sets it was not trained on | |\n|---|---|\n{lines(other)}" if other else "",
+    )
 
 
 def main() -> None:

@@ -98,7 +98,8 @@ def test_readme_has_exactly_the_two_set_up_commands() -> None:
 
 
 def test_demo_trains_analyzes_a_photo_and_writes_one_report(tmp_path: Path) -> None:
-    small = ("--set", "synthetic.optimisation.epochs=1", "--set", "synthetic.data.tables=[{name: synthetic, options: {n: 400, size: 48}}]")  # fmt: skip
+    tables = "synthetic.data.tables=[{name: synthetic, options: {n: 400, size: 48}}]"
+    small = ("--set", "synthetic.optimisation.epochs=1", "--set", tables)
     answer = polyface("demo", "--out", tmp_path / "demo", *small)
     assert answer.returncode == 0, answer.stderr[-2000:]
     page = (tmp_path / "demo" / "report.html").read_text()

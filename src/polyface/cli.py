@@ -370,9 +370,14 @@ def main() -> None:
     except PolyfaceError as error:
         typer.echo(f"polyface: {error}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("polyface: interrupted; the same command goes on where it was", err=True)
-        sys.exit(130)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"polyface: {where}{error.strerror or error}; free space or mend the path, then run again", err=True)
+        sys.exit(1)
+    except SystemExit as leaving:
+        if leaving.code == 130:  # what typer makes of an interrupt, without a word
+            typer.echo("polyface: interrupted; the same command goes on where it was", err=True)
+        raise
 
 
 if __name__ == "__main__":

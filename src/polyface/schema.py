@@ -105,12 +105,19 @@ def mirror_landmarks(points: int) -> np.ndarray:
 def mirror_classes(vocabulary: Sequence[str]) -> np.ndarray | None:
     """How a mirror renames classes (class c becomes permutation[c]), or None if it does not.
 
-    A word that says left becomes the one that says right: "left profile" ↔ "right profile".
+    A word that says left becomes the one that says right: "left profile" ↔ "right profile". A vocabulary that lacks
+    the other one raises, since a mirrored face would keep a wrong label.
     """
     sides = {"left": "right", "right": "left"}
     words = [" ".join(sides.get(part, part) for part in word.split(" ")) for word in vocabulary]
-    order = np.array([vocabulary.index(word) if word in vocabulary else i for i, word in enumerate(words)])
-    return order if (order != np.arange(len(order))).any() else None
+    if words == list(vocabulary):
+        return None
+    if lacking := [word for word in words if word not in vocabulary]:
+        raise PolyfaceError(
+            f"a mirrored face needs the word '{lacking[0]}', which the vocabulary {', '.join(vocabulary)} lacks: "
+            "add it, or set augment.mirror to 0"
+        )
+    return np.array([vocabulary.index(word) for word in words])
 
 
 def eyes(points: int) -> tuple[list[int], list[int]]:

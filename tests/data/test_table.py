@@ -198,7 +198,6 @@ def test_many_threads_read_the_right_pictures(tmp_path) -> None:
     assert [int(picture[0, 0, 0]) for picture in pictures] == [int(row) % 251 for row in wanted]
 
 
-@pytest.mark.xfail(strict=True, reason="FaceTable.open does not find the fingerprint that write_table stores")
 def test_fingerprint_is_of_the_contents_and_not_of_the_file(tmp_path) -> None:
     one = table(tmp_path, *numbered(4), name="a.parquet")
     again = table(tmp_path, *numbered(4), name="b.parquet")

@@ -78,7 +78,7 @@ def cut(image: np.ndarray, box: np.ndarray, spec: CropSpec) -> np.ndarray:
     edges = np.concatenate([centre - half, centre + half]) + 0.5  # Pillow counts from pixel edges
     left, top = math.floor(edges[0]), math.floor(edges[1])
     right, bottom = math.ceil(edges[2]), math.ceil(edges[3])
-    if max(right - left, bottom - top) > 8 * max(*image.shape[:2], 64):
+    if max(right - left, bottom - top) > min(8 * max(*image.shape[:2], 64), 12_000):
         raise PolyfaceError(
             f"box {np.round(box, 1).tolist()} is far larger than its {image.shape[1]}×{image.shape[0]} image"
         )

@@ -152,7 +152,7 @@ class FaceTable:
                 labels = pa.table({"source": pa.nulls(labels.num_rows, column_type("source"))})
         except (pa.ArrowException, OSError) as error:
             raise PolyfaceError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
-        fingerprint = (schema.metadata or {}).get(_FINGERPRINT, b"").decode()
+        fingerprint = (pq.read_metadata(path).metadata or {}).get(_FINGERPRINT, b"").decode()
         if not fingerprint:
             stat = os.stat(path)
             fingerprint = _digest(path.name, str(stat.st_size), str(stat.st_mtime_ns))

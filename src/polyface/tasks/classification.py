@@ -43,17 +43,23 @@ class ClassificationTask(Task):
         return Targets(classes.clamp(min=0), ((classes >= 0) & self._where(table))[:, None])
 
     def prepare(self, values: Tensor, crops: Tensor, size: int) -> Tensor:
-        order = mirror_classes(self.vocabulary)
+        mirrored = is_mirrored(crops)
+        order = mirror_classes(self.vocabulary) if mirrored.any() else None
         if order is None:
             return values
-        return torch.where(is_mirrored(crops), torch.as_tensor(order, device=values.device)[values], values)
+        return torch.where(mirrored, torch.as_tensor(order, device=values.device)[values], values)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return torch.nn.functional.cross_entropy(output.float(), target, reduction="none")[:, None]
 
     def decode(self, output: Tensor, crops: Tensor, size: int) -> dict[str, Any]:
         """{"label": list of words, "probabilities": float32 [B, classes]}."""
-        probabilities = output.float().softmax(-1).cpu().numpy()
+        values = output.float().softmax(-1)
+        mirrored = is_mirrored(crops)
+        order = mirror_classes(self.vocabulary) if mirrored.any() else None
+        if order is not None:
+            values = torch.where(mirrored[:, None], values[:, torch.as_tensor(order, device=values.device)], values)
+        probabilities = values.cpu().numpy()
         return {"label": self.words(probabilities), "probabilities": probabilities}
 
     def words(self, probabilities: np.ndarray) -> list[str]:

@@ -68,8 +68,8 @@ class StoppingSpec(_Strict):
 
 class OptimisationSpec(_Strict):
     """optimiser sgd, adamw or rmsprop. schedule constant, cosine (to 0), or steps of ×0.1 at `milestones` (fractions of
-    the run). warmup: fraction of the run. ema: decay of a running mean of the weights, which is then evaluated and saved.
-    precision: Lightning's ("32-true", "bf16-mixed", …)."""
+    the run). warmup: fraction of the run. ema: decay of a running mean of the weights, which is then what is evaluated
+    and saved. precision: Lightning's ("32-true", "bf16-mixed", …)."""
 
     optimiser: Literal["sgd", "adamw", "rmsprop"] = "adamw"
     lr: float = Field(1e-3, gt=0)
@@ -120,8 +120,8 @@ class StageSpec(_Strict):
 
 class VariantSpec(_Strict):
     """A row of the paper's table: the stages it runs (the last one is measured) and what it changes
-    (`stage.key.key: value`). model: measure that variant's network instead of training. start: `init` may name a stage of
-    that variant, which is trained first. predictor "detector": the face
+    (`stage.key.key: value`). model: measure that variant's network instead of training. start: `init` may name a stage
+    of that variant, which is trained first. predictor "detector": the face
     detector's own points instead of a network's."""
 
     stages: list[str]
