@@ -264,7 +264,7 @@ def collect(recipe: Recipe, data: Path | None, out: Path, results: Path, command
 def histories(recipe: Recipe, name: str, out: Path, seed: int = 0) -> list[dict[str, object]]:
     """The epochs of a finished variant's last stage, for curves."""
     stage = recipe.variant(name).stages[-1].name
-    path = folder(out, Job(name, seed)) / stage / "history.json"
+    path = folder(out, Job(name, seed)) / stage / stages.HISTORY
     return list(json.loads(path.read_text())["history"]) if path.exists() else []
 
 

@@ -37,7 +37,7 @@ from polyface.training.learner import Learner
 from polyface.training.recipe import Recipe, StageSpec
 from polyface.weighting import WEIGHTINGS, Weighting
 
-CHECKPOINT = "last.ckpt"
+CHECKPOINT, HISTORY = "last.ckpt", "history.json"
 
 
 @dataclass
@@ -232,6 +232,33 @@ class _Bar(L.Callback):
         self.report(done, epochs * size, what)
 
 
+def _trainer(stage: StageSpec, options: RunOptions, folder: Path, callbacks: list[L.Callback]) -> L.Trainer:
+    """Lightning's trainer for one pass over all batches of all epochs; checkpoints and the bar are our own callbacks."""
+    trainer = L.Trainer(
+        accelerator=options.accelerator,
+        devices=options.devices,
+        strategy=options.strategy,
+        precision=stage.optimisation.precision,  # type: ignore[arg-type]
+        max_epochs=1,
+        accumulate_grad_batches=stage.optimisation.accumulate,
+        gradient_clip_val=stage.optimisation.clip,
+        callbacks=callbacks,
+        logger=_logger(options.logger, folder),
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=50,
+    )
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise PolyfaceError(
+            f"strategy '{options.strategy}' trains in copies of this process, whose results stay there: use 'ddp'"
+        )
+    return trainer
+
+
 def run_stage(
     recipe: Recipe,
     stage: StageSpec,
@@ -242,7 +269,7 @@ def run_stage(
 ) -> StageResult:
     """Train one stage into `out`, resuming what is there; a finished stage is returned as it is."""
     folder = out / stage.name
-    done = folder / "history.json"
+    done = folder / HISTORY
     settings = json.loads(stage.model_dump_json()) | {"seed": recipe.seed}
     if done.exists() and not options.fresh:
         finished = json.loads(done.read_text())
@@ -265,28 +292,7 @@ def run_stage(
     callbacks: list[L.Callback] = [saver]
     if options.progress:
         callbacks.append(_Bar(options.progress, stage.name))
-    trainer = L.Trainer(
-        accelerator=options.accelerator,
-        devices=options.devices,
-        strategy=options.strategy,
-        precision=optimisation.precision,  # type: ignore[arg-type]
-        max_epochs=1,
-        accumulate_grad_batches=optimisation.accumulate,
-        gradient_clip_val=optimisation.clip,
-        callbacks=callbacks,
-        logger=_logger(options.logger, folder),
-        default_root_dir=folder,
-        use_distributed_sampler=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=50,
-    )
-    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
-        raise PolyfaceError(
-            f"strategy '{options.strategy}' trains in copies of this process, whose results stay there: use 'ddp'"
-        )
+    trainer = _trainer(stage, options, folder, callbacks)
     loaders = {}
     for part, pool in pools.items():
         if pool is not None:
@@ -313,23 +319,28 @@ def run_stage(
     torch.manual_seed(recipe.seed + 1)
     with _stopping_between_steps(saver):
         trainer.fit(learner, ckpt_path=start, weights_only=True)
-    final = learner.evaluated
-    if learner.best is not None:
-        final.load_state_dict(learner.best[1])
     if trainer.is_global_zero:
-        about = {"name": f"{recipe.name}/{stage.name}", "recipe": recipe.name, "seed": recipe.seed}
-        result = {"settings": settings, "history": learner.history, "seconds": learner.seconds()}
-        try:
-            Bundle(final, tasks, stage.data.crop, stage.data.boxes, about).save(folder / "model")
-            with atomic_path(done) as aside:
-                aside.write_text(json.dumps(result, indent=1))
-        except (OSError, SafetensorError) as error:
-            raise PolyfaceError(
-                f"{folder}: trained, but could not write the model ({_reason(error)}; the checkpoint is whole): "
-                "free some space and run the same command again"
-            ) from error
+        _finish(recipe, learner, folder, settings)
     trainer.strategy.barrier()
     return StageResult(folder / "model", learner.history, learner.seconds())
+
+
+def _finish(recipe: Recipe, learner: Learner, folder: Path, settings: dict[str, Any]) -> None:
+    """Write the stage's model, then its history, which marks it as finished."""
+    stage, final = learner.spec, learner.evaluated
+    if learner.best is not None:
+        final.load_state_dict(learner.best[1])
+    about = {"name": f"{recipe.name}/{stage.name}", "recipe": recipe.name, "seed": recipe.seed}
+    result = {"settings": settings, "history": learner.history, "seconds": learner.seconds()}
+    try:
+        Bundle(final, learner.tasks, stage.data.crop, stage.data.boxes, about).save(folder / "model")
+        with atomic_path(folder / HISTORY) as aside:
+            aside.write_text(json.dumps(result, indent=1))
+    except (OSError, SafetensorError) as error:
+        raise PolyfaceError(
+            f"{folder}: trained, but could not write the model ({_reason(error)}; the checkpoint is whole): "
+            "free some space and run the same command again"
+        ) from error
 
 
 def _position(checkpoint: Path) -> dict[str, Any]:
