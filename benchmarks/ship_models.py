@@ -83,13 +83,13 @@ def held_out(bundle: Bundle, data: Path, folder_: Path) -> dict[str, Any]:
         people = {row["face_id"]: row["face_gender"] for row in csv.DictReader(file)}
     smile, gender = [], []
     for kind in ("neutral_front", "smiling_front"):
-        for image in polyface.analyze(data / "london" / kind, model=[folder_]):
+        for image in polyface.analyze(data / "london" / kind, models=[folder_]):
             if image.faces:
                 labels = image.faces[0].labels
-                smile.append((labels["smile"].word == "yes") == (kind == "smiling_front"))
+                smile.append((labels["smile"][0] == "yes") == (kind == "smiling_front"))
                 sex = people.get(Path(image.path).stem[:3])
                 if sex:
-                    gender.append(labels["gender"].word == sex)
+                    gender.append(labels["gender"][0] == sex)
     return out | {
         f"London set, {len(smile)} photos: smile accuracy, %": round(100 * float(np.mean(smile)), 2),
         f"London set, {len(gender)} photos: gender accuracy, %": round(100 * float(np.mean(gender)), 2),

@@ -66,6 +66,7 @@ class Bundle:
             }
             (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
             os.chmod(aside, 0o755)
+            os.chmod(aside / WEIGHTS, 0o644)  # safetensors writes for the owner alone
             old = folder.with_name(f".{folder.name}.old")
             shutil.rmtree(old, ignore_errors=True)
             if folder.exists():
