@@ -1,0 +1,40 @@
+"""Tables in the documents are what the results files say; nothing in them was typed by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from polyface.evaluation.results import documents_are_current, read_results, update_document
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RESULTS = sorted((ROOT / "docs" / "results").glob("*.json"))
+
+
+def test_tables_match_the_results_files() -> None:
+    stale = documents_are_current(DOCUMENTS, ROOT / "docs" / "results")
+    assert not stale, "run: python -m polyface.evaluation.results docs README.md"
+
+
+def test_an_edited_table_is_noticed(tmp_path: Path) -> None:
+    copy = tmp_path / "README.md"
+    copy.write_text((ROOT / "README.md").read_text())
+    update_document(copy, ROOT / "docs" / "results")
+    assert not documents_are_current([copy], ROOT / "docs" / "results")
+    text = copy.read_text()
+    row = next(line for line in text.splitlines() if line.startswith("| modern trunk 112"))
+    copy.write_text(text.replace(row, row.replace("7", "6", 1)))
+    assert documents_are_current([copy], ROOT / "docs" / "results")
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_results_say_what_measured_them(path: Path) -> None:
+    results = read_results(path)
+    about = json.loads(path.read_text())
+    assert results.rows
+    assert all(about[key] for key in ("command", "commit", "machine", "data", "date"))
+    assert all(math.isfinite(row.mean) for row in results.rows)
