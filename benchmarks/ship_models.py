@@ -111,9 +111,9 @@ stored in half precision.
 |---|---|
 {figures}
 {held_out}
-**Limits.** Labels of gender, where given, are the annotators' impression, binary, and say nothing of identity. Faces in MTFL, Helen
-and AFW are mostly of adults, frontal to half-profile; profiles and faces under 30 pixels are less exact. Do not use it
-to decide about people.
+**Limits.** Labels of gender, where given, are the annotators' impression, binary, and say nothing of identity. Faces in
+MTFL, Helen and AFW are mostly of adults, frontal to half-profile; profiles and faces under 30 pixels are less exact. Do
+not use it to decide about people.
 """
 
 
