@@ -115,7 +115,7 @@ def test_report_shows_the_table_and_the_recipe(recipe: Recipe, runs: Path, tmp_p
     reproduce.collect(recipe, None, runs, file, "command", "synthetic")
     page = reproduce.table_report(tmp_path / "report.html", recipe, None, runs, file).read_text()
     assert "with pose minus alone" in page
-    assert "By pose" in page
+    assert "Mean error by pose, 5 points" in page
     assert "Training: averaged" not in page
     assert "name: small" in page
 

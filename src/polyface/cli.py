@@ -259,7 +259,7 @@ def reproduce(
     command = f"polyface reproduce {recipe} --data DIR" + "".join(f" --set {s}" for s in set_ or [])
     rows.collect(chosen, data, place, file, command, ", ".join(rows.sources(chosen)))
     page = rows.table_report(place / "report.html", chosen, data, place, file)
-    say(rows.printed(file))
+    say(rows.printed(chosen, file))
     say(f"results: {file}\nreport: {page}")
 
 

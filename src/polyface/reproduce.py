@@ -25,6 +25,7 @@ from polyface.evaluation.metrics import Row
 from polyface.evaluation.pictures import draw_face
 from polyface.evaluation.published import PUBLISHED, STATEMENTS
 from polyface.evaluation.report import (
+    Block,
     CedSection,
     GroupSection,
     LandmarkSection,
@@ -32,6 +33,7 @@ from polyface.evaluation.report import (
     PhotoSection,
     RecipeSection,
     Section,
+    Table,
     TrainingSection,
     best_median_worst,
     write_report,
@@ -273,9 +275,18 @@ def sources(recipe: Recipe) -> list[str]:
     return sorted({source.name for stage in recipe.stages for source in stage.data.tables})
 
 
-def printed(results: Path) -> str:
-    """The rows of a results file as a table."""
-    return markdown_table(read_results(results))
+def printed(recipe: Recipe, results: Path) -> str:
+    """The variants' figures in a results file, and their differences, as tables."""
+    found = read_results(results)
+    parts = [markdown_table(found, rows=[row for row in kind], published=False) for kind in _kinds(recipe, found.rows)]
+    return "\n\n".join(parts)
+
+
+def _kinds(recipe: Recipe, rows: Sequence[Row]) -> list[list[str]]:
+    """Names of the rows that are variants, and of those that are differences between variants."""
+    names = [name for name in recipe.variants if any(row.row == name for row in rows)]
+    compared = [f"{pair.better} minus {pair.than}" for pair in recipe.comparisons]
+    return [kind for kind in (names, [name for name in compared if any(row.row == name for row in rows)]) if kind]
 
 
 # ------------------------------------------------------------------------------------------------ reports
@@ -323,9 +334,13 @@ def _drawn(pool: FacePool, row: int, points: np.ndarray, truth: np.ndarray) -> A
 
 def table_report(path: Path, recipe: Recipe, data: Path | None, out: Path, results: Path) -> Path:
     """One page for a reproduction: the table beside the published figures, curves, poses, and the recipe."""
-    rows = list(read_results(results).rows)
+    rows = read_results(results).rows
     papers, said = (PUBLISHED.get(recipe.name, ()), STATEMENTS.get(recipe.name, ()))
-    sections: list[Section] = [MeasuredSection("Figures", rows, papers, said)]
+    names, *compared = ([row for row in rows if row.row in kind] for kind in _kinds(recipe, rows))
+    sections: list[Section] = [MeasuredSection("Figures", names, papers, said)]
+    sections += [MeasuredSection("Differences", differences) for differences in compared]
+    if shared := [row for row in rows if row.metric == "weight correlation"]:
+        sections.append(MeasuredSection("Correlation of head weights", shared))
     found = {name: results_of(recipe, name, data, out) for name in recipe.variants}
     by_points: dict[int, dict[str, LandmarkResult]] = {}
     for name, seeds in found.items():
@@ -337,12 +352,25 @@ def table_report(path: Path, recipe: Recipe, data: Path | None, out: Path, resul
             CedSection(f"Error curves, {count} points (first seed)", {n: r.face_errors for n, r in ones.items()})
         )
         if all("pose" in r.per_group for r in ones.values()):
-            sections.append(GroupSection("By pose (first seed)", "pose", ones))
+            sections.append(_PoseSection(f"Mean error by pose, {count} points (first seed)", ones))
     for name in found:
         if rows_ := histories(recipe, name, out):
             sections.append(_curves(f"Training: {name} (seed 0)", rows_))
     sections.append(RecipeSection("Recipe", yaml.safe_dump(recipe.model_dump(exclude_defaults=True), sort_keys=False)))
     return write_report(path, f"Reproduction of {recipe.name}", sections)
+
+
+@dataclass(frozen=True)
+class _PoseSection:
+    """Mean error of many results by pose, a line each."""
+
+    title: str
+    results: Mapping[str, LandmarkResult]
+
+    def blocks(self) -> Sequence[Block]:
+        poses = list(next(iter(self.results.values())).per_group["pose"])
+        lines = [[n, *(f"{r.per_group['pose'][p].mean_error:.2f}" for p in poses)] for n, r in self.results.items()]
+        return [Table(["", *(f">{pose}" for pose in poses)], lines, "In percent.")]
 
 
 def _curves(title: str, history: Sequence[Mapping[str, Any]]) -> TrainingSection:

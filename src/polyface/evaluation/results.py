@@ -238,6 +238,8 @@ def markdown_table(
     found = {row.key: row for row in results.rows}
     names = _chosen(rows, list(dict.fromkeys(row.row for row in results.rows)), "row", results.name)
     columns = _chosen(metrics, list(dict.fromkeys(row.metric for row in results.rows)), "metric", results.name)
+    if metrics is None:
+        columns = [metric for metric in columns if any((name, metric) in found for name in names)]
     lines = [[found.get((name, metric)) for metric in columns] for name in names]
     lines = [line for line in lines if any(line)]
     header, body = [""], [[row.row for row in line if row][:1] for line in lines]

@@ -233,7 +233,7 @@ class _Bar(L.Callback):
 
 
 def _trainer(stage: StageSpec, options: RunOptions, folder: Path, callbacks: list[L.Callback]) -> L.Trainer:
-    """Lightning's trainer for one pass over all batches of all epochs; checkpoints and the bar are callbacks of ours."""
+    """Lightning's trainer for one pass over all batches of all epochs; checkpoints and the bar are callbacks."""
     trainer = L.Trainer(
         accelerator=options.accelerator,
         devices=options.devices,
