@@ -306,7 +306,7 @@ def test_pts_without_an_image(tmp_path):
 
 def test_no_pts_at_all(tmp_path):
     put(tmp_path / "x.jpg")
-    with pytest.raises(PolyfaceError, match=r"no \.pts file; reader 'ibug300w' expects a tree of folders"):
+    with pytest.raises(PolyfaceError, match=r"no \.pts file; reader '300w' expects a tree of folders"):
         read("300w", tmp_path)
 
 
