@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -113,6 +114,4 @@ def _boxes(xyxy: np.ndarray, points: np.ndarray) -> Boxes:
 
 def key(spec: BaseModel, *parts: str) -> str:
     """A short name for what was made with these settings from these things."""
-    import hashlib
-
     return hashlib.sha1(json.dumps([spec.model_dump(), *parts], sort_keys=True).encode()).hexdigest()[:24]

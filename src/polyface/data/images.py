@@ -82,10 +82,7 @@ def encode_png(array: NDArray[np.uint8]) -> bytes:
 def _decode(data: bytes, where: str) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
-            _check_size(image.width * image.height, where)
-            image.load()
-            turn = _orientation(image)
-            pixels = _rgb(image, where)
+            pixels = pixels_of(image, where)
     except PolyfaceError:
         raise
     except UnidentifiedImageError as error:
@@ -102,7 +99,20 @@ def _decode(data: bytes, where: str) -> NDArray[np.uint8]:
         raise PolyfaceError(
             f"{where}: is truncated or corrupt ({_one_line(error)}); fetch the file again or remove it"
         ) from error
-    return np.ascontiguousarray(_turned(pixels, turn))
+    return pixels
+
+
+def pixels_of(image: Image.Image, where: str = "image") -> NDArray[np.uint8]:
+    """An open Pillow image's pixels as `decode` gives a file's: uint8 RGB ``[H, W, 3]``, turned as displayed.
+
+    Raises:
+        PolyfaceError: over 100 megapixels, or of pixels without a defined range. Pillow's own errors on a damaged file
+            that was not loaded yet pass through.
+    """
+    _check_size(image.width * image.height, where)
+    image.load()
+    turn = _orientation(image)
+    return np.ascontiguousarray(_turned(_rgb(image, where), turn))
 
 
 def _check_size(pixels: int, where: str) -> None:

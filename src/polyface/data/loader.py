@@ -6,6 +6,7 @@ epoch goes on exactly where it was.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -84,8 +85,6 @@ class RawBatch:
 
 def cached_cuts(table: FaceTable, boxes: Boxes, spec: CropSpec, progress: Progress | None = None) -> np.ndarray:
     """Cuts of all rows, uint8 [N, C, P, P], memory-mapped. Decoded once; later runs open the same file."""
-    import hashlib
-
     digest = hashlib.sha1(boxes.xyxy.tobytes()).hexdigest()
     path = cache_folder("cuts") / f"{key(spec, table.fingerprint, digest)}.npy"
     if not path.exists():

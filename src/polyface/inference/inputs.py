@@ -117,10 +117,9 @@ def _of_array(
 
 
 def _of_pil(image: Image.Image, where: str) -> np.ndarray:
-    """As `files.decode` turns a file's picture into pixels, for one that is open already."""
     try:
-        image.load()
+        return files.pixels_of(image, where)
+    except PolyfaceError:
+        raise
     except Exception as error:  # an open file is decoded only here, and raises as variously as decoders do
         raise PolyfaceError(f"{where}: is truncated or corrupt ({' '.join(str(error).split())[:160]})") from error
-    turned = files._turned(files._rgb(image, where), files._orientation(image))
-    return np.ascontiguousarray(turned)
