@@ -241,6 +241,7 @@ def bare_fit(stage: StageSpec, pool: FacePool, steps: int, threads: int) -> tupl
     optimiser = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
         lr=settings.lr,
+        fused=True,
     )
     total = settings.epochs * len(loader)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(stage, step / total))
