@@ -128,7 +128,7 @@ def test_masks_follow_their_points_through_a_mirror(points: int) -> None:
     task = landmarks(points)
     values = torch.rand(4, points, 2) * 40
     hidden = torch.rand(4, points) < 0.4
-    hidden[:, 0], hidden[:, -1] = True, False
+    hidden[:, 0], hidden[:, mirror_landmarks(points)[0]] = True, False
     values[hidden] = NAN
     crops = around_centre(
         40, torch.zeros(4), torch.ones(4), torch.zeros(4, 2), torch.tensor([True, False, True, False])

@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from polyface.errors import PolyfaceError, nearest
-from polyface.tasks.base import Task, TaskSpec, masked_sums, mean_of_terms
+from polyface.tasks.base import Task, TaskSpec, masked_sums, mean_of_terms, term_means
 from polyface.tasks.classification import ClassificationSpec, ClassificationTask
 from polyface.tasks.landmarks import LandmarksSpec, LandmarksTask
 
-__all__ = ["Task", "TaskSpec", "build", "masked_sums", "mean_of_terms"]
+__all__ = ["Task", "TaskSpec", "build", "masked_sums", "mean_of_terms", "term_means"]
 
 _KINDS: dict[str, tuple[type[TaskSpec], Any]] = {
     "landmarks": (LandmarksSpec, LandmarksTask),

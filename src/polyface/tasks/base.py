@@ -84,6 +84,11 @@ def masked_sums(losses: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(labelled, losses, 0.0).sum(0), labelled.sum(0)
 
 
+def term_means(sums: Tensor, counts: Tensor) -> Tensor:
+    """The mean over each term's labelled faces [K]; an absent term is 0."""
+    return torch.where(counts > 0, sums / counts.clamp(min=1), 0.0)
+
+
 def mean_of_terms(sums: Tensor, counts: Tensor) -> Tensor:
     """The task's loss: Σ over terms of the mean over that term's labelled faces; an absent term adds 0."""
-    return torch.where(counts > 0, sums / counts.clamp(min=1), 0.0).sum()
+    return term_means(sums, counts).sum()

@@ -21,7 +21,7 @@ from polyface.data.crops import CropSpec
 from polyface.data.loader import FaceBatch, FaceLoader, RawBatch, assemble
 from polyface.errors import PolyfaceError
 from polyface.networks import FaceNetwork
-from polyface.tasks import Task, masked_sums, mean_of_terms
+from polyface.tasks import Task, masked_sums, mean_of_terms, term_means
 from polyface.training.recipe import StageSpec
 from polyface.weighting import Context, TaskStopping, Weighting
 
@@ -111,24 +111,21 @@ class Learner(L.LightningModule):
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             world = dist.get_world_size()
             dist.all_reduce(totals)
-        sizes = [count for _, count in self.terms]
-        losses = {
-            name: mean_of_terms(world * s, c)
-            for (name, _), s, c in zip(self.terms, torch.split(sums, sizes), torch.split(totals[1], sizes), strict=True)
-        }
+        means = torch.split(term_means(world * sums, totals[1]), [count for _, count in self.terms])
+        losses = {name: part.sum() for (name, _), part in zip(self.terms, means, strict=True)}
         return output.shared, losses, totals
 
     def training_step(self, raw: RawBatch, index: int) -> Tensor:
         batch = assemble(raw, self.crop, self.tasks, self.spec.data.augment)
         shared, losses, totals = self._losses(batch, self.network)
-        sizes = [count for _, count in self.terms]
-        present = {name: int(c.max()) for (name, _), c in zip(self.terms, torch.split(totals[1], sizes), strict=True)}
+        counts = iter(totals[1].tolist())
+        present = {name: int(max(next(counts) for _ in range(terms))) for name, terms in self.terms}
         stopped = self.stopping.stopped if self.stopping else {}
         context = Context(shared, present, self.batches_done, self.network)
         combined = self.weighting.combine({n: v * 0.0 if n in stopped else v for n, v in losses.items()}, context)
         self._check_finite(combined.loss, losses, batch)
-        self.loss_sums += totals[0].double()  # of all ranks: DDP copies buffers from rank 0, and so does a resumed run
-        self.loss_counts += totals[1].double()
+        self.loss_sums += totals[0]  # of all ranks: DDP copies buffers from rank 0, and so does a resumed run
+        self.loss_counts += totals[1]
         own = combined.own_loss
         return combined.loss if own is None else combined.loss + own
 
