@@ -197,6 +197,7 @@ class FaceLoader:
     ) -> None:
         self.pool, self.batch, self.seed, self.stage, self.shuffle = pool, batch, seed, stage, shuffle
         self.rank, self.world, self.epoch, self.first = rank, world, 0, 0
+        self._cycle: np.ndarray | None = None
         size = len(pool.order(seed, stage, 0, shuffle))
         self._batches = size // (batch * world) if shuffle else -(-size // (batch * world))
         if shuffle and not self._batches:
@@ -212,6 +213,13 @@ class FaceLoader:
         for index in range(first, self._batches):
             mine = rows[index * step + self.rank : (index + 1) * step : self.world]
             yield self._raw(np.asarray(mine), random)
+
+    def some(self, step: int, faces: int) -> RawBatch:
+        """This rank's share of the step's `faces` next faces of one fixed, shuffled cycle through the pool."""
+        if self._cycle is None:
+            self._cycle = np.random.default_rng([self.seed, 2]).permutation(len(self.pool))
+        places = (step * faces + np.arange(faces)) % len(self._cycle)
+        return self._raw(np.array_split(self._cycle[places], self.world)[self.rank], None)
 
     def _raw(self, rows: np.ndarray, random: np.ndarray | None) -> RawBatch:
         index = torch.from_numpy(rows)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
@@ -75,6 +76,8 @@ class Learner(L.LightningModule):
         self.register_buffer("loss_counts", torch.zeros(total, dtype=torch.float64))
         self.history: list[dict[str, Any]] = []
         self.batches_done = 0
+        self.weight_sums: dict[str, tuple[float, int]] = {}
+        self._last: FaceBatch | None = None
         self._train, self._validation = train, validation
         self._random: dict[str, Tensor] = {}
         self.best: tuple[float, dict[str, Tensor]] | None = None
@@ -117,17 +120,46 @@ class Learner(L.LightningModule):
 
     def training_step(self, raw: RawBatch, index: int) -> Tensor:
         batch = assemble(raw, self.crop, self.tasks, self.spec.data.augment)
+        if self.weighting.validation_faces and self._validation is not None:
+            self._validate_few(self._validation, self.weighting.validation_faces)
         shared, losses, totals = self._losses(batch, self.network)
-        counts = iter(totals[1].tolist())
-        present = {name: int(max(next(counts) for _ in range(terms))) for name, terms in self.terms}
-        stopped = self.stopping.stopped if self.stopping else {}
-        context = Context(shared, present, self.batches_done, self.network)
-        combined = self.weighting.combine({n: v * 0.0 if n in stopped else v for n, v in losses.items()}, context)
-        self._check_finite(combined.loss, losses, batch)
+        context = Context(shared, tuple(self.network.trunk.parameters()), self._counts(totals))
+        combined = self.weighting.combine(losses, context)
+        self._check_finite(combined.total, losses, batch)
         self.loss_sums += totals[0]  # of all ranks: DDP copies buffers from rank 0, and so does a resumed run
         self.loss_counts += totals[1]
-        own = combined.own_loss
-        return combined.loss if own is None else combined.loss + own
+        for name, count in (context.counts or {}).items():
+            if count:
+                weight_sum, steps = self.weight_sums.get(name, (0.0, 0))
+                self.weight_sums[name] = (weight_sum + combined.weights[name], steps + 1)
+        if self.weighting.second_forward:
+            self._last = batch
+        return combined.total
+
+    def _counts(self, totals: Tensor) -> dict[str, int]:
+        """Labelled faces by task (the most of any of its terms) from [2, terms] sums and counts; 0 once stopped."""
+        counts = iter(totals[1].tolist())
+        found = {name: int(max(next(counts) for _ in range(terms))) for name, terms in self.terms}
+        return found | dict.fromkeys(self.stopping.stopped if self.stopping else (), 0)
+
+    @torch.no_grad()
+    def _validate_few(self, loader: FaceLoader, faces: int) -> None:
+        """Tell the weighting the losses of the next few validation faces."""
+        raw = loader.some(self.batches_done, max(faces, loader.world))
+        batch = assemble(self.transfer_batch_to_device(raw, self.device, 0), self.crop, self.tasks, None)
+        with _evaluating(self.network):
+            totals = self._losses(batch, self.network)[2]
+        self.weighting.on_validation_batch(self._means(totals), self._counts(totals))
+
+    @torch.no_grad()
+    def _after_step(self, batch: FaceBatch) -> None:
+        """Tell the weighting the losses of the same batch after the optimiser's step."""
+        buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+        with self.trainer.precision_plugin.train_step_context():
+            shared, losses, totals = self._losses(batch, self.network)
+        for name, buffer in self.network.named_buffers():
+            buffer.copy_(buffers[name])  # batch-norm saw this batch once already
+        self.weighting.after_step(losses, Context(shared, counts=self._counts(totals)))
 
     def _check_finite(self, loss: Tensor, losses: dict[str, Tensor], batch: FaceBatch) -> None:
         if bool(torch.isfinite(loss)):
@@ -153,12 +185,23 @@ class Learner(L.LightningModule):
             for parameter in self.network.heads[task].parameters():
                 parameter.grad = None
 
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, **kwargs: Any
+    ) -> None:
+        # The weighting's gradients are those of another objective: neither may shorten the other's.
+        for parameters in (list(self.network.parameters()), list(self.weighting.parameters())):
+            if gradient_clip_val and parameters:
+                torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
     def on_train_batch_end(self, outputs: Any, batch: RawBatch, index: int) -> None:
         self.batches_done += 1
         optimisation = self.spec.optimisation
         last = self.batches_done == optimisation.epochs * len(self._train)  # steps, however few micro-batches are left
-        if self.average is not None and (self.batches_done % optimisation.accumulate == 0 or last):
-            self._update_average(float(optimisation.ema or 0))
+        if self.batches_done % optimisation.accumulate == 0 or last:
+            if self.average is not None:
+                self._update_average(float(optimisation.ema or 0))
+            if self._last is not None:
+                self._after_step(self._last)
         epoch, rest = divmod(self.batches_done, len(self._train))
         if rest == 0:
             self._end_epoch(epoch)
@@ -186,16 +229,20 @@ class Learner(L.LightningModule):
         self.loss_sums.zero_()
         self.loss_counts.zero_()
         self.weighting.on_epoch_end(train)
-        row: dict[str, Any] = {"epoch": epoch, "train": train, "lr": self.optimizers().param_groups[0]["lr"]}  # type: ignore[union-attr]
+        weights = {name: total / steps for name, (total, steps) in self.weight_sums.items()}
+        self.weight_sums = {}
+        row: dict[str, Any] = {
+            "epoch": epoch,
+            "train": train,
+            "weights": weights,
+            "lr": self.optimizers().param_groups[0]["lr"],  # type: ignore[union-attr]
+        }
         optimisation = self.spec.optimisation
         if self._validation is not None and (epoch % optimisation.validate_every == 0 or epoch == optimisation.epochs):
             validation, counts = self.validation_losses()
             row["validation"] = validation
             self.weighting.on_validation(validation, counts)
             if self.stopping:
-                weights = self.weighting.combine(
-                    {n: torch.tensor(v) for n, v in train.items()}, Context(step=self.batches_done)
-                ).weights
                 self.stopping.update(train, validation, weights)
                 row["criterion"], row["stopped"] = dict(self.stopping.values), dict(self.stopping.stopped)
             value = validation[self.spec.evaluation.main]
@@ -217,15 +264,11 @@ class Learner(L.LightningModule):
         """Mean losses over the validation faces and labelled faces per task; changes nothing in the network."""
         assert self._validation is not None
         network = self.evaluated
-        was = {module: module.training for module in network.modules()}
-        network.eval()
         total = torch.zeros(2, sum(count for _, count in self.terms), dtype=torch.float64, device=self.device)
-        with self.trainer.precision_plugin.val_step_context():
+        with _evaluating(network), self.trainer.precision_plugin.val_step_context():
             for raw in self._validation:
                 raw = self.transfer_batch_to_device(raw, self.device, 0)
                 total += self._losses(assemble(raw, self.crop, self.tasks, None), network)[2].double()
-        for module, training in was.items():
-            module.training = training
         counts = torch.split(total[1], [count for _, count in self.terms])
         return self._means(total), {name: int(c.max()) for (name, _), c in zip(self.terms, counts, strict=True)}
 
@@ -240,7 +283,7 @@ class Learner(L.LightningModule):
             {"params": plain, "weight_decay": 0.0},
         ]
         if own := list(self.weighting.parameters()):
-            groups.append({"params": own, "weight_decay": 0.0})
+            groups.append({"params": own, "weight_decay": 0.0, "lr": self.weighting.lr or o.lr})
         optimiser: torch.optim.Optimizer
         if o.optimiser == "sgd":
             optimiser = torch.optim.SGD(groups, lr=o.lr, momentum=o.momentum)
@@ -267,6 +310,7 @@ class Learner(L.LightningModule):
             "batches_done": self.batches_done,
             "seconds": self.seconds(),
             "history": self.history,
+            "weight_sums": {name: list(pair) for name, pair in self.weight_sums.items()},
             "random": random,
             "best": None if self.best is None else [self.best[0], self.best[1]],
         }
@@ -284,6 +328,7 @@ class Learner(L.LightningModule):
                     "--fresh to start over"
                 )
         self.batches_done, self.history, self._random = own["batches_done"], own["history"], own["random"]
+        self.weight_sums = {name: (total, steps) for name, (total, steps) in own["weight_sums"].items()}
         self.best = None if own["best"] is None else (own["best"][0], own["best"][1])
 
     def on_train_start(self) -> None:
@@ -292,6 +337,18 @@ class Learner(L.LightningModule):
             if "cuda" in self._random and self.device.type == "cuda":
                 torch.cuda.set_rng_state(self._random["cuda"].cpu(), self.device)
             self._random = {}
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and afterwards every module as it was."""
+    was = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in was.items():
+            module.training = training
 
 
 def learning_rate(spec: StageSpec, done: float) -> float:

@@ -23,19 +23,19 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from safetensors import SafetensorError
 
-from polyface import networks
+from polyface import networks, weighting
 from polyface import tasks as task_kinds
 from polyface.data.boxes import boxes_of
 from polyface.data.loader import FaceLoader, FacePool
 from polyface.data.store import open_source
 from polyface.data.table import FaceTable, Progress
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import PolyfaceError
 from polyface.files import atomic_path
 from polyface.networks.bundle import Bundle, load_bundle
 from polyface.tasks import Task
 from polyface.training.learner import Learner
 from polyface.training.recipe import Recipe, StageSpec
-from polyface.weighting import WEIGHTINGS, Weighting
+from polyface.weighting import Weighting
 
 CHECKPOINT, HISTORY = "last.ckpt", "history.json"
 
@@ -101,16 +101,13 @@ def _rows(table: FaceTable, part: str, where: dict[str, Any]) -> np.ndarray:
     return np.flatnonzero(keep)
 
 
-def build_weighting(stage: StageSpec) -> Weighting:
-    if stage.weighting.name not in WEIGHTINGS:
-        raise PolyfaceError(f"weighting.name is '{stage.weighting.name}'; {nearest(stage.weighting.name, WEIGHTINGS)}")
-    given = stage.weighting.options.get("weights")
-    if isinstance(given, dict) and (unknown := [t for t in given if t not in stage.tasks]):
-        raise PolyfaceError(f"weighting.options.weights names '{unknown[0]}'; {nearest(unknown[0], stage.tasks)}")
+def build_weighting(stage: StageSpec, features: int | None = None) -> Weighting:
+    """The stage's weighting; features: the width of the network's shared features."""
+    chosen = stage.weighting
     try:
-        return WEIGHTINGS[stage.weighting.name](list(stage.tasks), **stage.weighting.options)
-    except TypeError as error:
-        raise PolyfaceError(f"weighting.options ({stage.weighting.name}): {str(error).split('() ')[-1]}") from error
+        return weighting.build(chosen.name, list(stage.tasks), features=features, **chosen.options)
+    except (TypeError, ValueError, AttributeError) as error:  # an option of another type than it should be
+        raise PolyfaceError(f"weighting.options ({chosen.name}): {str(error).split('() ')[-1]}") from error
 
 
 def build_network(
@@ -305,7 +302,10 @@ def run_stage(
                 rank=trainer.global_rank,
                 world=trainer.world_size,
             )
-    learner = Learner(stage, recipe.seed, network, tasks, build_weighting(stage), loaders["train"], loaders.get("val"))
+    balance = build_weighting(stage, int(network.trunk.shared_dim))  # type: ignore[arg-type]
+    if balance.validation_faces and "val" not in loaders:
+        raise PolyfaceError(f"stage {stage.name}: weighting {stage.weighting.name} needs faces with split 'val'")
+    learner = Learner(stage, recipe.seed, network, tasks, balance, loaders["train"], loaders.get("val"))
     learner.after_batch = lambda done: saver.after_batch(trainer, done)  # callbacks run before the learner's own hook
     start = checkpoint if checkpoint.exists() else None
     began = time.monotonic()

@@ -1,71 +1,206 @@
-"""How the losses of several tasks become the one scalar that is back-propagated."""
+"""How the losses of several tasks become the one scalar that is back-propagated.
+
+Every method is a function from losses (and, for some, gradients or features) to one number a task, its weight:
+
+    loss = Σ w_t · L_t  with w detached,   own_loss = what trains the weights themselves, where they are learned.
+
+One backward of loss + own_loss trains both, so mixed precision, accumulation, clipping, `torch.compile` and DDP work as
+without a weighting. A joint objective such as Σ μ_t(ψ)·L_t has the same gradient in this form:
+own_loss = Σ μ_t(ψ)·L_t.detach().
+"""
 
 from __future__ import annotations
 
+import math
+import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+
+from polyface.errors import PolyfaceError, nearest
+
+_NO_TENSORS: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a weighting may look at beside the losses: shared features [B, D], labelled faces of each task in the
-    global batch (0: the task is absent), the number of the step, and the network as a module."""
+    """What a weighting may look at beside the losses; each method says which of these it needs.
+
+    shared: features [B, D] of this process's faces that all heads read, in the graph of the losses.
+    parameters: the parameters that all tasks share (those of the trunk).
+    counts: task → labelled faces in the global batch. 0: the task is absent. A task not named is present; a stopped
+    task is absent.
+    """
 
     shared: Tensor | None = None
-    counts: Mapping[str, int] = field(default_factory=dict)
-    step: int = 0
-    network: nn.Module | None = None
-
-    def present(self, task: str) -> bool:
-        return self.counts.get(task, 1) > 0
+    parameters: Sequence[Tensor] = _NO_TENSORS
+    counts: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)
 class Combined:
-    """loss: what trains the network. weights: task → the number its loss was multiplied with. own_loss: what trains
-    the weighting alone, where it learns (its inputs are detached; so are the weights inside `loss` then)."""
+    """loss: a scalar whose gradient trains the network. weights: task → the number its loss was multiplied with (0 for
+    an absent task). own_loss: what trains the weighting, where it learns. `total` is what to call backward on."""
 
     loss: Tensor
     weights: dict[str, float]
     own_loss: Tensor | None = None
 
+    @property
+    def total(self) -> Tensor:
+        return self.loss if self.own_loss is None else self.loss + self.own_loss
+
+
+@dataclass(frozen=True)
+class Step:
+    """The present tasks of one call: index [P] into `Weighting.tasks`, their losses (this process's, with graph), and
+    values [P], the losses of the global batch in float64 on the CPU."""
+
+    index: list[int]
+    losses: list[Tensor]
+    values: Tensor
+    context: Context
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum over all processes of a detached tensor; the tensor itself where there is one process."""
+    if world_size() == 1:
+        return values
+    total = values.detach().clone()
+    dist.all_reduce(total)
+    return total
+
 
 class Weighting(nn.Module):
-    """Base of all weightings. Its parameters, buffers and extra state are in the checkpoint.
+    """Base of all weightings, called with (tasks, **options).
 
-    An absent task (no labelled face in the global batch) arrives with loss 0 and must get no weight of its own making.
+    Losses: every process passes the loss whose *mean over processes* is that of the global batch, as DDP averages
+    gradients (local sum × processes / global count); `Context.counts` are global. A weighting with parameters belongs
+    into the module that DDP wraps, and its parameters into the optimiser.
+
+    Absent tasks (count 0, or no loss given) get weight 0, no gradient, and leave all state of theirs alone; unless a
+    method says otherwise, the weights of the present tasks keep the value they would have had.
+
+    A loss that is not finite: `loss` is not finite either, so that a gradient scaler or the loop can skip the step; the
+    weights are those of a plain sum, there is no own_loss, and no state changes.
+
+    State beside parameters is plain numbers in `state` (float64 whatever the precision, on no device, in the
+    checkpoint). It changes in training mode only, as batch-norm's does: `eval()` and combine to look without touching.
     """
 
-    def __init__(self, tasks: list[str]) -> None:
+    needs_features: ClassVar[bool] = False
+    """Whether the constructor takes `features`, the width D of the shared features."""
+    second_forward: ClassVar[bool] = False
+    """Whether `after_step` must be called, with the losses of the same batch after the optimiser's step."""
+    validation_faces: int = 0
+    """Validation faces whose losses `on_validation_batch` wants at every step; 0: none."""
+    lr: float | None = None
+    """Learning rate of the weighting's own parameters; None: the network's."""
+
+    def __init__(self, tasks: Sequence[str]) -> None:
         super().__init__()
+        if not tasks or len(set(tasks)) < len(tasks):
+            raise PolyfaceError(f"a weighting needs task names, each once, not {list(tasks)}")
         self.tasks = list(tasks)
+        self.state: dict[str, Any] = {"calls": 0}
+        self._warned = False
 
     @abstractmethod
-    def combine(self, losses: Mapping[str, Tensor], context: Context) -> Combined:
-        """Scalar losses by task → one scalar. Must not change its own state."""
+    def weigh(self, step: Step) -> tuple[Tensor, Tensor | None]:
+        """Weights [P] of the present tasks, and the own loss where weights are learned."""
+
+    def combine(self, losses: Mapping[str, Tensor], context: Context | None = None) -> Combined:
+        """Scalar losses by task → what to back-propagate."""
+        context = context or Context()
+        if unknown := [name for name in losses if name not in self.tasks]:
+            raise PolyfaceError(f"a loss is named '{unknown[0]}'; {nearest(unknown[0], self.tasks)}")
+        if not losses:
+            raise PolyfaceError(f"no loss given; expected some of {', '.join(self.tasks)}")
+        counts = context.counts or {}
+        names = [name for name in self.tasks if name in losses]
+        stacked = torch.stack([losses[name] for name in names])
+        values = (sum_over_ranks(stacked.detach()) / world_size()).double().cpu()
+        finite = values.isfinite().tolist()
+        present = [i for i, name in enumerate(names) if counts.get(name, 1) > 0]
+        weights = torch.zeros(len(names), dtype=torch.float64)
+        if not all(finite[i] for i in present):
+            return Combined(stacked[present].sum(), dict.fromkeys(self.tasks, 1.0))
+        own: Tensor | None = None
+        if present:
+            index = [self.tasks.index(names[i]) for i in present]
+            found, own = self.weigh(Step(index, [losses[names[i]] for i in present], values[present], context))
+            weights[present] = found.detach().double().cpu()
+            if self.training:
+                self.state["calls"] += 1
+        if not all(finite):  # an absent task's mean of nothing: 0 × NaN would be NaN
+            kept = [i for i, good in enumerate(finite) if good]
+            stacked, names, weights = (
+                torch.stack([losses[names[i]] for i in kept]),
+                [names[i] for i in kept],
+                weights[kept],
+            )
+        # All absent tasks are in the sum, times 0, so that under DDP every head takes part.
+        loss = (stacked * weights.to(stacked)).sum()
+        return Combined(loss, dict.fromkeys(self.tasks, 0.0) | dict(zip(names, weights.tolist(), strict=True)), own)
+
+    def after_step(self, losses: Mapping[str, Tensor], context: Context | None = None) -> None:
+        """Losses of the same batch after the optimiser's step (a second forward), if `second_forward` asks for it."""
+
+    def on_validation_batch(self, losses: Mapping[str, float], counts: Mapping[str, int]) -> None:
+        """Losses of a few validation faces (the same on all processes), at every step, if `validation_faces` asks."""
 
     def on_validation(self, losses: Mapping[str, float], counts: Mapping[str, int]) -> None:
         """Mean validation losses by task, after every pass over the validation faces."""
 
     def on_epoch_end(self, losses: Mapping[str, float]) -> None:
-        """Mean training losses by task, after every epoch."""
+        """Mean training losses by task, after every epoch; a task without labelled faces is not named."""
+
+    def warn_once(self, message: str) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(f"weighting {type(self).__name__}: {message}", stacklevel=2)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {key: list(value) if isinstance(value, list) else value for key, value in self.state.items()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.state = dict(state)
+
+    def task_values(self, given: Mapping[str, float] | None, what: str, default: float) -> list[float]:
+        """An option {task: number} as a list over all tasks; an unknown task or a number < 0 is an error."""
+        for name, value in (given or {}).items():
+            if name not in self.tasks:
+                raise PolyfaceError(f"{what} names '{name}'; {nearest(name, self.tasks)}")
+            if not (math.isfinite(value) and value >= 0):
+                raise PolyfaceError(f"{what}.{name} is {value}; expected a number ≥ 0")
+        return [float((given or {}).get(name, default)) for name in self.tasks]
 
 
 class Fixed(Weighting):
-    """Constant weights λ (Zhang et al. 2014, Eq. 3; equal for all tasks where none is given: a plain sum)."""
+    """Constant weights, L = Σ λ_t L_t (Zhang et al. 2014, Eq. 3; Yin & Liu 2018, static m-CNN).
 
-    def __init__(self, tasks: list[str], weights: Mapping[str, float] | None = None) -> None:
+    weights: task → λ; a task not named has 1. Absent tasks: the others keep their λ.
+    """
+
+    def __init__(self, tasks: Sequence[str], weights: Mapping[str, float] | None = None) -> None:
         super().__init__(tasks)
-        self.weights = {task: float((weights or {}).get(task, 1.0)) for task in tasks}
+        self.weights = torch.tensor(self.task_values(weights, "weights", 1.0), dtype=torch.float64)
 
-    def combine(self, losses: Mapping[str, Tensor], context: Context) -> Combined:
-        total = torch.stack([self.weights[task] * loss for task, loss in losses.items()]).sum()
-        return Combined(total, {task: self.weights[task] for task in losses})
+    def weigh(self, step: Step) -> tuple[Tensor, Tensor | None]:
+        return self.weights[step.index], None
 
 
-WEIGHTINGS: dict[str, Callable[..., Weighting]] = {"fixed": Fixed}
-"""name → class, called with (tasks, **options)."""
+class Uniform(Fixed):
+    """A plain sum, L = Σ L_t ("UW" of Mao et al. 2020, Table 2)."""
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        super().__init__(tasks)
