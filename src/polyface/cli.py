@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ def bar() -> Iterator[Progress]:
         known: dict[tuple[str, int], Any] = {}
 
         def report(done: int, total: int, what: str) -> None:
-            key = (what.split(" epoch ")[0], total)
+            key = (what.split(" · ")[0].split(" epoch ")[0], total)
             if key not in known:
                 known[key] = shown.add_task(what, total=total)
             shown.update(known[key], completed=done, description=what)
@@ -54,6 +55,35 @@ def bar() -> Iterator[Progress]:
 
 def say(text: str) -> None:
     typer.echo(text)
+
+
+_HERE = {"out", "results", "report", "device", "workers", "yes", "collect"}  # options that change no figure
+
+
+def _command(context: typer.Context) -> str:
+    """The running command as anyone would type it: without what only says where and how it ran here."""
+    words = ["polyface", str(context.info_name)]
+    for parameter in context.command.params:
+        value = context.params.get(str(parameter.name))
+        if parameter.name in _HERE or value in (None, [], parameter.default):
+            continue
+        option = [] if parameter.param_type_name == "argument" else [parameter.opts[0]]
+        for each in value if isinstance(value, list) else [value]:
+            words += [*option, "DIR" if parameter.name == "data" else shlex.quote(str(each))]
+    return " ".join(words)
+
+
+def _settings(texts: list[str] | None, option: str) -> dict[str, Any]:
+    """name=value words of an option, the values read as YAML."""
+    import yaml
+
+    found = {}
+    for text in texts or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise PolyfaceError(f"{option} {text}: expected name=value")
+        found[key] = yaml.safe_load(value)
+    return found
 
 
 # ------------------------------------------------------------------------------------------------ data
@@ -79,18 +109,10 @@ def data_import(
     option: Annotated[list[str] | None, typer.Option(help="A reader's option: name=value.")] = None,
 ) -> None:
     """Bring a data set, in the layout its authors publish, into a face table."""
-    import yaml
-
     from polyface.data.readers import reader
     from polyface.data.table import write_table
 
-    options = {}
-    for text in option or []:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise PolyfaceError(f"--option {text}: expected name=value")
-        options[key] = yaml.safe_load(value)
-    found = reader(name, **options)
+    found = reader(name, **_settings(option, "--option"))
     with bar() as progress:
         report = write_table(found.records(source), table, on_bad=on_bad, workers=workers, progress=progress)
     for skipped in report.skipped:
@@ -226,6 +248,7 @@ def evaluate(
 
 @app.command()
 def reproduce(
+    context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="A recipe's name or YAML file.")],
     data: DataOption = None,
     out: Annotated[Path, typer.Option(help="Where the runs are kept; the same command resumes them.")] = Path("runs"),
@@ -246,7 +269,7 @@ def reproduce(
     chosen = load(recipe, set_ or ())
     todo = rows.jobs(chosen, only or (), seeds)
     place = out / chosen.name
-    left = [job for job in todo if not rows.finished(place, job)]
+    left = [job for job in todo if not rows.finished(chosen, place, job)]
     hours = rows.hours(chosen, left) / workers
     say(f"{len(todo)} runs, {len(todo) - len(left)} finished; the rest takes about {hours:.1f} hours here")
     if not collect:
@@ -256,11 +279,76 @@ def reproduce(
             options = RunOptions(accelerator=device, progress=progress if workers == 1 else None, logger="none")
             rows.run_jobs(chosen, todo, data, place, options, workers, progress)
     file = results or place / "results.json"
-    command = f"polyface reproduce {recipe} --data DIR" + "".join(f" --set {s}" for s in set_ or [])
-    rows.collect(chosen, data, place, file, command, ", ".join(rows.sources(chosen)))
-    page = rows.table_report(place / "report.html", chosen, data, place, file)
+    command = _command(context)
+    runs = rows.Runs(chosen, data, place)
+    rows.collect(runs, file, command, ", ".join(rows.sources(chosen)))
+    page = rows.table_report(place / "report.html", runs, file)
     say(rows.printed(chosen, file))
     say(f"results: {file}\nreport: {page}")
+
+
+@app.command("compare-weightings")
+def compare_weightings(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="A recipe's name or YAML file.")],
+    data: DataOption = None,
+    out: Annotated[Path, typer.Option(help="Where the runs are kept; the same command resumes them.")] = Path("runs"),
+    variant: Annotated[str | None, typer.Option(help="A row of the recipe's table (default: its own stages).")] = None,
+    weighting: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these (default: all); mgda:shared takes gradients of all shared parameters."),
+    ] = None,
+    options: Annotated[
+        Path | None, typer.Option(help="Options of weightings, a YAML file {weighting: {option: value}}.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Seeds a row in the screening.", min=1)] = 1,
+    finals: Annotated[int, typer.Option(help="How many of the best by validation go on to the finals.", min=0)] = 0,
+    final_seeds: Annotated[int, typer.Option(help="Seeds a row in the finals.", min=1)] = 5,
+    always: Annotated[list[str] | None, typer.Option(help="Weightings that are in the finals anyway.")] = None,
+    screening_set: Annotated[
+        list[str] | None,
+        typer.Option(help="Change a key in the screening only: stage.optimisation.epochs=8; the finals start anew."),
+    ] = None,
+    results: Annotated[Path | None, typer.Option(help="Results file to write (default: in --out).")] = None,
+    report: Annotated[Path | None, typer.Option(help="HTML report to write (default: in --out).")] = None,
+    set_: SetOption = None,
+    device: DeviceOption = "auto",
+    workers: Annotated[int, typer.Option(help="Runs at a time, each in its own process.")] = 1,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a run of hours.")] = False,
+    collect: Annotated[bool, typer.Option(help="Only gather what is finished.")] = False,
+) -> None:
+    """Train a recipe under many weightings, with equal budgets, and compare main task, side tasks, weights and cost.
+
+    Beside the weightings stand a plain sum (uniform), the recipe's own weights, and the main task alone. The finals are
+    chosen on the validation faces, never on the test faces.
+    """
+    from polyface.reproduce import weighting_pages as pages
+    from polyface.reproduce.weightings import Budget, Comparison, read_options
+    from polyface.training.recipe import load
+    from polyface.training.stages import RunOptions
+
+    chosen = load(recipe, set_ or ())
+    budget = Budget(seeds, finals, final_seeds, tuple(always or ()), _settings(screening_set, "--screening-set"))
+    compared = Comparison(
+        chosen, data, out, budget, variant=variant, weightings=weighting or (), options=read_options(options)
+    )
+    say(compared.estimate(workers))
+    if not collect:
+        if (compared.hours() or 0) / workers > 1 and not yes and sys.stdin.isatty():
+            typer.confirm("Go on?", abort=True)
+        with bar() as progress:
+            run = RunOptions(accelerator=device, progress=progress if workers == 1 else None, logger="none")
+            compared.run(run, workers, progress, lambda text: typer.echo(text, err=True))
+    file = results or compared.place / "results.json"
+    command = _command(context)
+    rows = pages.collect(compared, file, command)
+    page = pages.report(report or compared.place / "weightings.html", compared, rows, command)
+    say(pages.printed(compared, file))
+    say(f"results: {file}\nreport: {page}")
+    for job, why in compared.failed.items():
+        typer.echo(f"failed: {job}: {why}", err=True)
+    if compared.failed:
+        raise typer.Exit(1)
 
 
 # ------------------------------------------------------------------------------------------------ inference

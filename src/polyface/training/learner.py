@@ -186,7 +186,10 @@ class Learner(L.LightningModule):
                 parameter.grad = None
 
     def configure_gradient_clipping(
-        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, **kwargs: Any
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
     ) -> None:
         # The weighting's gradients are those of another objective: neither may shorten the other's.
         for parameters in (list(self.network.parameters()), list(self.weighting.parameters())):

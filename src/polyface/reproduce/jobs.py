@@ -1,0 +1,250 @@
+"""Jobs: a row of a recipe's table at a seed, trained once, whose answers are kept for whatever judges them."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from polyface.data.table import Progress
+from polyface.errors import PolyfaceError
+from polyface.evaluation.measure import pool_of
+from polyface.files import atomic_path
+from polyface.networks.bundle import load_bundle
+from polyface.networks.predict import predict
+from polyface.training import stages
+from polyface.training.recipe import Recipe, StageSpec, VariantSpec
+
+Answers = dict[str, dict[str, np.ndarray]]
+"""{task: {key: array over the faces of a part}}: {"landmarks": {"points": [N, P, 2]}, …}."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training and measuring run: a variant at a seed."""
+
+    variant: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.variant}, seed {self.seed}"
+
+
+def jobs(recipe: Recipe, only: Sequence[str] = (), seeds: int | None = None) -> list[Job]:
+    """What there is to run, by seed so that a stopped reproduction has whole rows of the first seeds."""
+    chosen = [name for name in recipe.variants if not only or any(fnmatch.fnmatchcase(name, o) for o in only)]
+    if not chosen:
+        raise PolyfaceError(f"no variant matches {', '.join(only)}; there are: {', '.join(recipe.variants)}")
+    found = [Job(name, seed) for name in chosen for seed in range(seeds or recipe.variants[name].seeds)]
+    return sorted(found, key=lambda job: (_follows(recipe, job), job.seed))
+
+
+def _follows(recipe: Recipe, job: Job) -> bool:
+    """Whether a job needs another variant's network."""
+    return bool(recipe.variants[job.variant].model or recipe.variants[job.variant].start)
+
+
+def hours(recipe: Recipe, todo: Sequence[Job]) -> float:
+    """Estimated hours of one core."""
+    return sum(recipe.variants[job.variant].minutes for job in todo) / 60
+
+
+# ------------------------------------------------------------------------------------------------ where jobs are kept
+
+
+def slug(name: str) -> str:
+    """A name as a folder's name."""
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-")
+
+
+def folder(out: Path, job: Job) -> Path:
+    return out / slug(job.variant) / f"seed{job.seed}"
+
+
+def answers_path(out: Path, job: Job, part: str = "test") -> Path:
+    """Where a job's answers on the faces of a part (test, val) are kept."""
+    return folder(out, job) / f"{part}.npz"
+
+
+def stored(out: Path, job: Job, part: str = "test") -> Answers:
+    """The answers that a finished job gave on the faces of a part."""
+    found: Answers = {}
+    with np.load(answers_path(out, job, part)) as file:
+        for name in file.files:
+            task, slash, key = name.rpartition("/")
+            if slash:
+                found.setdefault(task, {})[key] = file[name]
+    return found
+
+
+def _store(path: Path, answers: Mapping[str, Mapping[str, Any]], missed: int) -> None:
+    """Keep all that is an array; words follow from probabilities. missed: faces cropped without a detected box."""
+    arrays: dict[str, Any] = {
+        f"{task}/{key}": value
+        for task, answer in answers.items()
+        for key, value in answer.items()
+        if isinstance(value, np.ndarray)
+    }
+    with atomic_path(path) as aside, open(aside, "wb") as file:
+        np.savez_compressed(file, **arrays, missed=np.asarray(missed))
+
+
+def trains(variant: VariantSpec) -> bool:
+    """Whether a variant has a network of its own."""
+    return variant.predictor == "network" and not variant.model
+
+
+def record(out: Path, job: Job, stage: str) -> dict[str, Any] | None:
+    """What a finished training left of a stage: settings, history (an epoch each) and seconds."""
+    path = folder(out, job) / stage / stages.HISTORY
+    return dict(json.loads(path.read_text())) if path.exists() else None
+
+
+def trained(recipe: Recipe, out: Path, job: Job) -> bool:
+    """Whether all stages of a job were trained with the settings that they have now.
+
+    Settings are compared as settings, so that one that was added since, and has its default, changes nothing.
+    """
+    return all(_same(record(out, job, stage.name), stage, job.seed) for stage in recipe.variant(job.variant).stages)
+
+
+def _same(kept: dict[str, Any] | None, stage: StageSpec, seed: int) -> bool:
+    if kept is None:
+        return False
+    settings = dict(kept["settings"])
+    try:
+        return bool(settings.pop("seed") == seed) and StageSpec.model_validate(settings) == stage
+    except ValidationError:
+        return False
+
+
+def finished(recipe: Recipe, out: Path, job: Job, parts: Sequence[str] = ("test",)) -> bool:
+    """Whether a job has nothing left to do: trained as the recipe says now, its answers on these parts kept."""
+    if not all(answers_path(out, job, part).exists() for part in parts):
+        return False
+    return not trains(recipe.variants[job.variant]) or trained(recipe, out, job)
+
+
+# ------------------------------------------------------------------------------------------------ running jobs
+
+
+def run_job(
+    recipe: Recipe,
+    job: Job,
+    data: Path | None,
+    out: Path,
+    options: stages.RunOptions,
+    parts: Sequence[str] = ("test",),
+) -> None:
+    """Train a variant at a seed (resuming), then keep the answers of all its tasks on the faces of `parts`."""
+    own = recipe.variant(job.variant).model_copy(update={"seed": job.seed})
+    stage = own.stages[-1]
+    if recipe.variants[job.variant].predictor == "detector":
+        for part in parts:
+            pool = pool_of(stage, data, {}, part)
+            if pool.detector_points is None:
+                raise PolyfaceError(f"variant '{job.variant}': data.boxes.source must be detector to take its points")
+            answers = {stage.evaluation.main: {"points": pool.detector_points}}
+            _store(answers_path(out, job, part), answers, pool.missed)
+        return
+    bundle = load_bundle(_network(recipe, own, job, data, out, options), quiet=True)
+    evaluation = stage.evaluation
+    for part in parts:
+        if answers_path(out, job, part).exists():
+            continue
+        pool = pool_of(stage, data, {}, part)
+        found = predict(bundle.network, bundle.tasks, pool, average=evaluation.translations, spread=evaluation.spread)
+        _store(answers_path(out, job, part), found, pool.missed)
+
+
+def _network(recipe: Recipe, own: Recipe, job: Job, data: Path | None, out: Path, options: stages.RunOptions) -> Path:
+    """The bundle that a job measures: another variant's, one that is trained already, or one trained now."""
+    variant, place, last = recipe.variants[job.variant], folder(out, job), own.stages[-1].name
+    if variant.model:
+        source = folder(out, Job(variant.model, job.seed)) / last / "model"
+        if not source.exists():
+            raise PolyfaceError(f"variant '{job.variant}' measures '{variant.model}': run that one first")
+        return source
+    if trained(recipe, out, job):
+        return place / last / "model"
+    for stale in place.glob("*.npz"):  # the answers of a network that was trained with other settings
+        stale.unlink()
+    earlier = {}
+    if variant.start:
+        before = folder(out, Job(variant.start, job.seed))
+        earlier = {name: before / name / "model" for name in recipe.variants[variant.start].stages}
+    return stages.run(own, place, data, options, earlier)[last].bundle
+
+
+def run_jobs(
+    recipe: Recipe,
+    todo: Sequence[Job],
+    data: Path | None,
+    out: Path,
+    options: stages.RunOptions,
+    workers: int = 1,
+    progress: Progress | None = None,
+    parts: Sequence[str] = ("test",),
+    failed: dict[Job, str] | None = None,
+) -> None:
+    """Run what is not finished, in `workers` processes; a stopped reproduction goes on where it was.
+
+    failed: takes the jobs that could not be finished and why, and the others go on; without it the first one raises.
+    """
+    left = [job for job in todo if not finished(recipe, out, job, parts)]
+    done = len(todo) - len(left)
+    for later in (False, True):
+        wave = [job for job in left if _follows(recipe, job) == later]
+        for job, error in _each(recipe, wave, data, out, options, workers, parts):
+            done += 1
+            if error is not None:
+                if failed is None:
+                    raise error
+                failed[job] = str(error)
+            if progress:
+                progress(done, len(todo), f"runs · {job}" + ("" if error is None else f" failed: {error}"))
+
+
+def _each(
+    recipe: Recipe,
+    wave: Sequence[Job],
+    data: Path | None,
+    out: Path,
+    options: stages.RunOptions,
+    workers: int,
+    parts: Sequence[str],
+) -> Iterator[tuple[Job, Exception | None]]:
+    """The jobs of a wave as they end, with what stopped those that failed."""
+    if workers <= 1:
+        for job in wave:
+            yield job, _tried(recipe, job, data, out, options, parts)
+        return
+    quiet = replace(options, progress=None, threads=options.threads or 1)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(_tried, recipe, job, data, out, quiet, parts): job for job in wave}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:  # the caller raised
+            for future in futures:
+                future.cancel()
+
+
+def _tried(
+    recipe: Recipe, job: Job, data: Path | None, out: Path, options: stages.RunOptions, parts: Sequence[str]
+) -> Exception | None:
+    """Run a job; what stopped it is the caller's to raise, or to tell and go on."""
+    try:
+        run_job(recipe, job, data, out, options, parts)
+    except Exception as error:
+        return error
+    return None

@@ -1,0 +1,172 @@
+"""The pages that a person reads: one of a measured network, one of a reproduced table, one of the main job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from polyface.data.loader import FacePool
+from polyface.data.table import Progress
+from polyface.evaluation.landmarks import LandmarkResult, landmark_rows
+from polyface.evaluation.measure import Measured, measure, pool_of
+from polyface.evaluation.metrics import Row
+from polyface.evaluation.pictures import draw_face
+from polyface.evaluation.published import PUBLISHED, STATEMENTS
+from polyface.evaluation.report import (
+    Block,
+    CedSection,
+    GroupSection,
+    LandmarkSection,
+    MeasuredSection,
+    PhotoSection,
+    RecipeSection,
+    Section,
+    Table,
+    TrainingSection,
+    best_median_worst,
+    write_report,
+)
+from polyface.evaluation.results import read_results
+from polyface.inference import Analyzer, draw
+from polyface.networks.bundle import Bundle, load_bundle
+from polyface.reproduce.tables import Runs, kinds
+from polyface.schema import landmark_groups
+from polyface.training import stages
+from polyface.training.recipe import Recipe, load
+
+
+def evaluation_report(path: Path, found: Measured, bundle: Bundle, title: str, extra: Sequence[Section] = ()) -> Path:
+    """One page: every task's figures, error curves, errors by landmark and pose, best, median and worst faces."""
+    sections: list[Section] = []
+    for name, result in found.results.items():
+        if isinstance(result, LandmarkResult):
+            points = found.predictions[name]["points"]
+            truth = found.pool.table.points(f"landmarks_{points.shape[1]}")
+            sections.append(MeasuredSection(f"{name}: figures", landmark_rows(name, {0: result})))
+            sections.append(CedSection(f"{name}: error curve", {name: result.face_errors}))
+            if points.shape[1] == 5:
+                sections.append(LandmarkSection(f"{name}: by landmark", {name: result}, list(landmark_groups(5))))
+            if "pose" in result.per_group:
+                sections.append(GroupSection(f"{name}: by pose", "pose", {name: result}))
+            sections.append(
+                best_median_worst(f"{name}: faces", result, partial(_drawn, found.pool, points=points, truth=truth))
+            )
+        else:
+            interval = result.accuracy_interval
+            rows = [
+                Row(
+                    name, "accuracy", result.accuracy, None, result.n, (0,), None if interval is None else interval.ends
+                ),
+                Row(name, "balanced accuracy", result.balanced_accuracy, None, result.n, (0,)),
+                Row(name, "majority class", result.floor, None, result.n, (0,)),
+            ]
+            sections.append(MeasuredSection(f"{name}: figures", rows))
+    return write_report(path, title, [*sections, *extra])
+
+
+def _drawn(pool: FacePool, row: int, points: np.ndarray, truth: np.ndarray) -> Any:
+    """A face cut out of its picture by its box, with predicted and labelled points."""
+    x0, y0, x1, y1 = pool.boxes[row]
+    pad = 0.35 * max(x1 - x0, y1 - y0)
+    image = pool.table.image(row)
+    left, top = max(0, int(x0 - pad)), max(0, int(y0 - pad))
+    right, bottom = min(image.shape[1], int(x1 + pad) + 1), min(image.shape[0], int(y1 + pad) + 1)
+    shift = np.array([left, top])
+    return draw_face(image[top:bottom, left:right], points=points[row] - shift, truth=truth[row] - shift, size=240)
+
+
+def table_report(path: Path, runs: Runs, results: Path) -> Path:
+    """One page for a reproduction: the table beside the published figures, curves, poses, and the recipe."""
+    recipe, rows = runs.recipe, read_results(results).rows
+    papers, said = (PUBLISHED.get(recipe.name, ()), STATEMENTS.get(recipe.name, ()))
+    names, *compared = ([row for row in rows if row.row in kind] for kind in kinds(recipe, rows))
+    sections: list[Section] = [MeasuredSection("Figures", names, papers, said)]
+    sections += [MeasuredSection("Differences", differences) for differences in compared]
+    if shared := [row for row in rows if row.metric == "weight correlation"]:
+        sections.append(MeasuredSection("Correlation of head weights", shared))
+    found = {name: runs.landmarks(name) for name in recipe.variants}
+    by_points: dict[int, dict[str, LandmarkResult]] = {}
+    for name, seeds in found.items():
+        if seeds:
+            first = seeds[min(seeds)]
+            by_points.setdefault(len(first.per_point), {})[name] = first
+    for count, ones in by_points.items():
+        sections.append(
+            CedSection(f"Error curves, {count} points (first seed)", {n: r.face_errors for n, r in ones.items()})
+        )
+        if all("pose" in r.per_group for r in ones.values()):
+            sections.append(_PoseSection(f"Mean error by pose, {count} points (first seed)", ones))
+    for name in found:
+        if epochs := runs.history(name):
+            sections.append(_curves(f"Training: {name} (seed 0)", epochs))
+    sections.append(recipe_section(recipe))
+    return write_report(path, f"Reproduction of {recipe.name}", sections)
+
+
+@dataclass(frozen=True)
+class _PoseSection:
+    """Mean error of many results by pose, a line each."""
+
+    title: str
+    results: Mapping[str, LandmarkResult]
+
+    def blocks(self) -> Sequence[Block]:
+        poses = list(next(iter(self.results.values())).per_group["pose"])
+        lines = [[n, *(f"{r.per_group['pose'][p].mean_error:.2f}" for p in poses)] for n, r in self.results.items()]
+        return [Table(["", *(f">{pose}" for pose in poses)], lines, "In percent.")]
+
+
+def _curves(title: str, history: Sequence[Mapping[str, Any]]) -> TrainingSection:
+    epochs = [float(row["epoch"]) for row in history]
+
+    def curves(part: str) -> dict[str, tuple[list[float], list[float]]]:
+        tasks = history[-1].get(part, {})
+        return {t: (epochs, [float(row.get(part, {}).get(t, np.nan)) for row in history]) for t in tasks}
+
+    stopped = {task: float(epoch) for task, epoch in history[-1].get("stopped", {}).items()}
+    return TrainingSection(title, curves("train"), {}, curves("validation"), stopped, "epoch")
+
+
+def recipe_section(recipe: Recipe, command: str = "") -> RecipeSection:
+    """The recipe as it was run."""
+    text = yaml.safe_dump(recipe.model_dump(exclude_defaults=True), sort_keys=False, allow_unicode=True)
+    return RecipeSection("Recipe", text, command)
+
+
+# ------------------------------------------------------------------------------------------------ the main job
+
+
+def demonstrate(out: Path, photo: Path | None, changes: Sequence[str], progress: Progress | None = None) -> Path:
+    """Train the synthetic recipe, measure it, analyze a photo with the shipped models, and write it all on one page."""
+    recipe = load("synthetic", changes)
+    options = stages.RunOptions(accelerator="cpu", progress=progress)
+    stage = recipe.stages[-1]
+    trained = stages.run(recipe, out, None, options)[stage.name]
+    bundle = load_bundle(trained.bundle)
+    pool = pool_of(stage, None, bundle.tasks)
+    found = measure(bundle, pool, progress=progress)
+    analyzer = Analyzer()
+    path = photo or sample_photo()
+    (analysed,) = analyzer(path)
+    extra: list[Section] = [
+        _curves("Training", trained.history),
+        PhotoSection(
+            f"Analyzed: {path.name}", draw(path, analysed), f"{len(analysed.faces)} face(s)", analysed.table()
+        ),
+        recipe_section(recipe),
+    ]
+    title = f"Polyface: {recipe.about}"
+    return evaluation_report(out / "report.html", found, bundle, title, extra)
+
+
+def sample_photo() -> Path:
+    """The photo of Grace Hopper that matplotlib ships."""
+    import matplotlib
+
+    return Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"

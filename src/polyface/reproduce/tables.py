@@ -1,0 +1,207 @@
+"""Finished jobs judged against the labelled faces, and the rows of results that they give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from polyface.data.loader import FacePool
+from polyface.errors import PolyfaceError
+from polyface.evaluation.classification import ClassificationResult
+from polyface.evaluation.landmarks import LandmarkResult, landmark_rows, paired_difference
+from polyface.evaluation.measure import judge, pool_of
+from polyface.evaluation.metrics import Row
+from polyface.evaluation.results import markdown_table, read_results, write_results
+from polyface.explain.weights import head_weights, weight_correlation
+from polyface.networks.bundle import load_bundle
+from polyface.reproduce.jobs import Job, finished, folder, record, stored
+from polyface.schema import landmark_groups
+from polyface.training.recipe import Recipe, StageSpec
+from polyface.training.stages import stage_tasks
+
+Result = LandmarkResult | ClassificationResult
+
+_MOST_SEEDS = 100
+
+
+class Faces:
+    """The labelled faces that answers are judged against; each pool is built once, for all variants and seeds."""
+
+    def __init__(self, data: Path | None) -> None:
+        self.data = data
+        self._pools: dict[str, FacePool] = {}
+
+    def of(self, stage: StageSpec, part: str) -> FacePool:
+        """The faces of a part; how they are cropped is of no account here."""
+        key = f"{part} {[table.model_dump_json() for table in stage.data.tables]} {stage.data.boxes}"
+        if key not in self._pools:
+            self._pools[key] = pool_of(stage, self.data, {}, part)
+        return self._pools[key]
+
+
+class Runs:
+    """The finished jobs of a recipe in a folder, judged; every stored answer is judged once, when it is asked for."""
+
+    def __init__(self, recipe: Recipe, data: Path | None, out: Path, faces: Faces | None = None) -> None:
+        self.recipe, self.out = recipe, out
+        self.faces = faces or Faces(data)
+        self._stages: dict[str, StageSpec] = {}
+        self._judged: dict[tuple[Job, str, str], Result] = {}
+
+    def stage(self, name: str) -> StageSpec:
+        """The stage of a variant that is measured."""
+        if name not in self._stages:
+            self._stages[name] = self.recipe.variant(name).stages[-1]
+        return self._stages[name]
+
+    def seeds(self, name: str, part: str = "test") -> list[int]:
+        """The finished seeds of a variant."""
+        return [seed for seed in range(_MOST_SEEDS) if finished(self.recipe, self.out, Job(name, seed), (part,))]
+
+    def results(self, name: str, task: str | None = None, part: str = "test") -> dict[int, Result]:
+        """The finished seeds of a variant, judged at one task (default: the main one)."""
+        return {seed: self._result(Job(name, seed), task, part) for seed in self.seeds(name, part)}
+
+    def labelled(self, name: str, task: str, part: str = "test") -> bool:
+        """Whether any face of a part is labelled for a task of a variant."""
+        stage = self.stage(name)
+        return bool(stage_tasks(stage)[task].targets(self.faces.of(stage, part).table).labelled.any())
+
+    def landmarks(self, name: str) -> dict[int, LandmarkResult]:
+        """The finished seeds of a variant whose main task is landmarks."""
+        found = self.results(name)
+        return {seed: result for seed, result in found.items() if isinstance(result, LandmarkResult)}
+
+    def _result(self, job: Job, task: str | None, part: str) -> Result:
+        stage = self.stage(job.variant)
+        task = task or stage.evaluation.main
+        key = (job, task, part)
+        if key not in self._judged:
+            self._judged[key] = judge(
+                stage_tasks(stage)[task], stored(self.out, job, part)[task], self.faces.of(stage, part)
+            )
+        return self._judged[key]
+
+    def record(self, name: str, seed: int = 0) -> dict[str, Any] | None:
+        """What the training of a variant's last stage left: settings, history and seconds."""
+        return record(self.out, Job(name, seed), self.stage(name).name)
+
+    def history(self, name: str, seed: int = 0) -> list[dict[str, Any]]:
+        """The epochs of a finished variant's last stage, for curves."""
+        found = self.record(name, seed)
+        return list(found["history"]) if found else []
+
+
+def rows_of(runs: Runs) -> list[Row]:
+    """All rows that the finished jobs give: each variant's figures, and the differences that the recipe asks for."""
+    results = {name: runs.landmarks(name) for name in runs.recipe.variants}
+    results = {name: found for name, found in results.items() if found}
+    rows: list[Row] = []
+    for name, found in results.items():
+        rows += landmark_rows(name, found, note=runs.recipe.variants[name].note)
+        rows += _per_group(name, found)
+    for pair in runs.recipe.comparisons:
+        if pair.better in results and pair.than in results:
+            rows += difference_rows(pair.better, pair.than, results[pair.better], results[pair.than])
+            rows.append(_relative(pair.better, pair.than, results[pair.better], results[pair.than]))
+    return rows + _correlations(runs)
+
+
+def _per_group(name: str, found: dict[int, LandmarkResult]) -> list[Row]:
+    rows = []
+    for grouping, groups in next(iter(found.values())).per_group.items():
+        for label, first in groups.items():
+            values = [result.per_group[grouping][label].mean_error for result in found.values()]
+            std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            rows.append(
+                Row(f"{name}: {grouping} {label}", "mean error", float(np.mean(values)), std, first.n, tuple(found))
+            )
+    return rows
+
+
+def difference_rows(
+    better: str, than: str, a: Mapping[int, LandmarkResult], b: Mapping[int, LandmarkResult]
+) -> list[Row]:
+    """Mean error and failure rate of `better` minus those of `than`, paired over faces and the seeds of both."""
+    seeds = tuple(sorted(set(a) & set(b)))
+    errors = [np.stack([results[seed].face_errors for seed in seeds]) for results in (a, b)]
+    rows = []
+    for metric in ("mean error", "failure rate"):
+        found = paired_difference(*errors, statistic=metric)
+        rows.append(
+            Row(
+                f"{better} minus {than}", metric, found.difference, None, errors[0].shape[1], seeds,
+                (found.interval.low, found.interval.high), note="paired bootstrap over faces and seeds",
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _relative(better: str, than: str, a: Mapping[int, LandmarkResult], b: Mapping[int, LandmarkResult]) -> Row:
+    """How many percent of `than`'s failures are gone (negative) with `better`."""
+    seeds = tuple(sorted(set(a) & set(b)))
+    relative = [100 * (a[s].failure_rate - b[s].failure_rate) / b[s].failure_rate for s in seeds]
+    std = float(np.std(relative, ddof=1)) if len(seeds) > 1 else None
+    note = "relative to the second; mean ± std over seeds"
+    return Row(f"{better} minus {than}", "relative failure rate", float(np.mean(relative)), std, None, seeds, note=note)
+
+
+def _correlations(runs: Runs) -> list[Row]:
+    """Fig. 5(b): correlation of head weights between each landmark and each side task, mean over seeds."""
+    rows: list[Row] = []
+    for name, variant in runs.recipe.variants.items():
+        if not variant.correlation:
+            continue
+        stage = runs.stage(name)
+        found: dict[str, list[np.ndarray]] = {}
+        models = {s: folder(runs.out, Job(name, s)) / stage.name / "model" for s in range(variant.seeds)}
+        models = {seed: model for seed, model in models.items() if model.exists()}
+        for model in models.values():
+            network = load_bundle(model, quiet=True).network
+            points = head_weights(network, stage.evaluation.main)
+            for side in network.heads:
+                if side != stage.evaluation.main:
+                    found.setdefault(side, []).append(weight_correlation(points, head_weights(network, side)))
+        for side, values in found.items():
+            names = list(landmark_groups(values[0].shape[0]))
+            for index, point in enumerate(names):
+                each = [float(v[index]) for v in values]
+                std = float(np.std(each, ddof=1)) if len(each) > 1 else None
+                rows.append(
+                    Row(
+                        f"{name}: {point} ~ {side}", "weight correlation", float(np.mean(each)), std, None,
+                        tuple(models), unit="",
+                    )
+                )  # fmt: skip
+    return rows
+
+
+def collect(runs: Runs, results: Path, command: str, about: str) -> list[Row]:
+    """Write the rows of all finished jobs into a results file."""
+    rows = rows_of(runs)
+    if not rows:
+        raise PolyfaceError(f"{runs.out}: no finished run to collect")
+    write_results(results, rows, command=command, data=about)
+    return rows
+
+
+def sources(recipe: Recipe) -> list[str]:
+    """The data sets that a recipe reads."""
+    return sorted({source.name for stage in recipe.stages for source in stage.data.tables})
+
+
+def printed(recipe: Recipe, results: Path) -> str:
+    """The variants' figures in a results file, and their differences, as tables."""
+    found = read_results(results)
+    parts = [markdown_table(found, rows=kind, published=False) for kind in kinds(recipe, found.rows)]
+    return "\n\n".join(parts)
+
+
+def kinds(recipe: Recipe, rows: Sequence[Row]) -> list[list[str]]:
+    """Names of the rows that are variants, and of those that are differences between variants."""
+    names = [name for name in recipe.variants if any(row.row == name for row in rows)]
+    compared = [f"{pair.better} minus {pair.than}" for pair in recipe.comparisons]
+    return [kind for kind in (names, [name for name in compared if any(row.row == name for row in rows)]) if kind]

@@ -1,0 +1,289 @@
+"""`polyface compare-weightings`: one recipe trained under many weightings, with equal budgets.
+
+The comparison is itself a recipe whose variants are its rows: the recipe's stages with the last stage's weighting
+exchanged. So its runs are trained, resumed, stored and judged as those of a paper's table are.
+
+Screening trains every row for a few seeds; finals train the best of them, chosen by the *validation* figure of the main
+task, and the baselines for more seeds. The test faces choose nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from polyface.data.table import Progress
+from polyface.errors import PolyfaceError, nearest
+from polyface.evaluation.landmarks import LandmarkResult
+from polyface.reproduce.jobs import Job, finished, run_jobs, slug
+from polyface.reproduce.tables import Faces, Result, Runs
+from polyface.training import stages
+from polyface.training.recipe import Recipe, VariantSpec
+from polyface.weighting import WEIGHTINGS, build
+
+UNIFORM, AS_IS, ALONE = "uniform", "as in the recipe", "main task alone"
+BASELINES = (UNIFORM, AS_IS, ALONE)
+EARLIER = "earlier stages"
+LEVELS = ("features", "shared")
+PARTS = ("test", "val")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is trained. Screening: every row for `seeds` seeds, with `changes` ({stage.key.key: value}, such as
+    fewer epochs) if there are any. Finals: the `finals` best, `always` and the baselines, as the recipe says, for
+    `final_seeds` seeds."""
+
+    seeds: int = 1
+    finals: int = 0
+    final_seeds: int = 5
+    always: tuple[str, ...] = ()
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def row_name(asked: str) -> str:
+    """ "mgda" → "mgda", "mgda:shared" → "mgda (shared)"; an unknown name or level is an error."""
+    name, colon, level = asked.partition(":")
+    if name not in WEIGHTINGS and asked not in BASELINES:
+        raise PolyfaceError(f"unknown weighting '{name}'; {nearest(name, WEIGHTINGS)}")
+    if colon and level not in LEVELS:
+        raise PolyfaceError(f"weighting '{asked}': unknown level '{level}'; {nearest(level, LEVELS)}")
+    return f"{name} (shared)" if level == "shared" else name
+
+
+def default_weightings() -> list[str]:
+    """Every registered weighting; fixed weights are the recipe's own or a plain sum."""
+    return [name for name in WEIGHTINGS if name != "fixed"]
+
+
+def read_options(path: Path | None) -> dict[str, dict[str, Any]]:
+    """Options of weightings from a YAML file {weighting: {option: value}}."""
+    if path is None:
+        return {}
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PolyfaceError(f"{path}: not a readable YAML file ({str(error).splitlines()[0]})") from error
+    if not isinstance(tree, dict) or not all(isinstance(options, dict) for options in tree.values()):
+        raise PolyfaceError(f"{path}: expected {{weighting: {{option: value}}}}")
+    return tree
+
+
+def comparison(
+    recipe: Recipe,
+    variant: str | None = None,
+    weightings: Sequence[str] = (),
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """The recipe whose variants are the rows of a comparison; default weightings: all that are registered.
+
+    The last stage's weighting is exchanged; earlier stages are trained once for all rows. Every weighting is built once
+    here, so that a wrong name or option is an error before anything is trained.
+    """
+    given = recipe.variants.get(variant) if variant else None
+    if given is not None and (given.model or given.predictor != "network"):
+        raise PolyfaceError(f"variant '{variant}' trains no network of its own: nothing to weigh")
+    base = recipe.variant(variant) if variant else recipe.model_copy(update={"variants": {}, "comparisons": []})
+    if given is not None and given.start:
+        base = base.model_copy(update={"stages": [*recipe.variant(given.start).stages, *base.stages]})
+    last = base.stages[-1]
+    main = last.evaluation.main
+    if len(last.tasks) < 2:
+        rows = f"; choose a --variant: {', '.join(recipe.variants)}" if recipe.variants and not variant else ""
+        raise PolyfaceError(f"recipe {recipe.name}: stage {last.name} trains one task, nothing to weigh{rows}")
+    key = f"{last.name}.weighting"
+    sets: dict[str, dict[str, Any]] = {
+        AS_IS: {},
+        ALONE: {key: {"name": "fixed"}, f"{last.name}.tasks": {main: last.tasks[main]}, f"{last.name}.stopping": None},
+    }
+    asked = list(dict.fromkeys([UNIFORM, *(weightings or default_weightings())]))
+    unused = set(options or {}) - {word for one in asked for word in (one, one.partition(":")[0])}
+    if unused:
+        raise PolyfaceError(f"--options: no weighting '{min(unused)}' is compared; {nearest(min(unused), asked)}")
+    notes = {AS_IS: "", ALONE: ""}
+    for one in asked:
+        name, _, level = one.partition(":")
+        row = row_name(one)
+        if row in sets:
+            continue
+        chosen = dict((options or {}).get(name, {})) | dict((options or {}).get(one, {}))
+        if level == "shared":
+            chosen["level"] = level
+        build(name, list(last.tasks), features=1, **chosen)
+        sets[row] = {key: {"name": name, "options": chosen}}
+        notes[row] = ", ".join(f"{option} {value}" for option, value in chosen.items())
+    own = [last.name] if len(base.stages) > 1 else [stage.name for stage in base.stages]
+    start = EARLIER if len(base.stages) > 1 else None
+    minutes = given.minutes if given else 0.0
+    variants = {
+        row: VariantSpec(
+            stages=own, set={**exchanged, **(changes or {})}, start=start, seeds=1, minutes=minutes, note=notes[row]
+        )
+        for row, exchanged in sets.items()
+    }
+    if start:
+        before = [stage.name for stage in base.stages[:-1]]
+        variants[EARLIER] = VariantSpec(stages=before, set=dict(changes or {}), seeds=1)
+    return base.model_copy(update={"variants": variants})
+
+
+def selecting(result: Result) -> tuple[str, float, bool]:
+    """The figure of a main task that selects: (metric, value, whether lower is better)."""
+    if isinstance(result, LandmarkResult):
+        return "mean error", result.mean_error, True
+    return "accuracy", result.accuracy, False
+
+
+def validation(runs: Runs, row: str, seeds: Sequence[int]) -> tuple[str, float, bool] | None:
+    """The mean over seeds of a row's selecting figure on the validation faces; None unless all seeds are finished."""
+    found = runs.results(row, part="val")
+    if not seeds or any(seed not in found for seed in seeds):
+        return None
+    figures = [selecting(found[seed]) for seed in seeds]
+    return figures[0][0], float(np.mean([value for _, value, _ in figures])), figures[0][2]
+
+
+def ranked(runs: Runs, rows: Sequence[str], seeds: Sequence[int]) -> list[str]:
+    """Rows from best to worst by the validation faces; one that is not finished or has no finite figure is left out."""
+    keys = {}
+    for row in rows:
+        figure = validation(runs, row, seeds)
+        if figure is not None and np.isfinite(figure[1]):
+            keys[row] = figure[1] if figure[2] else -figure[1]
+    return sorted(keys, key=lambda row: keys[row])
+
+
+class Comparison:
+    """A comparison in a folder: its rows, its two phases, what is finished of them.
+
+    Without changes for the screening, both phases share their runs, in `finals/`; with them, the screening's are in
+    `screening/`.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Path | None,
+        out: Path,
+        budget: Budget,
+        *,
+        variant: str | None = None,
+        weightings: Sequence[str] = (),
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        wanted = [*(weightings or default_weightings()), *(name for name in budget.always if name not in BASELINES)]
+        self.recipe, self.data, self.budget, self.variant = recipe, data, budget, variant
+        self.place = out / f"{slug(recipe.name)}-weightings" / (slug(variant) if variant else "")
+        faces = Faces(data)
+        full = comparison(recipe, variant, wanted, options)
+        self.full = Runs(full, data, self.place / "finals", faces)
+        self.short = self.full
+        if budget.changes:
+            short = comparison(recipe, variant, wanted, options, budget.changes)
+            self.short = Runs(short, data, self.place / "screening", faces)
+        self.failed: dict[Job, str] = {}
+
+    @property
+    def rows(self) -> list[str]:
+        return [row for row in self.full.recipe.variants if row != EARLIER]
+
+    @property
+    def screened(self) -> bool:
+        """Whether the screening's training is shorter than the recipe's, so that its figures are another table."""
+        return self.short is not self.full
+
+    def finalists(self) -> list[str]:
+        """The best rows by the validation faces of the screening, what is always asked for, and the baselines."""
+        if not self.budget.finals:
+            return []
+        best = ranked(self.short, [row for row in self.rows if row not in BASELINES], range(self.budget.seeds))
+        return list(dict.fromkeys([*best[: self.budget.finals], *self._certain()]))
+
+    def _certain(self) -> list[str]:
+        """The rows that are in the finals whatever the screening finds."""
+        return list(dict.fromkeys([*map(row_name, self.budget.always), *BASELINES]))
+
+    def jobs(self, final: bool) -> list[Job]:
+        """The runs of a phase, by seed."""
+        rows, seeds = (self.finalists(), self.budget.final_seeds) if final else (self.rows, self.budget.seeds)
+        return [Job(row, seed) for seed in range(seeds) for row in rows]
+
+    def left(self, final: bool) -> list[Job]:
+        """The runs of a phase that are not finished."""
+        runs = self.full if final else self.short
+        return [job for job in self.jobs(final) if not finished(runs.recipe, runs.out, job, PARTS)]
+
+    def minutes(self, runs: Runs) -> float | None:
+        """Minutes a run: measured where one is finished, in this phase or by the other's epochs; else the recipe's."""
+        epochs = runs.stage(AS_IS).optimisation.epochs
+        for one in (runs, self.full, self.short):
+            records = [one.record(row, seed) for row in self.rows for seed in one.seeds(row)]
+            if seconds := [float(record["seconds"]) for record in records if record]:
+                return float(np.mean(seconds)) / 60 * epochs / one.stage(AS_IS).optimisation.epochs
+        said = self.full.recipe.variants[AS_IS].minutes * epochs / self.full.stage(AS_IS).optimisation.epochs
+        return said or None
+
+    def hours(self) -> float | None:
+        """Estimated hours of one core for what is left of both phases; None where nothing says how long a run takes."""
+        screening = self.left(final=False)
+        if not screening or not self.budget.finals:
+            finals = len(self.left(final=True))
+        else:  # who the finalists are is not known yet, but how many
+            finals = self.budget.final_seeds * (self.budget.finals + len(self._certain()))
+            if not self.screened:  # seeds of the screening count in the finals
+                finals -= self.budget.seeds * (self.budget.finals + len(self._certain()))
+        times = [(len(screening), self.minutes(self.short)), (max(finals, 0), self.minutes(self.full))]
+        if any(count and minutes is None for count, minutes in times):
+            return None
+        return sum(count * (minutes or 0) for count, minutes in times) / 60
+
+    def estimate(self, workers: int) -> str:
+        """What is left and about how long it takes, in words."""
+        short, finals, hours = len(self.left(final=False)), self.budget.finals, self.hours()
+        text = f"{len(self.rows)} rows, {len(self.jobs(final=False))} runs of the screening, {short} of them left"
+        if finals:
+            rows = len(self.finalists()) if not short else finals + len(self._certain())
+            text += f"; then {rows} rows for {self.budget.final_seeds} seeds"
+        if hours is None:
+            return f"{text}; how long it takes is told after the first run"
+        times = [(name, self.minutes(runs)) for name, runs in (("screening", self.short), ("final", self.full))]
+        each = ", ".join(f"{minutes:.1f} min a {name} run" for name, minutes in times if minutes)
+        tasks = len(self.full.recipe.stages[-1].tasks)
+        return (
+            f"{text}: about {hours / workers:.1f} hours here ({each}; gradient methods at level shared take up to "
+            f"{tasks} times as long)"
+        )
+
+    def run(
+        self,
+        options: stages.RunOptions,
+        workers: int = 1,
+        progress: Progress | None = None,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """Train what is not finished of the screening, then of the finals. A run that fails does not stop the others.
+
+        tell: called with an estimate after the first run of each phase, which is what it is measured on.
+        """
+        self.failed.clear()
+        for final, runs in ((False, self.short), (True, self.full)):
+            todo = self.jobs(final)
+            if EARLIER in runs.recipe.variants and todo:
+                first = [Job(EARLIER, seed) for seed in sorted({job.seed for job in todo})]
+                run_jobs(runs.recipe, first, self.data, runs.out, options, workers, progress, ())
+            told: list[str] = []
+
+            def report(done: int, total: int, what: str, told: list[str] = told) -> None:
+                if not told:
+                    told.append(self.estimate(workers))
+                    tell(told[0])
+                if progress:
+                    progress(done, total, what)
+
+            run_jobs(runs.recipe, todo, self.data, runs.out, options, workers, report, PARTS, self.failed)
