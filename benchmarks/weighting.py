@@ -84,7 +84,7 @@ def bare(size: int) -> tuple[Trainer, Step]:
 
 
 def weighted(size: int, name: str, level: str | None) -> tuple[Trainer, Step]:
-    width = int(Trainer(size).network.trunk.shared_dim)  # type: ignore[arg-type]
+    width = Trainer(size).network.shared_dim
     weighting = build(name, list(HEADS), features=width, **({"level": level} if level else {}))
     trainer = Trainer(size, list(weighting.parameters()))
     shared_parameters = list(trainer.network.trunk.parameters())

@@ -128,7 +128,7 @@ def test_a_difference_leaves_no_file(five: Bundle, tmp_path: Path, monkeypatch: 
     def wrong(network: Any, *rest: Any) -> Any:
         with torch.no_grad():
             changed = five.network.heads["pose"].bias.detach().clone() + 1e-3
-            other = type(network)(network.trunk, {n: h.out_features for n, h in network.heads.items()}, network.config)
+            other = type(network)(network.trunk, network.config)
             other.load_state_dict(network.state_dict() | {"heads.pose.bias": changed})
         return real(other, *rest)
 
@@ -183,7 +183,7 @@ def test_a_network_that_cannot_be_exported(five: Bundle, tmp_path: Path) -> None
 
     from polyface.networks.network import FaceNetwork
 
-    five.network = FaceNetwork(Curious(), {n: t.output_dim for n, t in five.tasks.items()}, {})
+    five.network = FaceNetwork(Curious(), {"heads": {n: t.output_dim for n, t in five.tasks.items()}})
     with pytest.raises(PolyfaceError, match="cannot be exported") as caught:
         export_onnx(five, tmp_path / "model.onnx")
     assert "\n" not in str(caught.value)

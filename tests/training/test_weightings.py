@@ -100,7 +100,7 @@ def learner_of(toy: Any, changes: dict[str, Any]) -> Learner:
         assert pool is not None
         loaders[part] = FaceLoader(pool, stage.data.batch, seed=3, stage="one", shuffle=part == "train")
     network = stages.build_network(stage, tasks, 3, {})
-    weighting = stages.build_weighting(stage, int(network.trunk.shared_dim))
+    weighting = stages.build_weighting(stage, network.shared_dim)
     return Learner(stage, 3, network, tasks, weighting, loaders["train"], loaders["val"])
 
 

@@ -1,8 +1,8 @@
-"""One network, many heads: trunk → shared features → a linear head a task."""
+"""One network, many heads: trunk → shared features (→ branches) → a linear head a task."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from polyface.errors import PolyfaceError, nearest
+from polyface.networks.branches import GroupedHead, build_branches
 
 
 @dataclass
 class FaceOutput:
-    """What the network says: shared [B, D], outputs[task] [B, output_dim], embeddings[name] [B, E]."""
+    """What the network says: shared [B, D] (a map [B, D, h, w] where branches read it), outputs[task] [B, output_dim],
+    embeddings[name] [B, E]."""
 
     shared: Tensor
     outputs: dict[str, Tensor]
@@ -22,24 +24,38 @@ class FaceOutput:
 
 
 class FaceNetwork(nn.Module):
-    """A trunk and one linear head a task, normalisation included.
+    """A trunk, branches if there are any, and one linear head a task, normalisation included.
 
-    trunk: maps normalised images [B, C, S, S] to named feature maps, of which "shared" is [B, D].
-    heads: task → output_dim. mean, std: of pixel values 0..255, subtracted and divided here, so that a network is
-    whole without the code that trained it. `config` rebuilds it: `build(network.config)`.
+    trunk: maps normalised images [B, C, S, S] to named feature maps, of which "shared" is [B, D], or [B, D, h, w] for
+    branches to pool. heads: task → output_dim, on the shared features; or {branch: places}, which outputs of the task
+    come from which branch. mean, std: of pixel values 0..255, subtracted and divided here, so that a network is whole
+    without the code that trained it. `config` rebuilds it: `build(network.config)`.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, trunk: nn.Module, heads: Mapping[str, int], config: Mapping[str, Any]) -> None:
+    def __init__(self, trunk: nn.Module, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.trunk = trunk
-        self.heads = nn.ModuleDict({name: nn.Linear(int(trunk.shared_dim), dim) for name, dim in heads.items()})  # type: ignore[arg-type]
         self.config: dict[str, Any] = dict(config)
+        self.branches = build_branches(self.config.get("branches", {}), self.shared_dim)
+        self.heads = nn.ModuleDict({name: self._head(name, head) for name, head in self.config["heads"].items()})
         normalise = self.config.get("normalise", {})
         self.register_buffer("mean", torch.tensor(float(normalise.get("mean", 127.5))), persistent=False)
         self.register_buffer("std", torch.tensor(float(normalise.get("std", 128.0))), persistent=False)
+
+    def _head(self, name: str, head: int | Mapping[str, Sequence[int]]) -> nn.Module:
+        if isinstance(head, Mapping):
+            widths = {branch: int(module.out_dim) for branch, module in self.branches.items()}  # type: ignore[arg-type]
+            if unknown := [branch for branch in head if branch not in widths]:
+                raise PolyfaceError(f"network.heads.{name} names '{unknown[0]}'; {nearest(unknown[0], widths)}")
+            return GroupedHead(widths, head)
+        return nn.Linear(self.shared_dim, head)
+
+    @property
+    def shared_dim(self) -> int:
+        return int(self.trunk.shared_dim)  # type: ignore[arg-type]
 
     @property
     def size(self) -> int:
@@ -56,9 +72,12 @@ class FaceNetwork(nn.Module):
     def forward(self, images: Tensor) -> FaceOutput:
         """Images [B, C, S, S], uint8 or float in 0..255 → FaceOutput; every head is evaluated every time."""
         shared = self.features(images)["shared"]
+        branches = {name: branch(shared).float() for name, branch in self.branches.items()}
         with torch.autocast(shared.device.type, enabled=False):  # bfloat16 coordinates would be 0.3 % of a crop apart
-            shared = shared.float()
-            return FaceOutput(shared, {name: head(shared) for name, head in self.heads.items()})
+            if not branches:
+                shared = shared.float()
+            given = {name: branches if isinstance(head, GroupedHead) else shared for name, head in self.heads.items()}
+            return FaceOutput(shared, {name: head(given[name]) for name, head in self.heads.items()})
 
 
 def _trunks() -> dict[str, Any]:
@@ -76,7 +95,8 @@ def _trunks() -> dict[str, Any]:
 
 
 def build(config: Mapping[str, Any]) -> FaceNetwork:
-    """A network from its config: {"trunk": {"name", options}, "heads": {task: dim}, "normalise": {"mean", "std"}}."""
+    """A network from its config: {"trunk": {"name", options}, "branches": {name: options}, "heads": {task: dim or
+    {branch: places}}, "normalise": {"mean", "std"}}."""
     options = dict(config["trunk"])
     name, known = str(options.pop("name", "")), _trunks()
     if name not in known:
@@ -86,4 +106,4 @@ def build(config: Mapping[str, Any]) -> FaceNetwork:
     except TypeError as error:
         raise PolyfaceError(f"network.trunk ({name}): {str(error).split('() ')[-1]}") from error
     # channels-last weights make every convolution's output channels-last: twice as fast in bfloat16 on a CPU
-    return FaceNetwork(trunk, config["heads"], config).to(memory_format=torch.channels_last)
+    return FaceNetwork(trunk, config).to(memory_format=torch.channels_last)

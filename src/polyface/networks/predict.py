@@ -15,6 +15,7 @@ from polyface.data.loader import FaceLoader, FacePool
 from polyface.data.table import Progress
 from polyface.networks.network import FaceNetwork
 from polyface.tasks import Task
+from polyface.tasks.attributes import AttributesTask
 
 
 def translations(count: int, spread: float, size: int, device: torch.device | str = "cpu") -> Tensor:
@@ -41,7 +42,7 @@ def answers(
     """Decoded answers of every task for cuts uint8 [B, C, P, P] with their image→input crops [B, 2, 3].
 
     average > 1: all translations of all faces go through the network as one batch; points are moved back and averaged,
-    class probabilities averaged.
+    class probabilities and scores of attributes averaged.
     """
     faces, to_input = len(cuts), torch.from_numpy(spec.cut_to_input()).to(cuts.device)
     shifts = translations(average, spread, spec.size, cuts.device)
@@ -58,6 +59,8 @@ def answers(
                     decoded[key] = value.reshape(faces, average, *value.shape[1:]).mean(axis=1)
             if "probabilities" in decoded:
                 decoded["label"] = task.words(decoded["probabilities"])
+            if isinstance(task, AttributesTask):
+                decoded = task.answer(decoded["scores"])
         found[name] = decoded
     return found
 

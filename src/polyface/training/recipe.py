@@ -45,9 +45,13 @@ class DataSpec(_Strict):
 
 
 class NetworkSpec(_Strict):
-    """trunk: its name and options. normalise: mean and std of pixel values 0..255."""
+    """trunk: its name and options. branches: name → options, what pools the trunk's map for a group of answers. heads:
+    task → the branch it reads, or {branch: terms of the task}; tasks not named read the shared features. normalise:
+    mean and std of pixel values 0..255."""
 
     trunk: dict[str, Any]
+    branches: dict[str, dict[str, Any]] = {}
+    heads: dict[str, str | dict[str, list[str]]] = {}
     normalise: dict[str, float] = {"mean": 127.5, "std": 128.0}
 
 

@@ -29,7 +29,7 @@ from polyface.data.boxes import boxes_of
 from polyface.data.loader import FaceLoader, FacePool
 from polyface.data.store import open_source
 from polyface.data.table import FaceTable, Progress
-from polyface.errors import PolyfaceError
+from polyface.errors import PolyfaceError, nearest
 from polyface.files import atomic_path
 from polyface.networks.bundle import Bundle, load_bundle
 from polyface.tasks import Task
@@ -110,17 +110,39 @@ def build_weighting(stage: StageSpec, features: int | None = None) -> Weighting:
         raise PolyfaceError(f"weighting.options ({chosen.name}): {str(error).split('() ')[-1]}") from error
 
 
+def network_config(stage: StageSpec, tasks: dict[str, Task]) -> dict[str, Any]:
+    """What `networks.build` makes the stage's network from."""
+    chosen = stage.network
+    if unknown := [name for name in chosen.heads if name not in tasks]:
+        raise PolyfaceError(f"stage {stage.name}: network.heads names '{unknown[0]}'; {nearest(unknown[0], tasks)}")
+    heads = {name: _head(stage.name, task, chosen.heads.get(name)) for name, task in tasks.items()}
+    config: dict[str, Any] = {"trunk": chosen.trunk, "heads": heads, "normalise": chosen.normalise}
+    return config | ({"branches": chosen.branches} if chosen.branches else {})
+
+
+def _head(stage: str, task: Task, given: str | dict[str, list[str]] | None) -> int | dict[str, list[int]]:
+    """A head on the shared features, or the places of its outputs by branch."""
+    if given is None:
+        return task.output_dim
+    if isinstance(given, str):
+        return {given: list(range(task.output_dim))}
+    words = [term.partition("/")[2] or term for term in task.terms]
+    named = [word for group in given.values() for word in group]
+    if len(words) != task.output_dim or sorted(named) != sorted(words):
+        wrong = next((w for w in named if w not in words), None) or next((w for w in words if w not in named), named[0])
+        raise PolyfaceError(
+            f"stage {stage}: network.heads.{task.name} must name each of the task's {len(words)} terms once; "
+            f"'{wrong}' is not so; {nearest(wrong, words)}"
+        )
+    return {branch: [words.index(word) for word in group] for branch, group in given.items()}
+
+
 def build_network(
     stage: StageSpec, tasks: dict[str, Task], seed: int, earlier: dict[str, Path]
 ) -> networks.FaceNetwork:
     """The stage's network: random by seed, then what `init` names copied over it."""
     torch.manual_seed(seed)
-    config = {
-        "trunk": stage.network.trunk,
-        "heads": {name: task.output_dim for name, task in tasks.items()},
-        "normalise": stage.network.normalise,
-    }
-    network = networks.build(config)
+    network = networks.build(network_config(stage, tasks))
     if (network.size, network.channels) != (stage.data.crop.size, stage.data.crop.channels):
         raise PolyfaceError(
             f"stage {stage.name}: the trunk takes {network.channels}×{network.size}² pixels but data.crop gives "
@@ -302,7 +324,7 @@ def run_stage(
                 rank=trainer.global_rank,
                 world=trainer.world_size,
             )
-    balance = build_weighting(stage, int(network.trunk.shared_dim))  # type: ignore[arg-type]
+    balance = build_weighting(stage, network.shared_dim)
     if balance.validation_faces and "val" not in loaders:
         raise PolyfaceError(f"stage {stage.name}: weighting {stage.weighting.name} needs faces with split 'val'")
     learner = Learner(stage, recipe.seed, network, tasks, balance, loaders["train"], loaders.get("val"))

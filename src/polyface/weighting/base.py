@@ -31,7 +31,8 @@ _NO_TENSORS: tuple[Tensor, ...] = ()
 class Context:
     """What a weighting may look at beside the losses; each method says which of these it needs.
 
-    shared: features [B, D] of this process's faces that all heads read, in the graph of the losses.
+    shared: features [B, D] of this process's faces that all heads read, in the graph of the losses; or a map
+    [B, D, h, w], whose average is what a weighting learns from.
     parameters: the parameters that all tasks share (those of the trunk).
     counts: task → labelled faces in the global batch. 0: the task is absent. A task not named is present; a stopped
     task is absent.

@@ -70,7 +70,7 @@ class FeatureWeights(Weighting):
         layer = self.logits[group]
         assert isinstance(layer, nn.Linear)
         with torch.autocast(shared.device.type, enabled=False):
-            x = shared.to(layer.weight.dtype)
+            x = (shared if shared.ndim == 2 else shared.flatten(2).mean(2)).to(layer.weight.dtype)
             z = layer(F.normalize(x, dim=1) if self.normalise_features else x)
             if self.logit_norm is not None:
                 z = self.logit_norm * F.normalize(z, dim=1)

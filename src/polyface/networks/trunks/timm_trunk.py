@@ -41,7 +41,8 @@ class TimmTrunk(nn.Module):
     model: a timm name; options go to `timm.create_model`. size: input side in pixels. pool: "flatten" is one fully
     connected layer of length `shared` on the whole last map, "avg" the same on its average, "points" the average's
     layer beside the positions of `points` learned parts (SpatialPoints on the last map and the one at stride 8), which
-    is what landmarks want. Maps are named "stage1" … as timm orders them. Nothing is downloaded.
+    is what landmarks want; "map" leaves the last map as it is, for branches to pool. Maps are named "stage1" … as timm
+    orders them. Nothing is downloaded.
     """
 
     def __init__(
@@ -63,8 +64,8 @@ class TimmTrunk(nn.Module):
         reads = [name for name in options or {} if name.startswith(("pretrained", "checkpoint")) or name == "cache_dir"]
         if reads:  # a bundle's options must not make timm read files or the network
             raise PolyfaceError(f"trunk timm: option '{reads[0]}' is not taken; start from a bundle with init instead")
-        if pool not in ("flatten", "avg", "points"):
-            raise PolyfaceError(f"trunk timm: pool is '{pool}', expected flatten, avg or points")
+        if pool not in ("flatten", "avg", "points", "map"):
+            raise PolyfaceError(f"trunk timm: pool is '{pool}', expected flatten, avg, points or map")
         self.body = timm.create_model(model, features_only=True, pretrained=False, in_chans=channels, **(options or {}))
         self.size, self.in_channels, self.pool = size, channels, pool
         self.body.eval()
@@ -73,19 +74,26 @@ class TimmTrunk(nn.Module):
         self.body.train()
         last = maps[-1].shape
         width = last[1] * (last[2] * last[3] if pool == "flatten" else 1)
+        self.parts: SpatialPoints | None = None
+        self.fc: nn.Sequential | None = None
+        self.shared_dim = last[1]
+        if pool == "map":
+            return
         self.fc = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, shared), nn.BatchNorm1d(shared), nn.ReLU())
         self.shared_dim = shared
-        self.parts: SpatialPoints | None = None
         if pool == "points":
             self._finer = next(i for i, m in enumerate(maps) if m.shape[-1] * 8 <= size)
             self.parts = SpatialPoints(last[1], maps[self._finer].shape[1], points)
             self.shared_dim += 2 * points
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Normalised images [B, C, size, size] → {"stage1" …: maps, "shared": x [B, shared_dim]}."""
+        """Normalised images [B, C, size, size] → {"stage1" …: maps, "shared": x [B, shared_dim]}; with
+        pool "map", x is the last map."""
         stages = self.body(images.contiguous(memory_format=torch.channels_last))
         maps = {f"stage{i + 1}": stage for i, stage in enumerate(stages)}
         last = stages[-1]
+        if self.fc is None:
+            return maps | {"shared": last}
         shared = self.fc(last.flatten(1) if self.pool == "flatten" else last.mean((2, 3)))
         if self.parts is not None:
             shared = torch.cat([self.parts(last, stages[self._finer]), shared.float()], dim=1)

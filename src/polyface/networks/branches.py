@@ -1,0 +1,92 @@
+"""What stands between a trunk's map and the heads: pooling and fully connected layers of a group of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polyface.errors import PolyfaceError, nearest
+
+
+class SpatialPyramid(nn.Module):
+    """Spatial pyramid pooling (He et al. 2014): maxima over an n×n grid of bins for n = 1 … levels, one after another.
+
+    [B, C, H, W] of any size → [B, C · Σ n²], each level [C, n, n] in row order; the first C entries are the global
+    maxima. Bins begin at floor(i·H/n) and end at ceil((i+1)·H/n), so those of a map smaller than n overlap. The pyramid
+    is cumulative: Mao et al. 2020 have 14 · 2048 = 28,672 numbers at 3 levels.
+    """
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        if levels < 1:
+            raise PolyfaceError(f"a spatial pyramid has at least 1 level, not {levels}")
+        self.levels = levels
+        self.bins = sum(n * n for n in range(1, levels + 1))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return torch.cat([self._level(maps, n) for n in range(1, self.levels + 1)], 1)
+
+    def _level(self, maps: Tensor, n: int) -> Tensor:
+        # adaptive_max_pool2d has the same bins, but ONNX can only say it where n divides the map's sides
+        rows, columns = ([(i * size // n, -(-(i + 1) * size // n)) for i in range(n)] for size in maps.shape[2:])
+        bins = [maps[:, :, top:bottom, left:right].amax((2, 3)) for top, bottom in rows for left, right in columns]
+        return torch.stack(bins, 2).flatten(1)
+
+
+class Branch(nn.Module):
+    """A trunk's map [B, channels, H, W] → [B, out_dim]: pooling, then fully connected layers with ReLU.
+
+    levels: of the spatial pyramid; 0: the average over the map. hidden: lengths of the fully connected layers (none:
+    what was pooled goes to the heads). dropout: before each of them.
+    """
+
+    def __init__(self, channels: int, levels: int = 1, hidden: Sequence[int] = (), dropout: float = 0.0) -> None:
+        super().__init__()
+        self.pool: nn.Module = (
+            SpatialPyramid(levels) if levels else nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        )
+        width = channels * (self.pool.bins if isinstance(self.pool, SpatialPyramid) else 1)
+        layers: list[nn.Module] = []
+        for length in hidden:
+            layers += [nn.Dropout(dropout), nn.Linear(width, length), nn.ReLU()]
+            width = length
+        self.fc = nn.Sequential(*layers)
+        self.out_dim = width
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.fc(self.pool(maps))  # type: ignore[no-any-return]
+
+
+class GroupedHead(nn.Module):
+    """One task's outputs from several branches: a linear layer each, and every output in its own place.
+
+    groups: branch → places of its outputs in the task's output, each place exactly once, so that the answer is in the
+    data set's order whatever the groups.
+    """
+
+    order: Tensor
+
+    def __init__(self, widths: Mapping[str, int], groups: Mapping[str, Sequence[int]]) -> None:
+        super().__init__()
+        places = [place for group in groups.values() for place in group]
+        if sorted(places) != list(range(len(places))):
+            raise PolyfaceError(f"a head's groups must name every output exactly once, not {sorted(places)}")
+        self.parts = nn.ModuleDict({branch: nn.Linear(widths[branch], len(group)) for branch, group in groups.items()})
+        self.register_buffer("order", torch.tensor(places).argsort(), persistent=False)
+        self.out_features = len(places)
+
+    def forward(self, branches: Mapping[str, Tensor]) -> Tensor:
+        """Outputs of the branches → [B, outputs]."""
+        return torch.cat([part(branches[branch]) for branch, part in self.parts.items()], 1)[:, self.order]
+
+
+def build_branches(config: Mapping[str, Mapping[str, Any]], channels: int) -> nn.ModuleDict:
+    """Branches by name from their options, in declared order."""
+    known = ("levels", "hidden", "dropout")
+    for name, options in config.items():
+        if unknown := [key for key in options if key not in known]:
+            raise PolyfaceError(f"network.branches.{name}: unknown key '{unknown[0]}'; {nearest(unknown[0], known)}")
+    return nn.ModuleDict({name: Branch(channels, **options) for name, options in config.items()})

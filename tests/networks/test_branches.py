@@ -1,0 +1,161 @@
+"""Pyramid pooling, branches, grouped heads, and the networks of Mao et al. 2020 that they make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polyface import networks
+from polyface.errors import PolyfaceError
+from polyface.networks.branches import Branch, GroupedHead, SpatialPyramid
+from polyface.schema import ATTRIBUTES
+
+RESNET50 = {"name": "timm", "model": "resnet50", "size": 224, "pool": "map"}
+SMALL = {"name": "timm", "model": "test_resnet", "size": 64, "channels": 3, "pool": "map"}
+OBJECTIVE, SUBJECTIVE = list(range(0, 40, 2)) + [1, 3], list(range(5, 40, 2))
+DMM: dict[str, Any] = {
+    "branches": {
+        "objective": {"levels": 1, "hidden": [1024]},
+        "subjective": {"levels": 3, "hidden": [2048, 1024]},
+        "points": {"levels": 1, "hidden": [1024]},
+    },
+    "heads": {
+        "attributes": {"objective": OBJECTIVE, "subjective": SUBJECTIVE},
+        "landmarks": {"points": list(range(144))},
+    },
+}
+
+
+def small(hidden: int = 8) -> networks.FaceNetwork:
+    branches = {name: {"levels": options["levels"], "hidden": [hidden]} for name, options in DMM["branches"].items()}
+    torch.manual_seed(0)
+    return networks.build({"trunk": SMALL, "branches": branches, "heads": DMM["heads"]})
+
+
+def parameters(config: dict[str, Any]) -> int:
+    return sum(p.numel() for p in networks.build(config).parameters())
+
+
+# ------------------------------------------------------------------------------------------------ pooling
+
+
+@given(st.integers(3, 12), st.integers(3, 12), st.integers(1, 4))
+def test_pyramid_is_adaptive_max_pooling_level_by_level(height: int, width: int, levels: int) -> None:
+    maps = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(height * 13 + width))
+    expected = [torch.nn.functional.adaptive_max_pool2d(maps, n).flatten(1) for n in range(1, levels + 1)]
+    assert torch.equal(SpatialPyramid(levels)(maps), torch.cat(expected, 1))
+
+
+def test_pyramid_length_does_not_depend_on_the_map() -> None:
+    pool = SpatialPyramid(3)
+    assert {tuple(pool(torch.randn(2, 5, h, w)).shape) for h, w in ((3, 3), (7, 7), (4, 9))} == {(2, 14 * 5)}
+
+
+def test_pyramid_levels_agree_with_each_other() -> None:
+    """The first C numbers are the one-level vector; the maximum over the 3×3 bins is the global one."""
+    maps = torch.randn(4, 6, 7, 7)
+    three = SpatialPyramid(3)(maps)
+    assert torch.equal(three[:, :6], SpatialPyramid(1)(maps))
+    assert torch.equal(three[:, 6 * 5 :].view(4, 6, 9).amax(2), three[:, :6])
+
+
+def test_branch_by_average_without_layers_is_the_mean() -> None:
+    maps = torch.randn(2, 6, 5, 5)
+    branch = Branch(6, levels=0)
+    torch.testing.assert_close(branch(maps), maps.mean((2, 3)))
+    assert branch.out_dim == 6
+
+
+# ------------------------------------------------------------------------------------------------ heads
+
+
+@given(st.permutations(list(range(7))), st.integers(1, 6))
+def test_outputs_are_in_the_tasks_order_whatever_the_groups(places: list[int], cut: int) -> None:
+    head = GroupedHead({"a": 3, "b": 3}, {"a": places[:cut], "b": places[cut:]})
+    for branch, group in (("a", places[:cut]), ("b", places[cut:])):
+        part = head.parts[branch]
+        assert isinstance(part, torch.nn.Linear)
+        torch.nn.init.zeros_(part.weight)
+        part.bias.data = torch.tensor([float(place) for place in group])
+    assert head({"a": torch.randn(2, 3), "b": torch.randn(2, 3)}).tolist() == [list(map(float, range(7)))] * 2
+
+
+@pytest.mark.parametrize("groups", [{"a": [0, 1], "b": [1]}, {"a": [0, 2]}, {"a": [0], "b": [2]}])
+def test_a_head_needs_every_output_once(groups: dict[str, list[int]]) -> None:
+    with pytest.raises(PolyfaceError, match="exactly once"):
+        GroupedHead({"a": 3, "b": 3}, groups)
+
+
+def test_branches_are_isolated() -> None:
+    """∂ objective / ∂ the subjective branch is 0, and the other way round; the trunk hears both."""
+    network = small()
+    output = network(torch.rand(2, 3, 64, 64) * 255).outputs["attributes"]
+    for own, other, places in (("objective", "subjective", OBJECTIVE), ("subjective", "objective", SUBJECTIVE)):
+        network.zero_grad()
+        output[:, places].sum().backward(retain_graph=True)
+        foreign = [*network.branches[other].parameters(), *network.heads["attributes"].parts[other].parameters()]  # type: ignore[union-attr, index]
+        assert all(p.grad is None or not p.grad.any() for p in foreign)
+        assert all(p.grad is not None and p.grad.any() for p in network.branches[own].parameters())
+        assert any(p.grad is not None and p.grad.any() for p in network.trunk.parameters())
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    network = small()
+    output = network(torch.rand(4, 3, 64, 64) * 255)
+    sum(o.square().sum() for o in output.outputs.values()).backward()  # type: ignore[union-attr]
+    assert [n for n, p in network.named_parameters() if p.grad is None] == []
+
+
+def test_shared_is_the_map_that_the_branches_read() -> None:
+    network = small()
+    output = network(torch.rand(2, 3, 64, 64) * 255)
+    assert output.shared.ndim == 4
+    assert output.shared.shape[1] == network.shared_dim
+    for values in output.outputs.values():
+        (gradient,) = torch.autograd.grad(values.sum(), output.shared, retain_graph=True)
+        assert gradient.any()
+
+
+def test_a_network_with_branches_is_rebuilt_from_its_config() -> None:
+    network = small().eval()
+    again = networks.build(network.config).eval()
+    again.load_state_dict(network.state_dict())
+    images = torch.rand(2, 3, 64, 64) * 255
+    ours, theirs = network(images).outputs, again(images).outputs
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"branches": {"a": {"level": 3}}, "heads": {"x": {"a": [0]}}}, "branches.a: unknown key 'level'.*levels"),
+        ({"branches": {"face": {}}, "heads": {"x": {"fase": [0]}}}, "heads.x names 'fase'.*face"),
+        ({"branches": {"a": {"levels": -1}}, "heads": {"x": {"a": [0]}}}, "at least 1 level"),
+    ],
+)
+def test_bad_branches(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(PolyfaceError, match=message):
+        networks.build({"trunk": SMALL} | changes)
+
+
+# ------------------------------------------------------------------------------------------------ the paper's
+
+
+def test_parameter_counts_of_the_paper() -> None:
+    """Spec 3.3: DMM-CNN 88,713,464 (354.9 MB of float32), DMM-SPP 86,615,288, Baseline 23,589,992."""
+    every = list(range(len(ATTRIBUTES)))
+    spp = {
+        "branches": {"face": {"levels": 3, "hidden": [2048, 1024]}, "points": {"levels": 1, "hidden": [1024]}},
+        "heads": {"attributes": {"face": every}, "landmarks": DMM["heads"]["landmarks"]},
+    }
+    plain = {"branches": {"face": {"levels": 0}}, "heads": {"attributes": {"face": every}}}
+    assert (len(OBJECTIVE), len(SUBJECTIVE)) == (22, 18)
+    assert [parameters({"trunk": RESNET50} | config) for config in (DMM, spp, plain)] == [
+        88_713_464,
+        86_615_288,
+        23_589_992,
+    ]
