@@ -19,7 +19,8 @@ from polyface.data.store import open_source
 from polyface.evaluation.landmarks import evaluate_landmarks, landmark_rows
 from polyface.evaluation.metrics import Row
 from polyface.evaluation.results import write_results
-from polyface.reproduce import ERRORS, Job, folder
+from polyface.reproduce import Job, finished, stored
+from polyface.training.recipe import load
 
 VARIANTS = ("FLD (shared)", "FLD+all (shared)", "FLD+all, 60 epochs (shared)", "modern trunk 112", "detector points")
 
@@ -54,13 +55,11 @@ def main() -> None:
             )
     moved = labels[test] - (offsets["AFLW"] - offsets["training lists"])
     note = "diagnosis: AFLW's labels moved by the difference of the two offsets; not comparable with published figures"
+    recipe = load("tcdcn")
     for variant in VARIANTS:
-        results = {}
-        for seed in range(10):
-            path = folder(given.runs, Job(variant, seed)) / ERRORS
-            if path.exists():
-                with np.load(path) as file:
-                    results[seed] = evaluate_landmarks(file["points"], moved)
+        jobs = [Job(variant, seed) for seed in range(10)]
+        answers = {job.seed: stored(given.runs, job) for job in jobs if finished(recipe, given.runs, job)}
+        results = {seed: evaluate_landmarks(found["landmarks"]["points"], moved) for seed, found in answers.items()}
         if results:
             rows += landmark_rows(f"{variant}, labels moved", results, note=note)
     command = "python benchmarks/aflw_labels.py --data DIR"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -11,6 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from polyface.cli.common import settings
+from polyface.errors import PolyfaceError
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,6 +81,8 @@ def test_import_stops_at_a_bad_image_or_reports_it(photos: Path, tmp_path: Path)
         (("data", "import", "mtlf", ".", "x.parquet"), "did you mean 'mtfl'?"),
         (("data", "show", "nowhere.parquet"), "no such face table"),
         (("reproduce", "tcdcn", "--only", "FDL"), "no variant matches FDL"),
+        (("compare-weightings", "synthetic", "--weighting", "mdga"), "weighting.name is 'mdga'; did you mean 'mgda'?"),
+        (("compare-weightings", "tcdcn"), "trains one task, nothing to weigh; choose a --variant: FLD (shared), "),
         (("analyze", "nowhere.jpg"), "nowhere.jpg"),
         (("evaluate", "nomodel", "mtfl"), "nomodel"),
     ],
@@ -87,6 +94,38 @@ def test_a_mistake_is_one_line(arguments: tuple[str, ...], line: str, tmp_path: 
     assert last.startswith("polyface: ")
     assert line in last
     assert "Traceback" not in answer.stderr
+
+
+def test_compare_weightings_trains_in_processes_and_tells_its_command(tmp_path: Path) -> None:
+    tables = "synthetic.data.tables=[{name: synthetic, options: {n: 260, size: 48}}]"
+    changes = ("--set", "synthetic.optimisation.epochs=1", "--set", tables)
+    places = ("--out", tmp_path / "runs", "--results", tmp_path / "small.json", "--report", tmp_path / "page.html")
+    arguments = ("compare-weightings", "synthetic", "--weighting", "stch", *changes, *places)
+    answer = polyface(*arguments, "--workers", "2", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr[-2000:]
+    assert "4 rows, 4 runs of the screening, 4 of them left" in answer.stdout
+    assert "| main task alone |" in answer.stdout
+    assert "about 0.0 hours here" in answer.stderr  # measured on the first run
+    content = json.loads((tmp_path / "small.json").read_text())
+    assert content["command"] == shlex.join(
+        ["polyface", "compare-weightings", "synthetic", "--weighting", "stch", *changes]
+    )
+    assert "Weights over training" in (tmp_path / "page.html").read_text()
+
+
+def test_name_value_options() -> None:
+    assert settings(["a.b=1e-3", "c=[1, x]"], "--option") == {"a.b": "1e-3", "c": [1, "x"]}
+    assert settings(None, "--option") == {}
+    for text, line in (("epochs", "--option epochs: expected name=value"), ("a=[", "--option a=[: not YAML")):
+        with pytest.raises(PolyfaceError) as told:
+            settings([text], "--option")
+        assert str(told.value).startswith(line)
+
+
+def test_compare_weightings_explains_its_options() -> None:
+    text = " ".join(polyface("compare-weightings", "--help").stdout.split())
+    for words in ("YAML file {weighting: {option: value}}", "mgda:shared", "never on the test faces", "--final-seeds"):
+        assert words in text
 
 
 def test_readme_has_exactly_the_two_set_up_commands() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 
 from polyface import reproduce
 from polyface.errors import PolyfaceError
+from polyface.evaluation import measure
 from polyface.evaluation.results import read_results
+from polyface.reproduce import tables
 from polyface.training import stages
 from polyface.training.recipe import Recipe, load
 
@@ -80,20 +83,85 @@ def test_a_finished_reproduction_trains_nothing_again(
 
     monkeypatch.setattr(stages, "run_stage", refuse)
     reproduce.run_jobs(recipe, reproduce.jobs(recipe), None, runs, stages.RunOptions())
-    assert all(reproduce.finished(runs, job) for job in reproduce.jobs(recipe))
+    assert all(reproduce.finished(recipe, runs, job) for job in reproduce.jobs(recipe))
+
+
+def test_a_trained_run_without_answers_is_only_asked_again(
+    recipe: Recipe, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = reproduce.Job("with pose", 1)
+    shutil.copytree(reproduce.folder(runs, job), reproduce.folder(tmp_path, job))
+    (reproduce.folder(tmp_path, job) / "test.npz").unlink()
+    assert not reproduce.finished(recipe, tmp_path, job)
+    monkeypatch.setattr(stages, "run_stage", lambda *args, **kwargs: pytest.fail("trained again"))
+    reproduce.run_job(recipe, job, None, tmp_path, stages.RunOptions(), ("test", "val"))
+    assert reproduce.finished(recipe, tmp_path, job, ("test", "val"))
+    for task, key in (("landmarks", "points"), ("pose", "probabilities")):
+        before, again = (reproduce.stored(place, job)[task][key] for place in (runs, tmp_path))
+        np.testing.assert_array_equal(before, again)
+    validated = reproduce.stored(tmp_path, job, "val")
+    assert set(validated) == {"landmarks", "pose"}
+    assert len(validated["pose"]["probabilities"]) == len(validated["landmarks"]["points"])
+
+
+def test_a_run_with_other_settings_is_not_finished_and_not_shown(recipe: Recipe, runs: Path) -> None:
+    stage = recipe.stages[0]
+    slower = stage.model_copy(update={"optimisation": stage.optimisation.model_copy(update={"lr": 0.001})})
+    changed = recipe.model_copy(update={"stages": [slower]})
+    assert not reproduce.finished(changed, runs, reproduce.Job("alone", 0))
+    assert reproduce.Runs(changed, None, runs).results("alone") == {}
+
+
+def test_a_setting_added_since_with_its_default_changes_nothing(recipe: Recipe, runs: Path, tmp_path: Path) -> None:
+    job = reproduce.Job("alone", 0)
+    shutil.copytree(reproduce.folder(runs, job), reproduce.folder(tmp_path, job))
+    path = reproduce.folder(tmp_path, job) / "five" / stages.HISTORY
+    kept = json.loads(path.read_text())
+    del kept["settings"]["optimisation"]["ema"]
+    path.write_text(json.dumps(kept))
+    assert reproduce.finished(recipe, tmp_path, job)
+
+
+def test_a_failed_run_raises_or_is_told_while_the_others_go_on(recipe: Recipe, tmp_path: Path) -> None:
+    todo = [reproduce.Job("averaged", 0), reproduce.Job("averaged", 1)]  # measured networks that are not there
+    with pytest.raises(PolyfaceError, match="run that one first"):
+        reproduce.run_jobs(recipe, todo, None, tmp_path, stages.RunOptions())
+    failed: dict[reproduce.Job, str] = {}
+    seen: list[tuple[int, int]] = []
+    reproduce.run_jobs(
+        recipe, todo, None, tmp_path, stages.RunOptions(), progress=lambda *at: seen.append(at[:2]), failed=failed
+    )
+    assert list(failed) == todo
+    assert "run that one first" in failed[todo[0]]
+    assert seen == [(1, 2), (2, 2)]
 
 
 def test_seeds_differ_and_a_started_stage_begins_from_the_other_variant(recipe: Recipe, runs: Path) -> None:
-    found = reproduce.results_of(recipe, "alone", None, runs)
+    judged = reproduce.Runs(recipe, None, runs)
+    found = judged.landmarks("alone")
     assert found[0].mean_error != found[1].mean_error
-    longer = reproduce.histories(recipe, "longer", runs)
-    alone = reproduce.histories(recipe, "alone", runs)
-    assert longer[-1]["train"]["landmarks"] < 0.8 * alone[-1]["train"]["landmarks"]  # type: ignore[index]
+    longer, alone = judged.history("longer"), judged.history("alone")
+    assert longer[-1]["train"]["landmarks"] < 0.8 * alone[-1]["train"]["landmarks"]
+
+
+def test_faces_are_opened_once_for_all_variants_and_answers_judged_once(
+    recipe: Recipe, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, judged = [], []
+    monkeypatch.setattr(tables, "pool_of", lambda *args: opened.append(args) or measure.pool_of(*args))
+    monkeypatch.setattr(tables, "judge", lambda *args: judged.append(args) or measure.judge(*args))
+    every = reproduce.Runs(recipe, None, runs)
+    for _ in range(2):
+        reproduce.rows_of(every)
+    assert len(opened) == 1
+    assert len(judged) == 7
+    assert every.results("with pose", "pose")[0].n > 0
+    assert len(opened) == 1
 
 
 def test_results_file_holds_every_row_and_paired_differences(recipe: Recipe, runs: Path, tmp_path: Path) -> None:
     file = tmp_path / "small.json"
-    reproduce.collect(recipe, None, runs, file, "polyface reproduce small", "synthetic")
+    reproduce.collect(reproduce.Runs(recipe, None, runs), file, "polyface reproduce small", "synthetic")
     results = read_results(file)
     rows = {row.key: row for row in results.rows}
     for name, seeds in (("alone", (0, 1)), ("with pose", (0, 1)), ("averaged", (0, 1)), ("longer", (0,))):
@@ -112,8 +180,9 @@ def test_results_file_holds_every_row_and_paired_differences(recipe: Recipe, run
 
 def test_report_shows_the_table_and_the_recipe(recipe: Recipe, runs: Path, tmp_path: Path) -> None:
     file = tmp_path / "small.json"
-    reproduce.collect(recipe, None, runs, file, "command", "synthetic")
-    page = reproduce.table_report(tmp_path / "report.html", recipe, None, runs, file).read_text()
+    judged = reproduce.Runs(recipe, None, runs)
+    reproduce.collect(judged, file, "command", "synthetic")
+    page = reproduce.table_report(tmp_path / "report.html", judged, file).read_text()
     assert "with pose minus alone" in page
     assert "Mean error by pose, 5 points" in page
     assert "Training: averaged" not in page
@@ -122,5 +191,5 @@ def test_report_shows_the_table_and_the_recipe(recipe: Recipe, runs: Path, tmp_p
 
 def test_collecting_nothing_says_so(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(PolyfaceError, match="no finished run to collect"):
-        reproduce.collect(recipe, None, tmp_path, tmp_path / "x.json", "command", "data")
+        reproduce.collect(reproduce.Runs(recipe, None, tmp_path), tmp_path / "x.json", "command", "data")
     assert not (tmp_path / "x.json").exists()

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError
@@ -22,7 +21,7 @@ from polyface.files import atomic_path
 from polyface.networks.bundle import load_bundle
 from polyface.networks.predict import predict
 from polyface.training import stages
-from polyface.training.recipe import Recipe, StageSpec, VariantSpec
+from polyface.training.recipe import Recipe, VariantSpec, same_settings
 
 Answers = dict[str, dict[str, np.ndarray]]
 """{task: {key: array over the faces of a part}}: {"landmarks": {"points": [N, P, 2]}, …}."""
@@ -110,21 +109,9 @@ def record(out: Path, job: Job, stage: str) -> dict[str, Any] | None:
 
 
 def trained(recipe: Recipe, out: Path, job: Job) -> bool:
-    """Whether all stages of a job were trained with the settings that they have now.
-
-    Settings are compared as settings, so that one that was added since, and has its default, changes nothing.
-    """
-    return all(_same(record(out, job, stage.name), stage, job.seed) for stage in recipe.variant(job.variant).stages)
-
-
-def _same(kept: dict[str, Any] | None, stage: StageSpec, seed: int) -> bool:
-    if kept is None:
-        return False
-    settings = dict(kept["settings"])
-    try:
-        return bool(settings.pop("seed") == seed) and StageSpec.model_validate(settings) == stage
-    except ValidationError:
-        return False
+    """Whether all stages of a job were trained with the settings that they have now."""
+    kept = [(stage, record(out, job, stage.name)) for stage in recipe.variant(job.variant).stages]
+    return all(found is not None and same_settings(stage, job.seed, found["settings"]) for stage, found in kept)
 
 
 def finished(recipe: Recipe, out: Path, job: Job, parts: Sequence[str] = ("test",)) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from polyface.errors import PolyfaceError
 from polyface.evaluation.classification import ClassificationResult
 from polyface.evaluation.landmarks import LandmarkResult, landmark_rows, paired_difference
 from polyface.evaluation.measure import judge, pool_of
-from polyface.evaluation.metrics import Row
+from polyface.evaluation.metrics import Row, summarise
 from polyface.evaluation.results import markdown_table, read_results, write_results
 from polyface.explain.weights import head_weights, weight_correlation
 from polyface.networks.bundle import load_bundle
 from polyface.reproduce.jobs import Job, finished, folder, record, stored
 from polyface.schema import landmark_groups
+from polyface.tasks import Task
 from polyface.training.recipe import Recipe, StageSpec
 from polyface.training.stages import stage_tasks
 
@@ -43,12 +45,23 @@ class Faces:
 
 
 class Runs:
-    """The finished jobs of a recipe in a folder, judged; every stored answer is judged once, when it is asked for."""
+    """The finished jobs of a recipe in a folder, judged; every stored answer is judged once, when it is asked for.
 
-    def __init__(self, recipe: Recipe, data: Path | None, out: Path, faces: Faces | None = None) -> None:
-        self.recipe, self.out = recipe, out
+    parts: those that a job must have answered to be finished. faces: shared with other runs on the same data.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Path | None,
+        out: Path,
+        parts: Sequence[str] = ("test",),
+        faces: Faces | None = None,
+    ) -> None:
+        self.recipe, self.out, self.parts = recipe, out, parts
         self.faces = faces or Faces(data)
         self._stages: dict[str, StageSpec] = {}
+        self._tasks: dict[str, dict[str, Task]] = {}
         self._judged: dict[tuple[Job, str, str], Result] = {}
 
     def stage(self, name: str) -> StageSpec:
@@ -57,18 +70,24 @@ class Runs:
             self._stages[name] = self.recipe.variant(name).stages[-1]
         return self._stages[name]
 
-    def seeds(self, name: str, part: str = "test") -> list[int]:
+    def tasks(self, name: str) -> dict[str, Task]:
+        """The tasks of a variant's measured stage."""
+        if name not in self._tasks:
+            self._tasks[name] = stage_tasks(self.stage(name))
+        return self._tasks[name]
+
+    def seeds(self, name: str) -> list[int]:
         """The finished seeds of a variant."""
-        return [seed for seed in range(_MOST_SEEDS) if finished(self.recipe, self.out, Job(name, seed), (part,))]
+        return [seed for seed in range(_MOST_SEEDS) if finished(self.recipe, self.out, Job(name, seed), self.parts)]
 
     def results(self, name: str, task: str | None = None, part: str = "test") -> dict[int, Result]:
         """The finished seeds of a variant, judged at one task (default: the main one)."""
-        return {seed: self._result(Job(name, seed), task, part) for seed in self.seeds(name, part)}
+        return {seed: self._result(Job(name, seed), task, part) for seed in self.seeds(name)}
 
     def labelled(self, name: str, task: str, part: str = "test") -> bool:
         """Whether any face of a part is labelled for a task of a variant."""
-        stage = self.stage(name)
-        return bool(stage_tasks(stage)[task].targets(self.faces.of(stage, part).table).labelled.any())
+        table = self.faces.of(self.stage(name), part).table
+        return bool(self.tasks(name)[task].targets(table).labelled.any())
 
     def landmarks(self, name: str) -> dict[int, LandmarkResult]:
         """The finished seeds of a variant whose main task is landmarks."""
@@ -80,9 +99,8 @@ class Runs:
         task = task or stage.evaluation.main
         key = (job, task, part)
         if key not in self._judged:
-            self._judged[key] = judge(
-                stage_tasks(stage)[task], stored(self.out, job, part)[task], self.faces.of(stage, part)
-            )
+            answers = stored(self.out, job, part)[task]
+            self._judged[key] = judge(self.tasks(job.variant)[task], answers, self.faces.of(stage, part))
         return self._judged[key]
 
     def record(self, name: str, seed: int = 0) -> dict[str, Any] | None:
@@ -97,17 +115,38 @@ class Runs:
 
 def rows_of(runs: Runs) -> list[Row]:
     """All rows that the finished jobs give: each variant's figures, and the differences that the recipe asks for."""
-    results = {name: runs.landmarks(name) for name in runs.recipe.variants}
-    results = {name: found for name, found in results.items() if found}
     rows: list[Row] = []
-    for name, found in results.items():
-        rows += landmark_rows(name, found, note=runs.recipe.variants[name].note)
-        rows += _per_group(name, found)
+    for name, variant in runs.recipe.variants.items():
+        if found := runs.results(name):
+            rows += task_rows(name, found, variant.note)
+        if landmarks := runs.landmarks(name):
+            rows += _per_group(name, landmarks)
+    results = {name: runs.landmarks(name) for name in runs.recipe.variants}
     for pair in runs.recipe.comparisons:
-        if pair.better in results and pair.than in results:
+        if results[pair.better] and results[pair.than]:
             rows += difference_rows(pair.better, pair.than, results[pair.better], results[pair.than])
             rows.append(_relative(pair.better, pair.than, results[pair.better], results[pair.than]))
     return rows + _correlations(runs)
+
+
+def task_rows(name: str, results: Mapping[int, Result], note: str = "", prefix: str = "") -> list[Row]:
+    """One task's figures over seeds; `prefix` tells the metrics of side tasks from the main one's."""
+    landmarks = {seed: result for seed, result in results.items() if isinstance(result, LandmarkResult)}
+    if landmarks:
+        return [replace(row, metric=prefix + row.metric) for row in landmark_rows(name, landmarks, note=note)]
+    classes = [result for result in results.values() if isinstance(result, ClassificationResult)]
+    rows = []
+    for metric in ("accuracy", "balanced accuracy"):
+        attribute = metric.replace(" ", "_")
+        figure = summarise([getattr(result, attribute) for result in classes])
+        interval = getattr(classes[0], f"{attribute}_interval") if len(classes) == 1 else None
+        rows.append(
+            Row(
+                name, prefix + metric, figure.mean, figure.std, classes[0].n, tuple(results),
+                None if interval is None else interval.ends, note=note,
+            )
+        )  # fmt: skip
+    return rows
 
 
 def _per_group(name: str, found: dict[int, LandmarkResult]) -> list[Row]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,28 +13,29 @@ from typing import Any
 import numpy as np
 
 from polyface.errors import PolyfaceError
-from polyface.evaluation.classification import ClassificationResult
-from polyface.evaluation.landmarks import LandmarkResult, landmark_rows
-from polyface.evaluation.metrics import Row, summarise
-from polyface.evaluation.pictures import Curve, plot_curves
+from polyface.evaluation.metrics import Row, ratio, summarise
+from polyface.evaluation.pictures import PALETTE, Curve
 from polyface.evaluation.report import (
     Block,
     CedSection,
     Figure,
     Figures,
-    MeasuredSection,
     Section,
     Table,
-    Text,
     TextSection,
     write_report,
 )
 from polyface.evaluation.results import format_number, format_row, markdown_table, read_results, write_results
 from polyface.reproduce.pages import recipe_section
-from polyface.reproduce.tables import Result, Runs, difference_rows, sources
+from polyface.reproduce.tables import Runs, difference_rows, sources, task_rows
 from polyface.reproduce.weightings import BASELINES, UNIFORM, Comparison, selecting, validation
 
 SHORT = "short: "
+_OF_MAIN = ("accuracy", "balanced accuracy", "validation accuracy")
+_MOST_CURVES = 8  # as many as colours
+_PAIRED = (
+    "First row minus second, negative: the first has less; 95 % paired bootstrap over faces and seeds, in percent."
+)
 
 
 def rows_of(comparison: Comparison) -> list[Row]:
@@ -58,7 +61,7 @@ def _figures(runs: Runs, row: str, name: str, seeds: Sequence[int], note: str) -
     """One row's figures: the main task's, what selected it, the side tasks', the time it took."""
     stage = runs.stage(row)
     main = stage.evaluation.main
-    rows = _task_rows(name, "", runs.results(row), note)
+    rows = task_rows(name, runs.results(row), note)
     selected = list(runs.results(row, part="val").values())
     figures = [selecting(result) for result in selected]
     values = summarise([value for _, value, _ in figures])
@@ -70,30 +73,10 @@ def _figures(runs: Runs, row: str, name: str, seeds: Sequence[int], note: str) -
     )  # fmt: skip
     for task in stage.tasks:
         if task != main and runs.labelled(row, task):
-            rows += _task_rows(name, f"{task} ", runs.results(row, task), note)
-    if ratio := _time_ratio(runs, row):
+            rows += task_rows(name, runs.results(row, task), note, f"{task} ")
+    if times := _time_ratio(runs, row):
         about = f"time ratio: training time over that of {UNIFORM}, machine not idle"
-        rows.append(Row(name, "time ratio", ratio, None, None, tuple(seeds), unit="×", note=about))
-    return rows
-
-
-def _task_rows(name: str, prefix: str, results: Mapping[int, Result], note: str) -> list[Row]:
-    """One task's figures on the test faces: mean ± std over seeds."""
-    landmarks = {seed: result for seed, result in results.items() if isinstance(result, LandmarkResult)}
-    if landmarks:
-        return [replace(row, metric=prefix + row.metric) for row in landmark_rows(name, landmarks, note=note)]
-    classes = [result for result in results.values() if isinstance(result, ClassificationResult)]
-    rows = []
-    for metric in ("accuracy", "balanced accuracy"):
-        attribute = metric.replace(" ", "_")
-        figure = summarise([getattr(result, attribute) for result in classes])
-        interval = getattr(classes[0], f"{attribute}_interval") if len(classes) == 1 else None
-        rows.append(
-            Row(
-                name, prefix + metric, figure.mean, figure.std, classes[0].n, tuple(results),
-                None if interval is None else interval.ends, note=note,
-            )
-        )  # fmt: skip
+        rows.append(Row(name, "time ratio", times, None, None, tuple(seeds), unit="×", note=about))
     return rows
 
 
@@ -149,18 +132,16 @@ def report(path: Path, comparison: Comparison, rows: Sequence[Row], command: str
     """One page: who was compared how, a table a phase, differences, weights and losses over training."""
     sections: list[Section] = [TextSection("What was compared", _about(comparison))]
     for runs, prefix in _phases(comparison):
-        order = _order(runs, comparison.rows)
-        title = "Screening (shorter training)" if prefix else "Figures"
-        if order:
-            sections.append(_TableSection(title, [prefix + row for row in order], rows, prefix))
-    if pairs := [row for row in rows if " minus " in row.row]:
-        sections.append(MeasuredSection("Differences", pairs))
+        if order := [prefix + row for row in _order(runs, comparison.rows)]:
+            sections.append(_TableSection("Screening (shorter training)" if prefix else "Figures", order, rows, prefix))
+    if pairs := list(dict.fromkeys(row.row for row in rows if " minus " in row.row)):
+        sections.append(_TableSection("Differences", pairs, rows, text=_PAIRED))
     full = _order(comparison.full, comparison.finalists() or comparison.rows)
     errors = {row: found[min(found)].face_errors for row in full if (found := comparison.full.landmarks(row))}
     if errors:
-        sections.append(CedSection("Error curves (first seed)", dict(list(errors.items())[:8])))
-    for runs, prefix in reversed(_phases(comparison)):
-        for part, title in (("weights", "Weights over training"), ("validation", "Validation losses over training")):
+        sections.append(CedSection("Error curves (first seed)", dict(list(errors.items())[:_MOST_CURVES])))
+    for part, title in (("weights", "Weights over training"), ("validation", "Validation losses over training")):
+        for runs, prefix in _phases(comparison):
             curves = {row: _curves(runs.history(row), part) for row in _order(runs, comparison.rows)}
             if curves := {row: found for row, found in curves.items() if found}:
                 sections.append(_CurvesSection(f"{title}{' (screening)' if prefix else ''}", part, curves))
@@ -197,7 +178,8 @@ def _about(comparison: Comparison) -> list[str]:
     if finalists := comparison.finalists():
         text.append(
             f"Finals: {budget.final_seeds} seeds of {', '.join(finalists)}: the {budget.finals} best by the main "
-            "task's figure on the validation faces, and the baselines. No figure of the test faces chose anything."
+            "task's figure on the validation faces, what was asked for, and the baselines. No figure of the test "
+            "faces chose anything."
         )
     return text
 
@@ -221,48 +203,104 @@ def _curves(history: Sequence[Mapping[str, Any]], part: str) -> dict[str, Curve]
 
 @dataclass(frozen=True)
 class _TableSection:
-    """Rows in a given order, a column a metric."""
+    """Rows in a given order, a column a metric: the main task's and cost, then the side tasks'."""
 
     title: str
     order: Sequence[str]
     rows: Sequence[Row]
-    prefix: str
+    prefix: str = ""
+    text: str = "Sorted by the validation figure; mean ± standard deviation over seeds, in percent (time: ×)."
 
     def blocks(self) -> Sequence[Block]:
-        """The table, by validation."""
-        found = {row.key: row for row in self.rows}
+        """A table of the main task and one of the side tasks, if there are any."""
         metrics = list(dict.fromkeys(row.metric for row in self.rows if row.row in self.order))
-        metrics.sort(key=lambda metric: (not metric.startswith("validation"), metric == "time ratio"))
-        header = ["weighting", *(f">{metric}" for metric in metrics), ">seeds"]
+        side = [metric for metric in metrics if metric.endswith("accuracy") and metric not in _OF_MAIN]
+        main = [metric for metric in metrics if metric not in side]
+        main.sort(key=lambda metric: (not metric.startswith("validation"), metric == "time ratio"))
+        return [self._table(kind, self.text) for kind in (main, side) if kind]
+
+    def _table(self, metrics: Sequence[str], caption: str) -> Table:
+        found = {row.key: row for row in self.rows}
         body = []
         for name in self.order:
             cells = [found.get((name, metric)) for metric in metrics]
-            seeds = next((str(len(cell.seeds)) for cell in cells if cell), "")
-            body.append([name.removeprefix(self.prefix), *map(_cell, cells), seeds])
-        caption = "Sorted by the validation figure; mean ± standard deviation over seeds, in percent (time: ×)."
-        return [Table(header, body, caption)]
+            if present := [cell for cell in cells if cell]:
+                body.append([name.removeprefix(self.prefix), *map(_cell, cells), str(len(present[0].seeds))])
+        return Table(["", *(f">{metric}" for metric in metrics), ">seeds"], body, caption)
 
 
 def _cell(row: Row | None) -> str:
-    return "" if row is None else format_row(replace(row, interval=None))
+    """A figure with its standard deviation; a difference with its interval."""
+    return "" if row is None else format_row(row if " minus " in row.row else replace(row, interval=None))
 
 
 @dataclass(frozen=True)
 class _CurvesSection:
-    """A small chart a row: {row: {task: (epochs, values)}}."""
+    """A small chart a row, all on the same axes: {row: {task: (epochs, values)}}."""
 
     title: str
     what: str
     curves: Mapping[str, Mapping[str, Curve]]
 
     def blocks(self) -> Sequence[Block]:
-        """The charts, seed 0."""
-        label = "weight" if self.what == "weights" else "validation loss"
-        figures = []
-        for row, tasks in self.curves.items():
-            log = all(np.nanmin(values) > 0 for _, values in tasks.values())
-            plot = plot_curves(tasks, x_label="epoch", y_label=label, title=row, y_log=log, size=(4.6, 3.4))
-            ends = {task: float(np.asarray(values)[-1]) for task, (_, values) in tasks.items()}
-            last = ", ".join(f"{task} {format_number(end, '')}" for task, end in ends.items())
-            figures.append(Figure(plot, f"{row}: {label} per task over training", f"last: {last}"))
-        return [Text("First seed; a chart a weighting, logarithmic where all is positive."), Figures(figures)]
+        """The charts, first seed; weights as shares, since an optimiser such as Adam takes no notice of their sum."""
+        if self.what != "weights":
+            plot = _small_multiples(self.curves, "validation loss", log=True)
+            return [Figures([Figure(plot, self.title, "First seed.")], wide=True)]
+        shares = {row: _shares(tasks) for row, tasks in self.curves.items()}
+        plot = _small_multiples(shares, "share of the weights, %", log=False)
+        caption = "First seed, mean over each epoch; logarithmic above 1 %, linear below."
+        tasks = list(dict.fromkeys(task for curves in self.curves.values() for task in curves))
+        body = [[row, *(_last(curves.get(task)) for task in tasks)] for row, curves in self.curves.items()]
+        table = Table(["", *(f">{task}" for task in tasks)], body, "The weights themselves, mean over the last epoch.")
+        return [Figures([Figure(plot, self.title, caption)], wide=True), table]
+
+
+def _last(curve: Curve | None) -> str:
+    return "" if curve is None else format_number(float(np.asarray(curve[1])[-1]), "")
+
+
+def _shares(tasks: Mapping[str, Curve]) -> dict[str, Curve]:
+    """Weights in percent of the sum of their sizes."""
+    total = np.sum([np.abs(np.asarray(values, dtype=np.float64)) for _, values in tasks.values()], axis=0)
+    return {task: (x, 100 * ratio(np.asarray(values, dtype=np.float64), total)) for task, (x, values) in tasks.items()}
+
+
+def _small_multiples(rows: Mapping[str, Mapping[str, Curve]], y_label: str, log: bool, columns: int = 4) -> bytes:
+    """A small chart a row on shared axes, with one legend, as PNG bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    lines = math.ceil(len(rows) / columns)
+    canvas = Canvas(figsize=(9.2, 0.7 + 1.75 * lines), dpi=130, layout="constrained")
+    FigureCanvasAgg(canvas)
+    grid = canvas.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    tasks = list(dict.fromkeys(task for curves in rows.values() for task in curves))
+    colours = {task: PALETTE[index % len(PALETTE)] for index, task in enumerate(tasks)}
+    for axes, (row, curves) in zip(grid.flat, rows.items(), strict=False):
+        for task, (x, y) in curves.items():
+            axes.plot(np.asarray(x), np.asarray(y), color=colours[task], label=task, linewidth=1.5)
+        axes.set_title(row, fontsize=9, loc="left")
+    for index, axes in enumerate(grid.flat):
+        axes.set_visible(index < len(rows))
+        if log:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        else:
+            axes.set_yscale("symlog", linthresh=1)
+            axes.set_yticks([0, 1, 10, 100])
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(labelsize=8, labelbottom=index >= len(rows) - columns)
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.margins(x=0.02)
+    canvas.supxlabel("epoch", fontsize=9)
+    canvas.supylabel(y_label, fontsize=9)
+    handles = [Line2D([], [], color=colour, label=task) for task, colour in colours.items()]
+    canvas.legend(handles=handles, loc="outside upper left", frameon=False, fontsize=9, ncols=min(8, len(handles)))
+    buffer = io.BytesIO()
+    canvas.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -23,7 +23,7 @@ from polyface.evaluation.landmarks import LandmarkResult
 from polyface.reproduce.jobs import Job, finished, run_jobs, slug
 from polyface.reproduce.tables import Faces, Result, Runs
 from polyface.training import stages
-from polyface.training.recipe import Recipe, VariantSpec
+from polyface.training.recipe import Recipe, StageSpec, VariantSpec
 from polyface.weighting import WEIGHTINGS, build
 
 UNIFORM, AS_IS, ALONE = "uniform", "as in the recipe", "main task alone"
@@ -47,10 +47,8 @@ class Budget:
 
 
 def row_name(asked: str) -> str:
-    """ "mgda" → "mgda", "mgda:shared" → "mgda (shared)"; an unknown name or level is an error."""
+    """The row of a weighting as it is asked for: mgda → "mgda", mgda:shared → "mgda (shared)"."""
     name, colon, level = asked.partition(":")
-    if name not in WEIGHTINGS and asked not in BASELINES:
-        raise PolyfaceError(f"unknown weighting '{name}'; {nearest(name, WEIGHTINGS)}")
     if colon and level not in LEVELS:
         raise PolyfaceError(f"weighting '{asked}': unknown level '{level}'; {nearest(level, LEVELS)}")
     return f"{name} (shared)" if level == "shared" else name
@@ -86,51 +84,71 @@ def comparison(
     The last stage's weighting is exchanged; earlier stages are trained once for all rows. Every weighting is built once
     here, so that a wrong name or option is an error before anything is trained.
     """
-    given = recipe.variants.get(variant) if variant else None
-    if given is not None and (given.model or given.predictor != "network"):
-        raise PolyfaceError(f"variant '{variant}' trains no network of its own: nothing to weigh")
-    base = recipe.variant(variant) if variant else recipe.model_copy(update={"variants": {}, "comparisons": []})
-    if given is not None and given.start:
-        base = base.model_copy(update={"stages": [*recipe.variant(given.start).stages, *base.stages]})
-    last = base.stages[-1]
-    main = last.evaluation.main
-    if len(last.tasks) < 2:
-        rows = f"; choose a --variant: {', '.join(recipe.variants)}" if recipe.variants and not variant else ""
-        raise PolyfaceError(f"recipe {recipe.name}: stage {last.name} trains one task, nothing to weigh{rows}")
-    key = f"{last.name}.weighting"
-    sets: dict[str, dict[str, Any]] = {
-        AS_IS: {},
-        ALONE: {key: {"name": "fixed"}, f"{last.name}.tasks": {main: last.tasks[main]}, f"{last.name}.stopping": None},
-    }
-    asked = list(dict.fromkeys([UNIFORM, *(weightings or default_weightings())]))
-    unused = set(options or {}) - {word for one in asked for word in (one, one.partition(":")[0])}
-    if unused:
-        raise PolyfaceError(f"--options: no weighting '{min(unused)}' is compared; {nearest(min(unused), asked)}")
-    notes = {AS_IS: "", ALONE: ""}
-    for one in asked:
-        name, _, level = one.partition(":")
-        row = row_name(one)
-        if row in sets:
-            continue
-        chosen = dict((options or {}).get(name, {})) | dict((options or {}).get(one, {}))
-        if level == "shared":
-            chosen["level"] = level
-        build(name, list(last.tasks), features=1, **chosen)
-        sets[row] = {key: {"name": name, "options": chosen}}
-        notes[row] = ", ".join(f"{option} {value}" for option, value in chosen.items())
-    own = [last.name] if len(base.stages) > 1 else [stage.name for stage in base.stages]
-    start = EARLIER if len(base.stages) > 1 else None
-    minutes = given.minutes if given else 0.0
+    base = _base(recipe, variant)
+    *before, last = base.stages
+    rows = _baselines(last) | _exchanged(last, weightings or default_weightings(), options or {})
+    start = EARLIER if before else None
+    minutes = recipe.variants[variant].minutes if variant else 0.0
+    earlier = {key: value for key, value in (changes or {}).items() if key.split(".")[0] in (s.name for s in before)}
+    own = {key: value for key, value in (changes or {}).items() if key not in earlier}
     variants = {
-        row: VariantSpec(
-            stages=own, set={**exchanged, **(changes or {})}, start=start, seeds=1, minutes=minutes, note=notes[row]
-        )
-        for row, exchanged in sets.items()
+        row: VariantSpec(stages=[last.name], set={**set_, **own}, start=start, seeds=1, minutes=minutes, note=note)
+        for row, (set_, note) in rows.items()
     }
     if start:
-        before = [stage.name for stage in base.stages[:-1]]
-        variants[EARLIER] = VariantSpec(stages=before, set=dict(changes or {}), seeds=1)
-    return base.model_copy(update={"variants": variants})
+        every = {key: value for key, value in own.items() if key.startswith("*.")}
+        variants[EARLIER] = VariantSpec(stages=[stage.name for stage in before], set={**every, **earlier}, seeds=1)
+    made = base.model_copy(update={"variants": variants})
+    for row in rows:
+        stage = made.variant(row).stages[-1]
+        build(stage.weighting.name, list(stage.tasks), features=1, **stage.weighting.options)
+    return made
+
+
+def _base(recipe: Recipe, variant: str | None) -> Recipe:
+    """The stages that are trained: the recipe's own, or a variant's after those that it starts from."""
+    base = recipe.variant(variant) if variant else recipe.model_copy(update={"variants": {}, "comparisons": []})
+    hint = ""
+    if variant:
+        given = recipe.variants[variant]
+        if given.model or given.predictor != "network":
+            raise PolyfaceError(f"variant '{variant}' trains no network of its own: nothing to weigh")
+        if given.start:
+            base = base.model_copy(update={"stages": [*recipe.variant(given.start).stages, *base.stages]})
+    elif recipe.variants:
+        hint = f"; choose a --variant: {', '.join(recipe.variants)}"
+    last = base.stages[-1]
+    if len(last.tasks) < 2:
+        raise PolyfaceError(f"recipe {recipe.name}: stage {last.name} trains one task, nothing to weigh{hint}")
+    return base
+
+
+def _baselines(last: StageSpec) -> dict[str, tuple[dict[str, Any], str]]:
+    """{row: (what it sets, its note)} of the rows that every comparison has."""
+    main = last.evaluation.main
+    alone = {"weighting": {"name": "fixed"}, "tasks": {main: last.tasks[main]}, "stopping": None}
+    return {
+        AS_IS: ({}, ""),
+        ALONE: ({f"{last.name}.{key}": value for key, value in alone.items()}, ""),
+        UNIFORM: ({f"{last.name}.weighting": {"name": UNIFORM}}, ""),
+    }
+
+
+def _exchanged(
+    last: StageSpec, asked: Sequence[str], options: Mapping[str, Mapping[str, Any]]
+) -> dict[str, tuple[dict[str, Any], str]]:
+    """{row: (what it sets, its note)} of the weightings asked for; options of `mgda` hold for `mgda:shared` too."""
+    known = {word for one in asked for word in (one, one.partition(":")[0])}
+    if unused := [name for name in options if name not in known]:
+        raise PolyfaceError(f"--options: '{unused[0]}' is not compared; {nearest(unused[0], known)}")
+    rows = {}
+    for one in asked:
+        name, _, level = one.partition(":")
+        chosen = {**options.get(name, {}), **options.get(one, {}), **({"level": level} if level == "shared" else {})}
+        note = ", ".join(f"{option} {value}" for option, value in chosen.items())
+        if one not in BASELINES:
+            rows[row_name(one)] = ({f"{last.name}.weighting": {"name": name, "options": chosen}}, note)
+    return rows
 
 
 def selecting(result: Result) -> tuple[str, float, bool]:
@@ -182,11 +200,11 @@ class Comparison:
         self.place = out / f"{slug(recipe.name)}-weightings" / (slug(variant) if variant else "")
         faces = Faces(data)
         full = comparison(recipe, variant, wanted, options)
-        self.full = Runs(full, data, self.place / "finals", faces)
+        self.full = Runs(full, data, self.place / "finals", PARTS, faces)
         self.short = self.full
         if budget.changes:
             short = comparison(recipe, variant, wanted, options, budget.changes)
-            self.short = Runs(short, data, self.place / "screening", faces)
+            self.short = Runs(short, data, self.place / "screening", PARTS, faces)
         self.failed: dict[Job, str] = {}
 
     @property
@@ -248,17 +266,15 @@ class Comparison:
         short, finals, hours = len(self.left(final=False)), self.budget.finals, self.hours()
         text = f"{len(self.rows)} rows, {len(self.jobs(final=False))} runs of the screening, {short} of them left"
         if finals:
-            rows = len(self.finalists()) if not short else finals + len(self._certain())
+            rows = len(self.finalists()) if not short else f"up to {finals + len(self._certain())}"
             text += f"; then {rows} rows for {self.budget.final_seeds} seeds"
         if hours is None:
             return f"{text}; how long it takes is told after the first run"
         times = [(name, self.minutes(runs)) for name, runs in (("screening", self.short), ("final", self.full))]
         each = ", ".join(f"{minutes:.1f} min a {name} run" for name, minutes in times if minutes)
-        tasks = len(self.full.recipe.stages[-1].tasks)
-        return (
-            f"{text}: about {hours / workers:.1f} hours here ({each}; gradient methods at level shared take up to "
-            f"{tasks} times as long)"
-        )
+        if any(row.endswith("(shared)") for row in self.rows):
+            each += f"; at level shared up to {len(self.full.recipe.stages[-1].tasks)} times as long"
+        return f"{text}: about {hours / workers:.1f} hours here ({each})"
 
     def run(
         self,

@@ -8,6 +8,7 @@ run is one pass over all batches of all epochs, and a resumed run begins that pa
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from polyface.data.loader import FaceBatch, FaceLoader, RawBatch, assemble
 from polyface.errors import PolyfaceError
 from polyface.networks import FaceNetwork
 from polyface.tasks import Task, masked_sums, mean_of_terms, term_means
-from polyface.training.recipe import StageSpec
+from polyface.training.recipe import StageSpec, same_settings
 from polyface.weighting import Context, TaskStopping, Weighting
 
 
@@ -321,7 +322,7 @@ class Learner(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         own = checkpoint["polyface"]
         for what, have, want in (
-            ("settings", self.spec.model_dump_json(), own["stage"]),
+            ("settings", True, same_settings(self.spec, self.seed, json.loads(own["stage"]) | {"seed": self.seed})),
             ("seed", self.seed, own["seed"]),
             ("data", self._train.pool.table.fingerprint, own["data"]),
         ):

@@ -122,6 +122,15 @@ class StageSpec(_Strict):
     evaluation: EvaluationSpec = EvaluationSpec()
 
 
+def same_settings(stage: StageSpec, seed: int, kept: Mapping[str, Any]) -> bool:
+    """Whether a finished run's settings are these. A key that was added since, and has its default, changes nothing."""
+    settings = dict(kept)
+    try:
+        return bool(settings.pop("seed", None) == seed) and StageSpec.model_validate(settings) == stage
+    except ValidationError:
+        return False
+
+
 class VariantSpec(_Strict):
     """A row of the paper's table: the stages it runs (the last one is measured) and what it changes
     (`stage.key.key: value`). model: measure that variant's network instead of training. start: `init` may name a stage

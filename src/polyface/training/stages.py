@@ -34,7 +34,7 @@ from polyface.files import atomic_path
 from polyface.networks.bundle import Bundle, load_bundle
 from polyface.tasks import Task
 from polyface.training.learner import Learner
-from polyface.training.recipe import Recipe, StageSpec
+from polyface.training.recipe import Recipe, StageSpec, same_settings
 from polyface.weighting import Weighting
 
 CHECKPOINT, HISTORY = "last.ckpt", "history.json"
@@ -292,7 +292,7 @@ def run_stage(
     settings = json.loads(stage.model_dump_json()) | {"seed": recipe.seed}
     if done.exists() and not options.fresh:
         finished = json.loads(done.read_text())
-        if finished["settings"] == settings:
+        if same_settings(stage, recipe.seed, finished["settings"]):
             return StageResult(folder / "model", finished["history"], finished["seconds"])
     _quiet()
     if options.threads:

@@ -52,9 +52,9 @@ def fair_point(gramian: Floats, power: float, iterations: int = 100) -> Floats:
     for _ in range(iterations):
         slope = right * u**-power
         gradient = cosines @ u - slope
-        if np.abs(gradient / slope).max() < 1e-10:
-            return u / lengths * middle ** ((power - 1) / (power + 1))  # type: ignore[no-any-return]
         step = np.linalg.solve(cosines + np.diag(power * slope / u), -gradient)
+        if np.abs(step / u).max() < 1e-6:  # squared by the last step; cancellation allows no more where u is large
+            return (u + step) / lengths * middle ** ((power - 1) / (power + 1))  # type: ignore[no-any-return]
         shrink = step / u
         longest = min(1.0, 0.95 / max(float(-shrink.min()), 1e-12))
         start = _fair_value(u, cosines, right, power)

@@ -1,0 +1,55 @@
+"""The `polyface` command. Heavy imports wait until a command needs them, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from polyface.cli import data
+from polyface.cli.common import say
+from polyface.cli.inference import analyze, demo, export, models
+from polyface.cli.tables import compare_weightings, reproduce
+from polyface.cli.training import evaluate, train
+from polyface.errors import PolyfaceError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="One face, many questions: train, compare, explain and run multi-task face networks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(data.app, name="data")
+for _command in (train, evaluate, reproduce, compare_weightings, analyze, models, export, demo):
+    app.command()(_command)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        say(installed("polyface"))
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command; a PolyfaceError is one line on stderr and exit status 1."""
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+    try:
+        app()
+    except PolyfaceError as error:
+        typer.echo(f"polyface: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"polyface: {where}{error.strerror or error}; free space or mend the path, then run again", err=True)
+        sys.exit(1)
+    except SystemExit as leaving:
+        if leaving.code == 130:  # what typer makes of an interrupt, without a word
+            typer.echo("polyface: interrupted; the same command goes on where it was", err=True)
+        raise

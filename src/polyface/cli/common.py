@@ -1,0 +1,86 @@
+"""What the commands share: options, the progress bar, how a command is told in a results file."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from polyface.errors import PolyfaceError
+
+if TYPE_CHECKING:
+    from polyface.data.table import Progress
+
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="Folder with <name>.parquet face tables or raw data sets <name>/.")
+]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a recipe key: stage.key.key=value.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps, or auto.")]
+
+
+@contextmanager
+def bar() -> Iterator[Progress]:
+    """A progress bar on stderr; a new line of it for every new kind of work."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with RichProgress(*columns, console=Console(stderr=True)) as shown:
+        known: dict[tuple[str, int], Any] = {}
+
+        def report(done: int, total: int, what: str) -> None:
+            key = (what.split(" · ")[0].split(" epoch ")[0], total)
+            if key not in known:
+                known[key] = shown.add_task(what, total=total)
+            shown.update(known[key], completed=done, description=what)
+
+        yield report
+
+
+def say(text: str) -> None:
+    typer.echo(text)
+
+
+HERE = {"out", "results", "report", "device", "workers", "yes", "collect"}  # options that change no figure
+
+
+def command_of(context: typer.Context) -> str:
+    """The running command as anyone would type it: without what only says where and how it ran here."""
+    words = ["polyface", str(context.info_name)]
+    for parameter in context.command.params:
+        value = context.params.get(str(parameter.name))
+        if parameter.name in HERE or value in (None, (), [], parameter.default):
+            continue
+        option = [] if parameter.param_type_name == "argument" else [parameter.opts[0]]
+        for each in value if isinstance(value, list | tuple) else [value]:
+            words += [*option, "DIR" if parameter.name == "data" else shlex.quote(str(each))]
+    return " ".join(words)
+
+
+def settings(texts: list[str] | None, option: str) -> dict[str, Any]:
+    """name=value words of an option, the values read as YAML."""
+    import yaml
+
+    found = {}
+    for text in texts or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise PolyfaceError(f"{option} {text}: expected name=value")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise PolyfaceError(f"{option} {text}: not YAML ({str(error).splitlines()[0]})") from error
+    return found
+
+
+def device_of(name: str) -> str:
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

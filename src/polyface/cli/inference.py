@@ -1,0 +1,86 @@
+"""`polyface analyze`, `models`, `export` and `demo`: trained networks at work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polyface.cli.common import DeviceOption, SetOption, bar, device_of, say
+from polyface.errors import PolyfaceError
+
+
+def analyze(
+    images: Annotated[list[str], typer.Argument(help="Photos or folders.")],
+    model: Annotated[list[str] | None, typer.Option(help="Bundles or shipped names (default: all shipped).")] = None,
+    out: Annotated[Path | None, typer.Option(help="A .jsonl or .parquet file, or a folder for drawn pictures.")] = None,
+    draw: Annotated[Path | None, typer.Option(help="Folder for pictures with what was found drawn in.")] = None,
+    average: Annotated[int, typer.Option(help="Average over so many small translations.")] = 1,
+    device: DeviceOption = "cpu",
+    batch: Annotated[int, typer.Option(help="Faces a forward pass takes.")] = 64,
+) -> None:
+    """Find the faces of photos and answer all questions of the models about them, in original pixels."""
+    from polyface.inference import Analyzer, to_json_lines, to_parquet
+    from polyface.inference.analyzer import image_files
+
+    analyzer = Analyzer(*(model or []), device=device_of(device), batch=batch, average=average)
+    files = [file for source in images for file in image_files(source)]
+    single = len(files) == 1
+    with bar() as progress:
+        found = analyzer(files[0] if single else files, progress=progress)
+    for result in found:
+        if result.error:
+            typer.echo(f"{result.path}: {result.error}", err=True)
+        elif not result.faces:
+            typer.echo(f"{result.path}: no face found", err=True)
+    if out and out.suffix == ".parquet":
+        to_parquet(found, out)
+    elif out and out.suffix in (".jsonl", ".json"):
+        from polyface.files import atomic_path
+
+        with atomic_path(out) as aside:
+            aside.write_text(to_json_lines(found))
+    elif out:
+        raise PolyfaceError(f"--out {out}: expected a .jsonl or .parquet file (pictures go to --draw FOLDER)")
+    else:
+        say(to_json_lines(found).rstrip())
+    if draw:
+        from polyface.inference import draw_all
+
+        for path in draw_all(found, draw):
+            typer.echo(f"drawn: {path}", err=True)
+
+
+def models() -> None:
+    """The models that are shipped: tasks, size, terms."""
+    from polyface.inference.models import models as shipped
+
+    for info in shipped():
+        say(f"{info.name:20} {info.size_mb:5.2f} MB  {', '.join(info.tasks)}\n{'':20} {info.terms}")
+
+
+def export(
+    bundle: Annotated[str, typer.Argument(help="A model bundle's folder, or a shipped model's name.")],
+    path: Annotated[Path, typer.Argument(help="The .onnx file to write.")],
+) -> None:
+    """Export a bundle's network to ONNX, normalisation included, and check that it answers the same."""
+    from polyface.inference.export import export_onnx
+    from polyface.inference.models import find
+    from polyface.networks.bundle import load_bundle
+
+    difference = export_onnx(load_bundle(find(bundle)), path)
+    say(f"{path}: largest difference from PyTorch {difference:.1e}")
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the run and its report go.")] = Path("demo"),
+    photo: Annotated[Path | None, typer.Option(help="A photo to analyze (default: one that matplotlib ships).")] = None,
+    set_: SetOption = None,
+) -> None:
+    """The main job in about a minute: train on synthetic faces, evaluate, analyze a photo, write one HTML report."""
+    from polyface.reproduce import demonstrate
+
+    with bar() as progress:
+        page = demonstrate(out, photo, set_ or (), progress)
+    say(f"report: {page}")

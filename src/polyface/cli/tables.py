@@ -1,0 +1,114 @@
+"""`polyface reproduce` and `polyface compare-weightings`: many networks, side by side."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polyface.cli.common import DataOption, DeviceOption, SetOption, bar, command_of, say, settings
+
+
+def reproduce(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="A recipe's name or YAML file.")],
+    data: DataOption = None,
+    out: Annotated[Path, typer.Option(help="Where the runs are kept; the same command resumes them.")] = Path("runs"),
+    only: Annotated[list[str] | None, typer.Option(help="Only variants that match (wildcards).")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds a variant, instead of the recipe's.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Results file to write (default: in --out).")] = None,
+    set_: SetOption = None,
+    device: DeviceOption = "auto",
+    workers: Annotated[int, typer.Option(help="Runs at a time, each in its own process.")] = 1,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a run of hours.")] = False,
+    collect: Annotated[bool, typer.Option(help="Only gather what is finished.")] = False,
+) -> None:
+    """Train and measure the rows of a paper's table over seeds, and print them beside the published figures."""
+    from polyface import reproduce as rows
+    from polyface.training.recipe import load
+    from polyface.training.stages import RunOptions
+
+    chosen = load(recipe, set_ or ())
+    todo = rows.jobs(chosen, only or (), seeds)
+    place = out / chosen.name
+    left = [job for job in todo if not rows.finished(chosen, place, job)]
+    hours = rows.hours(chosen, left) / workers
+    say(f"{len(todo)} runs, {len(todo) - len(left)} finished; the rest takes about {hours:.1f} hours here")
+    if not collect:
+        if hours > 1 and not yes and sys.stdin.isatty():
+            typer.confirm("Go on?", abort=True)
+        with bar() as progress:
+            options = RunOptions(accelerator=device, progress=progress if workers == 1 else None, logger="none")
+            rows.run_jobs(chosen, todo, data, place, options, workers, progress)
+    file = results or place / "results.json"
+    command = command_of(context)
+    runs = rows.Runs(chosen, data, place)
+    rows.collect(runs, file, command, ", ".join(rows.sources(chosen)))
+    page = rows.table_report(place / "report.html", runs, file)
+    say(rows.printed(chosen, file))
+    say(f"results: {file}\nreport: {page}")
+
+
+def compare_weightings(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="A recipe's name or YAML file.")],
+    data: DataOption = None,
+    out: Annotated[Path, typer.Option(help="Where the runs are kept; the same command resumes them.")] = Path("runs"),
+    variant: Annotated[str | None, typer.Option(help="A row of the recipe's table (default: its own stages).")] = None,
+    weighting: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these (default: all); mgda:shared takes gradients of all shared parameters."),
+    ] = None,
+    options: Annotated[
+        Path | None, typer.Option(help="Options of weightings, a YAML file {weighting: {option: value}}.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Seeds a row in the screening.", min=1)] = 1,
+    finals: Annotated[int, typer.Option(help="How many of the best by validation go on to the finals.", min=0)] = 0,
+    final_seeds: Annotated[int, typer.Option(help="Seeds a row in the finals.", min=1)] = 5,
+    always: Annotated[list[str] | None, typer.Option(help="Weightings that are in the finals anyway.")] = None,
+    screening_set: Annotated[
+        list[str] | None,
+        typer.Option(help="Change a key in the screening only: stage.optimisation.epochs=8; the finals start anew."),
+    ] = None,
+    results: Annotated[Path | None, typer.Option(help="Results file to write (default: in --out).")] = None,
+    report: Annotated[Path | None, typer.Option(help="HTML report to write (default: in --out).")] = None,
+    set_: SetOption = None,
+    device: DeviceOption = "auto",
+    workers: Annotated[int, typer.Option(help="Runs at a time, each in its own process.")] = 1,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a run of hours.")] = False,
+    collect: Annotated[bool, typer.Option(help="Only gather what is finished.")] = False,
+) -> None:
+    """Train a recipe under many weightings, with equal budgets, and compare main task, side tasks, weights and cost.
+
+    Beside the weightings stand a plain sum (uniform), the recipe's own weights, and the main task alone. The finals are
+    chosen on the validation faces, never on the test faces.
+    """
+    from polyface.reproduce import weighting_pages as pages
+    from polyface.reproduce.weightings import Budget, Comparison, read_options
+    from polyface.training.recipe import load
+    from polyface.training.stages import RunOptions
+
+    chosen = load(recipe, set_ or ())
+    budget = Budget(seeds, finals, final_seeds, tuple(always or ()), settings(screening_set, "--screening-set"))
+    compared = Comparison(
+        chosen, data, out, budget, variant=variant, weightings=weighting or (), options=read_options(options)
+    )
+    say(compared.estimate(workers))
+    if not collect:
+        if (compared.hours() or 0) / workers > 1 and not yes and sys.stdin.isatty():
+            typer.confirm("Go on?", abort=True)
+        with bar() as progress:
+            run = RunOptions(accelerator=device, progress=progress if workers == 1 else None, logger="none")
+            compared.run(run, workers, progress, lambda text: typer.echo(text, err=True))
+    file = results or compared.place / "results.json"
+    command = command_of(context)
+    rows = pages.collect(compared, file, command)
+    page = pages.report(report or compared.place / "weightings.html", compared, rows, command)
+    say(pages.printed(compared, file))
+    say(f"results: {file}\nreport: {page}")
+    for job, why in compared.failed.items():
+        typer.echo(f"failed: {job}: {why}", err=True)
+    if compared.failed:
+        raise typer.Exit(1)

@@ -1,0 +1,78 @@
+"""`polyface train` and `polyface evaluate`: one network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polyface.cli.common import DataOption, DeviceOption, SetOption, bar, device_of, say
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name (tcdcn, synthetic, …) or YAML file.")],
+    data: DataOption = None,
+    out: Annotated[Path, typer.Option(help="Where the run is kept; the same command resumes it.")] = Path("runs"),
+    set_: SetOption = None,
+    variant: Annotated[str | None, typer.Option(help="Train a variant (a row of the paper's table).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Overrides the recipe's seed.")] = None,
+    device: DeviceOption = "auto",
+    devices: Annotated[int, typer.Option(help="How many devices (processes, with strategy ddp).")] = 1,
+    strategy: Annotated[str, typer.Option(help="Lightning's strategy: auto, ddp, fsdp, …")] = "auto",
+    logger: Annotated[str, typer.Option(help="csv, tensorboard or none.")] = "csv",
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    checkpoint_steps: Annotated[
+        int | None, typer.Option(help="Save every so many batches (default: 2 minutes).")
+    ] = None,
+    fresh: Annotated[bool, typer.Option(help="Start over instead of resuming.")] = False,
+) -> None:
+    """Train all stages of a recipe. A stopped run goes on where it was when the command is given again."""
+    from polyface.training import stages
+    from polyface.training.recipe import load
+
+    chosen = load(recipe, set_ or ())
+    if variant:
+        chosen = chosen.variant(variant)
+    if seed is not None:
+        chosen = chosen.model_copy(update={"seed": seed})
+    place = out / chosen.name
+    with bar() as progress:
+        options = stages.RunOptions(
+            accelerator=device, devices=devices, strategy=strategy, logger=logger, threads=threads,
+            checkpoint_steps=checkpoint_steps, fresh=fresh, progress=progress,
+        )  # fmt: skip
+        results = stages.run(chosen, place, data, options)
+    for name, result in results.items():
+        say(f"{name}: {result.bundle} ({result.seconds:.0f} s)")
+
+
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="A model bundle's folder, or a shipped model's name.")],
+    tables: Annotated[list[str], typer.Argument(help="Data sets or face tables to measure on.")],
+    data: DataOption = None,
+    part: Annotated[str, typer.Option(help="Which split: test, val or train.")] = "test",
+    average: Annotated[int, typer.Option(help="Average over so many small translations.")] = 1,
+    device: DeviceOption = "cpu",
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report.")] = None,
+) -> None:
+    """Measure a model on labelled faces: every task with its own metric, and an HTML report."""
+    from polyface.evaluation.landmarks import LandmarkResult
+    from polyface.evaluation.measure import measure_tables
+    from polyface.inference.models import find
+    from polyface.networks.bundle import load_bundle
+
+    model = load_bundle(find(bundle))
+    with bar() as progress:
+        found = measure_tables(model, tables, data, part, average=average, device=device_of(device), progress=progress)
+    for name, result in found.results.items():
+        if isinstance(result, LandmarkResult):
+            figures = f"mean error {result.mean_error:.2f} %, failure rate {result.failure_rate:.2f} %"
+        else:
+            figures = f"accuracy {result.accuracy:.2f} %, balanced {result.balanced_accuracy:.2f} %"
+        say(f"{name}: {figures}, n {result.n:,}")
+    if report:
+        from polyface.reproduce import evaluation_report
+
+        title = f"{bundle} on {', '.join(tables)} ({part})"
+        say(f"report: {evaluation_report(report, found, model, title)}")
