@@ -44,7 +44,8 @@ from polyface.evaluation.results import write_results
 from polyface.inference import Analyzer, export_onnx
 from polyface.networks import build
 from polyface.networks.bundle import Bundle
-from polyface.training.learner import Learner, learning_rate
+from polyface.training.learner import Learner
+from polyface.training.progress import learning_rate
 from polyface.training.recipe import StageSpec, load
 from polyface.training.stages import build_network, build_weighting, stage_pool, stage_tasks
 

@@ -14,7 +14,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from polyface.errors import PolyfaceError, nearest
-from polyface.evaluation.metrics import Floats, Interval, Row, percentile_interval, ratio, resampled_means, summarise
+from polyface.evaluation.metrics import (
+    Floats,
+    Interval,
+    PairedDifference,
+    Row,
+    difference_of_runs,
+    over_runs,
+    percentile_interval,
+    ratio,
+    resampled_means,
+    summarise,
+)
 from polyface.schema import VOCABULARIES, eyes
 
 NORMALISERS = ("eyes", "outer corners", "box")
@@ -273,12 +284,6 @@ def _statistic(errors: Floats, statistic: str, threshold: float) -> tuple[Floats
     return np.asarray(100.0 * (values > threshold) if failures else values, dtype=np.float64), kept
 
 
-def _drawn_runs(means: Floats, generator: np.random.Generator) -> Floats:
-    """Mean over runs drawn with replacement, anew for each resample: [R, runs] → [R]."""
-    drawn = generator.integers(means.shape[1], size=means.shape)
-    return np.asarray(np.take_along_axis(means, drawn, 1).mean(1), dtype=np.float64)
-
-
 def landmark_rows(
     name: str,
     results: Mapping[int, LandmarkResult],
@@ -303,7 +308,7 @@ def landmark_rows(
     for metric, attribute in (("mean error", "mean_error"), ("failure rate", "failure_rate")):
         summary = summarise([getattr(result, attribute) for result in results.values()])
         values, _ = _statistic(np.stack([r.face_errors for r in results.values()]), metric, first.threshold)
-        drawn = _drawn_runs(resampled_means(values.T, resamples), np.random.default_rng(1))
+        drawn = over_runs(resampled_means(values.T, resamples), np.random.default_rng(1))
         rows.append(
             Row(
                 name,
@@ -320,21 +325,6 @@ def landmark_rows(
     return rows
 
 
-@dataclass(frozen=True)
-class PairedDifference:
-    """`difference` = a - b of one figure over the same `n` faces (negative: a is better), in percent.
-
-    `p_value` is two-sided: how often the resampled difference falls on either side of zero.
-    """
-
-    difference: float
-    interval: Interval
-    p_value: float
-    n: int
-    excluded: int
-    seeds: tuple[int, int]
-
-
 def paired_difference(
     errors_a: ArrayLike,
     errors_b: ArrayLike,
@@ -345,12 +335,12 @@ def paired_difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> PairedDifference:
-    """Bootstrap the difference of two predictors' face errors, [N] or [seeds, N], over the same faces.
+    """Bootstrap the difference of two predictors' face errors, [N] or [seeds, N], over the same faces (negative: a is
+    better).
 
-    Faces are resampled jointly; with several seeds, the seeds of a and of b are resampled as well, independently, so
-    that the interval also covers how training varies. (With very few seeds a bootstrap understates that variation, by
-    about sqrt((S - 1) / S).) `statistic` is "mean error" or "failure rate". Faces excluded from any run are left out
-    of all; for the mean error, so are faces that any run missed.
+    Faces are resampled jointly, with several seeds the seeds as well: see `difference_of_runs`. `statistic` is "mean
+    error" or "failure rate". Faces excluded from any run are left out of all; for the mean error, so are faces that any
+    run missed.
     """
     a: Floats = np.atleast_2d(np.asarray(errors_a, dtype=np.float64))
     b: Floats = np.atleast_2d(np.asarray(errors_b, dtype=np.float64))
@@ -359,14 +349,13 @@ def paired_difference(
     values, kept = _statistic(np.concatenate([a, b]), statistic, threshold)
     # Faces first, seeds second: one resample's faces are the same for every run of both predictors.
     means = resampled_means(values.T, resamples, seed)
-    generator = np.random.default_rng([seed, 1])
-    differences = _drawn_runs(means[:, : len(a)], generator) - _drawn_runs(means[:, len(a) :], generator)
-    tail = min((differences <= 0).sum(), (differences >= 0).sum())
-    return PairedDifference(
-        difference=float(values[: len(a)].mean() - values[len(a) :].mean()),
-        interval=percentile_interval(differences, level),
-        p_value=float(min(1.0, 2 * (1 + tail) / (1 + resamples))),
+    difference = float(values[: len(a)].mean() - values[len(a) :].mean())
+    return difference_of_runs(
+        means[:, : len(a)],
+        means[:, len(a) :],
+        difference,
         n=int(kept.sum()),
         excluded=int((~kept).sum()),
-        seeds=(len(a), len(b)),
+        seed=seed,
+        level=level,
     )

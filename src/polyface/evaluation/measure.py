@@ -14,15 +14,20 @@ from polyface.data.loader import FacePool
 from polyface.data.store import open_source
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError
+from polyface.evaluation.attributes import AttributesResult, evaluate_attributes
 from polyface.evaluation.classification import ClassificationResult, evaluate_classification
 from polyface.evaluation.landmarks import LandmarkResult, evaluate_landmarks
 from polyface.networks.bundle import Bundle
 from polyface.networks.predict import predict
 from polyface.tasks import Task
+from polyface.tasks.attributes import AttributesTask
 from polyface.tasks.classification import ClassificationTask
 from polyface.tasks.landmarks import LandmarksTask
 from polyface.training.recipe import StageSpec
 from polyface.training.stages import stage_pool
+
+Result = LandmarkResult | ClassificationResult | AttributesResult
+"""How a task did, by its kind."""
 
 
 @dataclass
@@ -30,7 +35,7 @@ class Measured:
     """A network's results on one pool: per task, with the predictions themselves and faces without a detected box."""
 
     pool: FacePool
-    results: dict[str, LandmarkResult | ClassificationResult]
+    results: dict[str, Result]
     predictions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def landmarks(self, task: str) -> LandmarkResult:
@@ -93,7 +98,7 @@ def measure(
     return Measured(pool, results, predictions)
 
 
-def judge(task: Task, predicted: Mapping[str, Any], pool: FacePool) -> LandmarkResult | ClassificationResult:
+def judge(task: Task, predicted: Mapping[str, Any], pool: FacePool) -> Result:
     """One task's decoded answers against the pool's table."""
     targets = task.targets(pool.table)
     if isinstance(task, LandmarksTask):
@@ -103,4 +108,7 @@ def judge(task: Task, predicted: Mapping[str, Any], pool: FacePool) -> LandmarkR
     if isinstance(task, ClassificationTask):
         truth = np.where(targets.labelled[:, 0].numpy(), targets.values.numpy(), -1)
         return evaluate_classification(predicted["probabilities"].argmax(-1), truth, task.vocabulary)
+    if isinstance(task, AttributesTask):
+        truth = np.where(targets.labelled.numpy(), targets.values.numpy(), np.nan)
+        return evaluate_attributes(predicted["scores"], predicted["positive"], truth, task.vocabulary)
     raise PolyfaceError(f"task '{task.name}' ({task.spec.kind}) has no metric yet")

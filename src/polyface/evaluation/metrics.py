@@ -107,6 +107,51 @@ def ratio(numerator: ArrayLike, denominator: ArrayLike) -> Floats:
     return quotient
 
 
+def over_runs(figures: Floats, generator: np.random.Generator) -> Floats:
+    """Resampled figures of several training runs [R, runs] → their mean over runs drawn with replacement, anew for each
+    resample: [R]."""
+    drawn = generator.integers(figures.shape[1], size=figures.shape)
+    return np.asarray(np.take_along_axis(figures, drawn, 1).mean(1), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """`difference` = a - b of one figure over the same `n` faces, in percent.
+
+    `p_value` is two-sided: how often the resampled difference falls on either side of zero. `excluded` faces are part
+    of nothing; `seeds` counts the training runs of a and of b.
+    """
+
+    difference: float
+    interval: Interval
+    p_value: float
+    n: int
+    excluded: int
+    seeds: tuple[int, int]
+
+
+def difference_of_runs(
+    a: Floats, b: Floats, difference: float, *, n: int, excluded: int, seed: int = 0, level: float = 0.95
+) -> PairedDifference:
+    """How sure a `difference` is, from one figure of two systems resampled over the same faces, [R, runs] each.
+
+    The runs of a and of b are resampled as well, independently, so that the interval also covers how training varies.
+    (With very few runs a bootstrap understates that variation, by about sqrt((runs - 1) / runs).)
+    """
+    generator = np.random.default_rng([seed, 1])
+    differences = over_runs(a, generator) - over_runs(b, generator)
+    rounding = 1e-9  # of figures in percent: equal ones may differ by their last bits
+    tail = min((differences <= rounding).sum(), (differences >= -rounding).sum())
+    return PairedDifference(
+        difference=difference,
+        interval=percentile_interval(differences, level),
+        p_value=float(min(1.0, 2 * (1 + tail) / (1 + len(differences)))),
+        n=n,
+        excluded=excluded,
+        seeds=(a.shape[1], b.shape[1]),
+    )
+
+
 @dataclass(frozen=True)
 class Row:
     """One measured figure. Rates in percent; `interval` is (low, high); `n` counts the faces (or pairs) behind it.

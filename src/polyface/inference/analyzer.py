@@ -6,7 +6,7 @@ import copy
 import itertools
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -296,9 +296,17 @@ def _face(box: np.ndarray, score: float | None, found: dict[str, dict[str, Any]]
             face.points[task] = rest.pop("points")
         if "label" in rest and "probabilities" in rest:
             probabilities = rest.pop("probabilities")
-            words = vocabulary or [str(i) for i in range(len(probabilities))]
             face.labels[task] = (rest.pop("label"), float(probabilities.max()))
-            face.probabilities[task] = {w: float(p) for w, p in zip(words, probabilities, strict=True)}
+            face.probabilities[task] = _by_word(vocabulary, probabilities)
+        if "attributes" in rest and "scores" in rest:
+            face.attributes[task] = tuple(rest.pop("attributes"))
+            face.scores[task] = _by_word(vocabulary, rest.pop("scores"))
+            rest.pop("positive", None)  # says what the names say
         if rest:
             face.other[task] = rest
     return face
+
+
+def _by_word(vocabulary: Sequence[str] | None, values: np.ndarray) -> dict[str, float]:
+    words = vocabulary or [str(i) for i in range(len(values))]
+    return {word: float(value) for word, value in zip(words, values, strict=True)}

@@ -24,8 +24,10 @@ class FaceResult:
     """One face, in pixels of its image as displayed (pixel centres at integers, x to the right, y down).
 
     box: float32 [4], x0, y0, x1, y1. score: the detector's, 0…1; None for a box of one's own. points: {task: float32
-    [P, 2]}. labels: {task: (word, probability 0…1)}. probabilities: {task: {word: probability}}, in class order. other:
-    what tasks of further kinds answer, {task: {key: value}}.
+    [P, 2]}. labels: {task: (word, probability 0…1)}. probabilities: {task: {word: probability}}, in class order.
+    attributes: {task: names of those that the face has}; scores: {task: {name: score}} of all that were asked for (the
+    face has those whose score is above the threshold that the model has for them). other: what tasks of further kinds
+    answer, {task: {key: value}}.
     """
 
     box: np.ndarray
@@ -33,10 +35,12 @@ class FaceResult:
     points: dict[str, np.ndarray] = field(default_factory=dict)
     labels: dict[str, tuple[str, float]] = field(default_factory=dict)
     probabilities: dict[str, dict[str, float]] = field(default_factory=dict)
+    attributes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
     other: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: points to a hundredth of a pixel, probabilities to four digits; NaN becomes None."""
+        """Plain values: points to a hundredth of a pixel, probabilities and scores to four digits; NaN becomes None."""
         told: dict[str, Any] = {"box": _plain(self.box, 2), "score": _plain(self.score, 4)}
         told["points"] = {task: _plain(points, 2) for task, points in self.points.items()}
         told["labels"] = {
@@ -44,6 +48,8 @@ class FaceResult:
             for task, (word, probability) in self.labels.items()
         }
         told["probabilities"] = _plain(self.probabilities, 4)
+        if self.attributes:
+            told |= {"attributes": _plain(self.attributes, 4), "scores": _plain(self.scores, 4)}
         return told | ({"other": _plain(self.other, 6)} if self.other else {})
 
 
@@ -67,6 +73,7 @@ class ImageResult:
             row = {">face": str(number), ">score": "" if face.score is None else f"{face.score:.2f}"}
             row |= {"box": f"{x0}, {y0} – {x1}, {y1}"}
             row |= {task: f"{word} ({100 * chance:.0f} %)" for task, (word, chance) in face.labels.items()}
+            row |= {task: ", ".join(names) or "none" for task, names in face.attributes.items()}
             rows.append(row)
         return rows
 
@@ -90,7 +97,8 @@ def to_parquet(results: Iterable[ImageResult], path: Path | str) -> int:
 
     Columns: path, width, height, face (its index in the image), box, score; for a task with points fixed-size lists
     x, y, x, y, … under its name; for one with words its name, `<task>_probability`, and `<task>_probabilities`
-    (a struct, one field a word). Images without a face, or unreadable, have no row.
+    (a struct, one field a word); for one with attributes a list of those the face has under its name, and
+    `<task>_scores` (a struct, one field an attribute). Images without a face, or unreadable, have no row.
     """
     path, schema, rows, total = Path(path), None, [], 0
     if path.is_dir():
@@ -129,6 +137,9 @@ def _schema(face: FaceResult | None) -> pa.Schema:
         for task, classes in face.probabilities.items():
             columns += [(task, pa.string()), (f"{task}_probability", pa.float32())]
             columns += [(f"{task}_probabilities", pa.struct([(word, pa.float32()) for word in classes]))]
+        for task, scores in face.scores.items():
+            columns += [(task, pa.list_(pa.string()))]
+            columns += [(f"{task}_scores", pa.struct([(name, pa.float32()) for name in scores]))]
     return pa.schema(columns)
 
 
@@ -138,6 +149,8 @@ def _row(result: ImageResult, index: int, face: FaceResult) -> dict[str, Any]:
     row |= {task: points.ravel().tolist() for task, points in face.points.items()}
     for task, (word, probability) in face.labels.items():
         row |= {task: word, f"{task}_probability": probability, f"{task}_probabilities": face.probabilities[task]}
+    for task, names in face.attributes.items():
+        row |= {task: list(names), f"{task}_scores": face.scores[task]}
     return row
 
 

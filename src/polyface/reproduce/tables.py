@@ -11,10 +11,12 @@ import numpy as np
 
 from polyface.data.loader import FacePool
 from polyface.errors import PolyfaceError
+from polyface.evaluation import attributes, landmarks
+from polyface.evaluation.attributes import AttributesResult, attribute_rows
 from polyface.evaluation.classification import ClassificationResult
-from polyface.evaluation.landmarks import LandmarkResult, landmark_rows, paired_difference
-from polyface.evaluation.measure import judge, pool_of
-from polyface.evaluation.metrics import Row, summarise
+from polyface.evaluation.landmarks import LandmarkResult, landmark_rows
+from polyface.evaluation.measure import Result, judge, pool_of
+from polyface.evaluation.metrics import PairedDifference, Row, summarise
 from polyface.evaluation.results import markdown_table, read_results, write_results
 from polyface.explain.weights import head_weights, weight_correlation
 from polyface.networks.bundle import load_bundle
@@ -23,8 +25,6 @@ from polyface.schema import landmark_groups
 from polyface.tasks import Task
 from polyface.training.recipe import Recipe, StageSpec
 from polyface.training.stages import stage_tasks
-
-Result = LandmarkResult | ClassificationResult
 
 _MOST_SEEDS = 100
 
@@ -119,21 +119,24 @@ def rows_of(runs: Runs) -> list[Row]:
     for name, variant in runs.recipe.variants.items():
         if found := runs.results(name):
             rows += task_rows(name, found, variant.note)
-        if landmarks := runs.landmarks(name):
-            rows += _per_group(name, landmarks)
-    results = {name: runs.landmarks(name) for name in runs.recipe.variants}
+        if points := runs.landmarks(name):
+            rows += _per_group(name, points)
     for pair in runs.recipe.comparisons:
-        if results[pair.better] and results[pair.than]:
-            rows += difference_rows(pair.better, pair.than, results[pair.better], results[pair.than])
-            rows.append(_relative(pair.better, pair.than, results[pair.better], results[pair.than]))
+        rows += difference_rows(pair.better, pair.than, runs.results(pair.better), runs.results(pair.than))
+        a, b = runs.landmarks(pair.better), runs.landmarks(pair.than)
+        if set(a) & set(b):
+            rows.append(_relative(pair.better, pair.than, a, b))
     return rows + _correlations(runs)
 
 
 def task_rows(name: str, results: Mapping[int, Result], note: str = "", prefix: str = "") -> list[Row]:
     """One task's figures over seeds; `prefix` tells the metrics of side tasks from the main one's."""
-    landmarks = {seed: result for seed, result in results.items() if isinstance(result, LandmarkResult)}
-    if landmarks:
-        return [replace(row, metric=prefix + row.metric) for row in landmark_rows(name, landmarks, note=note)]
+    points = {seed: result for seed, result in results.items() if isinstance(result, LandmarkResult)}
+    if points:
+        return [replace(row, metric=prefix + row.metric) for row in landmark_rows(name, points, note=note)]
+    many = {seed: result for seed, result in results.items() if isinstance(result, AttributesResult)}
+    if many:
+        return [replace(row, metric=prefix + row.metric) for row in attribute_rows(name, many, note=note)]
     classes = [result for result in results.values() if isinstance(result, ClassificationResult)]
     rows = []
     for metric in ("accuracy", "balanced accuracy"):
@@ -161,22 +164,25 @@ def _per_group(name: str, found: dict[int, LandmarkResult]) -> list[Row]:
     return rows
 
 
-def difference_rows(
-    better: str, than: str, a: Mapping[int, LandmarkResult], b: Mapping[int, LandmarkResult]
-) -> list[Row]:
-    """Mean error and failure rate of `better` minus those of `than`, paired over faces and the seeds of both."""
+def difference_rows(better: str, than: str, a: Mapping[int, Result], b: Mapping[int, Result]) -> list[Row]:
+    """The figures of `better` minus those of `than`, paired over faces and the seeds of both; none where there is no
+    common seed, or no paired difference for this kind of task."""
     seeds = tuple(sorted(set(a) & set(b)))
-    errors = [np.stack([results[seed].face_errors for seed in seeds]) for results in (a, b)]
-    rows = []
-    for metric in ("mean error", "failure rate"):
-        found = paired_difference(*errors, statistic=metric)
-        rows.append(
-            Row(
-                f"{better} minus {than}", metric, found.difference, None, errors[0].shape[1], seeds,
-                (found.interval.low, found.interval.high), note="paired bootstrap over faces and seeds",
-            )
-        )  # fmt: skip
-    return rows
+    ours, theirs = [a[seed] for seed in seeds], [b[seed] for seed in seeds]
+    found: dict[str, PairedDifference] = {}
+    if ours and all(isinstance(result, LandmarkResult) for result in (*ours, *theirs)):
+        errors = [np.stack([result.face_errors for result in side]) for side in (ours, theirs)]  # type: ignore[union-attr]
+        found = {m: landmarks.paired_difference(*errors, statistic=m) for m in ("mean error", "failure rate")}
+    elif ours and all(isinstance(result, AttributesResult) for result in (*ours, *theirs)):
+        found = {
+            metric: attributes.paired_difference(ours, theirs, statistic=metric)  # type: ignore[arg-type]
+            for metric in ("mean accuracy", "mean balanced accuracy", "mean F1")
+        }
+    note = "paired bootstrap over faces and seeds"
+    return [
+        Row(f"{better} minus {than}", metric, one.difference, None, one.n, seeds, one.interval.ends, note=note)
+        for metric, one in found.items()
+    ]
 
 
 def _relative(better: str, than: str, a: Mapping[int, LandmarkResult], b: Mapping[int, LandmarkResult]) -> Row:

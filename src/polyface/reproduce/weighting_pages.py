@@ -93,7 +93,7 @@ def _time_ratio(runs: Runs, row: str) -> float | None:
 def _differences(comparison: Comparison) -> list[Row]:
     """Each row of full length minus each baseline."""
     runs = comparison.full
-    results = {row: runs.landmarks(row) for row in comparison.finalists() or comparison.rows if runs.seeds(row)}
+    results = {row: runs.results(row) for row in comparison.finalists() or comparison.rows if runs.seeds(row)}
     pairs = [(row, baseline) for row in results for baseline in BASELINES if row not in BASELINES]
     pairs += itertools.combinations(BASELINES, 2)
     rows: list[Row] = []

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from polyface.errors import PolyfaceError, nearest
+from polyface.tasks.attributes import AttributesSpec, AttributesTask
 from polyface.tasks.base import Task, TaskSpec, masked_sums, mean_of_terms, term_means
 from polyface.tasks.classification import ClassificationSpec, ClassificationTask
 from polyface.tasks.landmarks import LandmarksSpec, LandmarksTask
@@ -18,6 +19,7 @@ __all__ = ["Task", "TaskSpec", "build", "masked_sums", "mean_of_terms", "term_me
 _KINDS: dict[str, tuple[type[TaskSpec], Any]] = {
     "landmarks": (LandmarksSpec, LandmarksTask),
     "classification": (ClassificationSpec, ClassificationTask),
+    "attributes": (AttributesSpec, AttributesTask),
 }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,26 +23,12 @@ from torch import Tensor, nn
 from polyface.data.crops import CropSpec
 from polyface.data.loader import FaceBatch, FaceLoader, RawBatch, assemble
 from polyface.errors import PolyfaceError
-from polyface.networks import FaceNetwork
-from polyface.tasks import Task, masked_sums, mean_of_terms, term_means
+from polyface.networks import FaceNetwork, FaceOutput
+from polyface.tasks import Task, masked_sums, term_means
+from polyface.training.progress import AllEpochs, learning_rate
 from polyface.training.recipe import StageSpec, same_settings
-from polyface.weighting import Context, TaskStopping, Weighting
-
-
-class AllEpochs:
-    """The batches of all epochs one after the other, from batch number `start` on."""
-
-    def __init__(self, loader: FaceLoader, epochs: int, start: int = 0) -> None:
-        self.loader, self.epochs, self.start = loader, epochs, start
-
-    def __len__(self) -> int:
-        return self.epochs * len(self.loader) - self.start
-
-    def __iter__(self) -> Iterator[RawBatch]:
-        first_epoch, first_batch = divmod(self.start, len(self.loader))
-        for epoch in range(first_epoch, self.epochs):
-            self.loader.epoch, self.loader.first = epoch, first_batch if epoch == first_epoch else 0
-            yield from self.loader
+from polyface.training.terms import Terms, attributes_of
+from polyface.weighting import AdaptiveThresholds, Context, TaskStopping, Weighting
 
 
 class Learner(L.LightningModule):
@@ -71,17 +58,24 @@ class Learner(L.LightningModule):
         self.average: nn.Module | None = None
         if spec.optimisation.ema:
             self.average = copy.deepcopy(network).requires_grad_(False).eval()
-        self.terms = [(name, len(task.terms)) for name, task in tasks.items()]
-        total = sum(count for _, count in self.terms)
-        self.register_buffer("loss_sums", torch.zeros(total, dtype=torch.float64))
-        self.register_buffer("loss_counts", torch.zeros(total, dtype=torch.float64))
+        self.terms = Terms(tasks, spec.weighting.terms)
+        self.thresholds = nn.ModuleDict()
+        if chosen := spec.thresholds:
+            for name in chosen.tasks:
+                self.thresholds[name] = AdaptiveThresholds(attributes_of(tasks, name).thresholds, chosen.rate)
+        self.register_buffer("loss_sums", torch.zeros(self.terms.count, dtype=torch.float64))
+        self.register_buffer("loss_counts", torch.zeros(self.terms.count, dtype=torch.float64))
         self.history: list[dict[str, Any]] = []
         self.batches_done = 0
         self.weight_sums: dict[str, tuple[float, int]] = {}
         self._last: FaceBatch | None = None
         self._train, self._validation = train, validation
         self._random: dict[str, Tensor] = {}
-        self.best: tuple[float, dict[str, Tensor]] | None = None
+        self.best: tuple[float, dict[str, Tensor], dict[str, list[float]]] | None = None
+        """Its validation loss, the network's state, thresholds by task."""
+        self._validated: tuple[int, Tensor] | None = None
+        self._mistakes: dict[str, Tensor] = {}
+        self.validation_seconds = 0.0
         self.after_batch: Callable[[int], None] = lambda done: None
         """Called with the number of finished batches, when all that the batch changes has changed."""
         self.seconds: Callable[[], float] = lambda: 0.0
@@ -100,33 +94,29 @@ class Learner(L.LightningModule):
 
     # ------------------------------------------------------------------------------------------------ steps
 
-    def _losses(self, batch: FaceBatch, network: nn.Module) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """(shared, loss per task, sums and counts [2, terms] of the global batch): each loss is the mean over labelled
-        faces of the global batch; under DDP local sum × world size / reduced count, since DDP averages gradients."""
+    def _losses(self, batch: FaceBatch, network: nn.Module) -> tuple[FaceOutput, Tensor, Tensor]:
+        """(output, mean loss of every term, sums and counts [2, terms] of the global batch). A mean is over the
+        labelled faces of the global batch; under DDP local sum × world size / reduced count, since DDP averages."""
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        output = network(images)
+        output: FaceOutput = network(images)
         pairs = [
             masked_sums(task.loss(output.outputs[name], batch.targets[name]), batch.labelled[name])
             for name, task in self.tasks.items()
         ]
         sums = torch.cat([s for s, _ in pairs])
         totals = torch.stack([sums.detach(), torch.cat([c for _, c in pairs]).to(sums.dtype)])
-        world = 1
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            world = dist.get_world_size()
-            dist.all_reduce(totals)
-        means = torch.split(term_means(world * sums, totals[1]), [count for _, count in self.terms])
-        losses = {name: part.sum() for (name, _), part in zip(self.terms, means, strict=True)}
-        return output.shared, losses, totals
+        world = _sum_over_ranks(totals)
+        return output, term_means(world * sums, totals[1]), totals
 
     def training_step(self, raw: RawBatch, index: int) -> Tensor:
         batch = assemble(raw, self.crop, self.tasks, self.spec.data.augment)
         if self.weighting.validation_faces and self._validation is not None:
             self._validate_few(self._validation, self.weighting.validation_faces)
-        shared, losses, totals = self._losses(batch, self.network)
-        context = Context(shared, tuple(self.network.trunk.parameters()), self._counts(totals))
+        output, means, totals = self._losses(batch, self.network)
+        losses = self.terms.losses(means)
+        context = Context(output.shared, tuple(self.network.trunk.parameters()), self._counts(totals))
         combined = self.weighting.combine(losses, context)
-        self._check_finite(combined.total, losses, batch)
+        self._check_finite(combined.total, means, batch)
         self.loss_sums += totals[0]  # of all ranks: DDP copies buffers from rank 0, and so does a resumed run
         self.loss_counts += totals[1]
         for name, count in (context.counts or {}).items():
@@ -138,10 +128,10 @@ class Learner(L.LightningModule):
         return combined.total
 
     def _counts(self, totals: Tensor) -> dict[str, int]:
-        """Labelled faces by task (the most of any of its terms) from [2, terms] sums and counts; 0 once stopped."""
-        counts = iter(totals[1].tolist())
-        found = {name: int(max(next(counts) for _ in range(terms))) for name, terms in self.terms}
-        return found | dict.fromkeys(self.stopping.stopped if self.stopping else (), 0)
+        """Labelled faces of what the weighting weighs; 0 once its task has stopped."""
+        stopped = self.stopping.stopped if self.stopping else {}
+        counts = self.terms.counts(totals[1])
+        return {name: 0 if self.terms.task_of[name] in stopped else count for name, count in counts.items()}
 
     @torch.no_grad()
     def _validate_few(self, loader: FaceLoader, faces: int) -> None:
@@ -150,22 +140,23 @@ class Learner(L.LightningModule):
         batch = assemble(self.transfer_batch_to_device(raw, self.device, 0), self.crop, self.tasks, None)
         with _evaluating(self.network):
             totals = self._losses(batch, self.network)[2]
-        self.weighting.on_validation_batch(self._means(totals), self._counts(totals))
+        self.weighting.on_validation_batch(self.terms.means(totals, self.terms.weighed), self._counts(totals))
 
     @torch.no_grad()
     def _after_step(self, batch: FaceBatch) -> None:
         """Tell the weighting the losses of the same batch after the optimiser's step."""
         buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         with self.trainer.precision_plugin.train_step_context():
-            shared, losses, totals = self._losses(batch, self.network)
+            output, means, totals = self._losses(batch, self.network)
         for name, buffer in self.network.named_buffers():
             buffer.copy_(buffers[name])  # batch-norm saw this batch once already
-        self.weighting.after_step(losses, Context(shared, counts=self._counts(totals)))
+        self.weighting.after_step(self.terms.losses(means), Context(output.shared, counts=self._counts(totals)))
 
-    def _check_finite(self, loss: Tensor, losses: dict[str, Tensor], batch: FaceBatch) -> None:
+    def _check_finite(self, loss: Tensor, means: Tensor, batch: FaceBatch) -> None:
         if bool(torch.isfinite(loss)):
             return
-        bad = [name for name, value in losses.items() if not bool(torch.isfinite(value))] or list(losses)
+        bad = [name for name, part in self.terms.tasks.items() if not bool(means[part].isfinite().all())]
+        bad = bad or list(self.tasks)
         finite = batch.images.isfinite().flatten(1).all(1)
         for name in bad:
             each = self.tasks[name].loss
@@ -200,6 +191,9 @@ class Learner(L.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: RawBatch, index: int) -> None:
         self.batches_done += 1
         optimisation = self.spec.optimisation
+        every = (optimisation.validate_steps or 0) * optimisation.accumulate
+        if every and self._validation is not None and self.batches_done % every == 0:
+            self._follow_validation((self.batches_done - 1) // len(self._train) + 1)
         last = self.batches_done == optimisation.epochs * len(self._train)  # steps, however few micro-batches are left
         if self.batches_done % optimisation.accumulate == 0 or last:
             if self.average is not None:
@@ -229,10 +223,11 @@ class Learner(L.LightningModule):
         return self.network if self.average is None else self.average  # type: ignore[return-value]
 
     def _end_epoch(self, epoch: int) -> None:
-        train = self._means(torch.stack([self.loss_sums, self.loss_counts]))
+        sums = torch.stack([self.loss_sums, self.loss_counts])
+        train = self.terms.means(sums, self.terms.tasks)
+        self.weighting.on_epoch_end(self.terms.means(sums, self.terms.weighed))
         self.loss_sums.zero_()
         self.loss_counts.zero_()
-        self.weighting.on_epoch_end(train)
         weights = {name: total / steps for name, (total, steps) in self.weight_sums.items()}
         self.weight_sums = {}
         row: dict[str, Any] = {
@@ -243,38 +238,71 @@ class Learner(L.LightningModule):
         }
         optimisation = self.spec.optimisation
         if self._validation is not None and (epoch % optimisation.validate_every == 0 or epoch == optimisation.epochs):
-            validation, counts = self.validation_losses()
+            if not optimisation.validate_steps:
+                self._follow_validation(epoch)
+            validation = self.terms.means(self.validation_totals(), self.terms.tasks)
             row["validation"] = validation
-            self.weighting.on_validation(validation, counts)
+            if self.thresholds:
+                row["thresholds"] = self._thresholds()
             if self.stopping:
                 self.stopping.update(train, validation, weights)
                 row["criterion"], row["stopped"] = dict(self.stopping.values), dict(self.stopping.stopped)
             value = validation[self.spec.evaluation.main]
             if self.spec.evaluation.select == "best" and (self.best is None or value < self.best[0]):
-                self.best = (value, {k: v.detach().cpu().clone() for k, v in self.evaluated.state_dict().items()})
+                state = {k: v.detach().cpu().clone() for k, v in self.evaluated.state_dict().items()}
+                self.best = (value, state, self._thresholds())
         self.history.append(row)
         for logger in self.loggers:
             flat = {f"{part}/{k}": v for part in ("train", "validation") for k, v in row.get(part, {}).items()}
             logger.log_metrics(flat | {"lr": row["lr"]}, step=self.batches_done)
 
-    def _means(self, sums_and_counts: Tensor) -> dict[str, float]:
-        """Mean loss per task from [2, terms] sums and counts; tasks without a labelled face are left out."""
-        sizes = [count for _, count in self.terms]
-        parts = zip(self.terms, *(torch.split(x, sizes) for x in sums_and_counts), strict=True)
-        return {name: float(mean_of_terms(s, c)) for (name, _), s, c in parts if c.sum() > 0}
+    def _follow_validation(self, epoch: int) -> None:
+        """What follows from a validation: first thresholds, then weights (Mao et al. 2020, Algorithm 1)."""
+        totals = self.validation_totals()
+        counts = totals[1].cpu()
+        for name, module in self.thresholds.items():
+            assert isinstance(module, AdaptiveThresholds)
+            above, below = self._mistakes[name].cpu().numpy()
+            attributes_of(self.tasks, name).thresholds = module.update(
+                above, below, counts[self.terms.tasks[name]].numpy(), epoch
+            )
+        self.weighting.on_validation(self.terms.means(totals, self.terms.weighed), self.terms.counts(counts))
 
     @torch.no_grad()
-    def validation_losses(self) -> tuple[dict[str, float], dict[str, int]]:
-        """Mean losses over the validation faces and labelled faces per task; changes nothing in the network."""
+    def validation_totals(self) -> Tensor:
+        """Sums and counts [2, terms] of the losses over the validation faces; changes nothing in the network."""
         assert self._validation is not None
+        if self._validated and self._validated[0] == self.batches_done:
+            return self._validated[1]
+        began = time.monotonic()
         network = self.evaluated
-        total = torch.zeros(2, sum(count for _, count in self.terms), dtype=torch.float64, device=self.device)
+        totals = torch.zeros(2, self.terms.count, dtype=torch.float64, device=self.device)
+        mistakes = {name: torch.zeros_like(totals[:, self.terms.tasks[name]]) for name in self.thresholds}
         with _evaluating(network), self.trainer.precision_plugin.val_step_context():
             for raw in self._validation:
                 raw = self.transfer_batch_to_device(raw, self.device, 0)
-                total += self._losses(assemble(raw, self.crop, self.tasks, None), network)[2].double()
-        counts = torch.split(total[1], [count for _, count in self.terms])
-        return self._means(total), {name: int(c.max()) for (name, _), c in zip(self.terms, counts, strict=True)}
+                batch = assemble(raw, self.crop, self.tasks, None)
+                output, _, of_batch = self._losses(batch, network)
+                totals += of_batch.double()
+                for name, counts in mistakes.items():
+                    task = attributes_of(self.tasks, name)
+                    found = task.mistakes(output.outputs[name], batch.targets[name], batch.labelled[name])
+                    counts += torch.stack(found)
+        for counts in mistakes.values():
+            _sum_over_ranks(counts)
+        self._mistakes, self._validated = mistakes, (self.batches_done, totals)
+        self.validation_seconds += time.monotonic() - began
+        return totals
+
+    def _thresholds(self) -> dict[str, list[float]]:
+        return {name: attributes_of(self.tasks, name).thresholds for name in self.thresholds}
+
+    def finish(self) -> None:
+        """Put back what the best epoch had, where the recipe selects it."""
+        if self.best is not None:
+            self.evaluated.load_state_dict(self.best[1])
+            for name, thresholds in self.best[2].items():
+                attributes_of(self.tasks, name).thresholds = thresholds
 
     # ------------------------------------------------------------------------------------------------ optimiser
 
@@ -297,7 +325,9 @@ class Learner(L.LightningModule):
             fused = self.device.type in ("cpu", "cuda")  # one pass over the parameters instead of ten
             optimiser = torch.optim.AdamW(groups, lr=o.lr, fused=fused)
         total = max(1, o.epochs * len(self._train) // o.accumulate)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(self.spec, step / total))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: learning_rate(self.spec, step / total, self.history)
+        )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # ------------------------------------------------------------------------------------------------ checkpoints
@@ -313,10 +343,11 @@ class Learner(L.LightningModule):
             "data": self._train.pool.table.fingerprint,
             "batches_done": self.batches_done,
             "seconds": self.seconds(),
+            "validation_seconds": self.validation_seconds,
             "history": self.history,
             "weight_sums": {name: list(pair) for name, pair in self.weight_sums.items()},
             "random": random,
-            "best": None if self.best is None else [self.best[0], self.best[1]],
+            "best": None if self.best is None else list(self.best),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -333,14 +364,26 @@ class Learner(L.LightningModule):
                 )
         self.batches_done, self.history, self._random = own["batches_done"], own["history"], own["random"]
         self.weight_sums = {name: (total, steps) for name, (total, steps) in own["weight_sums"].items()}
-        self.best = None if own["best"] is None else (own["best"][0], own["best"][1])
+        self.best = None if own["best"] is None else tuple(own["best"])
+        self.validation_seconds = own["validation_seconds"]
 
     def on_train_start(self) -> None:
+        for name, module in self.thresholds.items():
+            assert isinstance(module, AdaptiveThresholds)
+            attributes_of(self.tasks, name).thresholds = module.thresholds
         if self._random:
             torch.set_rng_state(self._random["cpu"].cpu())
             if "cuda" in self._random and self.device.type == "cuda":
                 torch.cuda.set_rng_state(self._random["cuda"].cpu(), self.device)
             self._random = {}
+
+
+def _sum_over_ranks(totals: Tensor) -> int:
+    """Sum a tensor over all processes, in place; how many there are."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return 1
+    dist.all_reduce(totals)
+    return dist.get_world_size()
 
 
 @contextmanager
@@ -353,16 +396,3 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, training in was.items():
             module.training = training
-
-
-def learning_rate(spec: StageSpec, done: float) -> float:
-    """The factor on the learning rate after a fraction `done` of the run."""
-    o = spec.optimisation
-    if done < o.warmup:
-        return max(done / o.warmup, 1e-3)
-    if o.schedule == "cosine":
-        along = (done - o.warmup) / max(1e-9, 1 - o.warmup)
-        return 0.5 * (1 + math.cos(math.pi * min(along, 1.0)))
-    if o.schedule == "steps":
-        return 0.1 ** sum(done >= milestone for milestone in o.milestones)
-    return 1.0

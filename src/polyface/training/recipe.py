@@ -56,10 +56,18 @@ class NetworkSpec(_Strict):
 
 
 class WeightingSpec(_Strict):
-    """name of a weighting and its options."""
+    """name of a weighting and its options. terms: tasks whose terms are weighed one by one (`attributes/Bald`)."""
 
     name: str = "fixed"
     options: dict[str, Any] = {}
+    terms: list[str] = []
+
+
+class ThresholdSpec(_Strict):
+    """Thresholds of attributes that follow the validation faces (Mao et al. 2020, Eq. 6). rate: γ."""
+
+    tasks: list[str] = ["attributes"]
+    rate: float = Field(0.01, ge=0)
 
 
 class StoppingSpec(_Strict):
@@ -71,23 +79,27 @@ class StoppingSpec(_Strict):
 
 
 class OptimisationSpec(_Strict):
-    """optimiser sgd, adamw or rmsprop. schedule constant, cosine (to 0), or steps of ×0.1 at `milestones` (fractions of
-    the run). warmup: fraction of the run. ema: decay of a running mean of the weights, which is then what is evaluated
-    and saved. precision: Lightning's ("32-true", "bf16-mixed", …)."""
+    """optimiser sgd, adamw or rmsprop. schedule constant, cosine (to 0), steps of ×0.1 at `milestones` (fractions of
+    the run), or plateau: ×0.1 when the main task's validation loss has not fallen for `patience` validations. warmup:
+    fraction of the run. ema: decay of a running mean of the weights, which is then what is evaluated and saved.
+    precision: Lightning's ("32-true", "bf16-mixed", …). validate_every: epochs between validations; validate_steps:
+    let weights and thresholds follow a validation every so many steps instead of those (the paper's P)."""
 
     optimiser: Literal["sgd", "adamw", "rmsprop"] = "adamw"
     lr: float = Field(1e-3, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
     epochs: int = Field(30, ge=1)
-    schedule: Literal["constant", "cosine", "steps"] = "cosine"
+    schedule: Literal["constant", "cosine", "steps", "plateau"] = "cosine"
     milestones: list[float] = [0.5, 0.75]
+    patience: int = Field(2, ge=1)
     warmup: float = Field(0.0, ge=0, lt=1)
     ema: float | None = Field(None, gt=0, lt=1)
     clip: float | None = Field(None, gt=0)
     accumulate: int = Field(1, ge=1)
     precision: str = "32-true"
     validate_every: int = Field(1, ge=1)
+    validate_steps: int | None = Field(None, ge=1)
 
 
 class InitSpec(_Strict):
@@ -117,6 +129,7 @@ class StageSpec(_Strict):
     tasks: dict[str, dict[str, Any]]
     weighting: WeightingSpec = WeightingSpec()
     stopping: StoppingSpec | None = None
+    thresholds: ThresholdSpec | None = None
     optimisation: OptimisationSpec = OptimisationSpec()
     init: InitSpec | None = None
     evaluation: EvaluationSpec = EvaluationSpec()

@@ -35,6 +35,7 @@ from polyface.networks.bundle import Bundle, load_bundle
 from polyface.tasks import Task
 from polyface.training.learner import Learner
 from polyface.training.recipe import Recipe, StageSpec, same_settings
+from polyface.training.terms import Terms
 from polyface.weighting import Weighting
 
 CHECKPOINT, HISTORY = "last.ckpt", "history.json"
@@ -105,7 +106,8 @@ def build_weighting(stage: StageSpec, features: int | None = None) -> Weighting:
     """The stage's weighting; features: the width of the network's shared features."""
     chosen = stage.weighting
     try:
-        return weighting.build(chosen.name, list(stage.tasks), features=features, **chosen.options)
+        names = list(Terms(stage_tasks(stage), chosen.terms).weighed)
+        return weighting.build(chosen.name, names, features=features, **chosen.options)
     except (TypeError, ValueError, AttributeError) as error:  # an option of another type than it should be
         raise PolyfaceError(f"weighting.options ({chosen.name}): {str(error).split('() ')[-1]}") from error
 
@@ -350,10 +352,10 @@ def run_stage(
 def _finish(recipe: Recipe, learner: Learner, folder: Path, settings: dict[str, Any]) -> None:
     """Write the stage's model, then its history, which marks it as finished."""
     stage, final = learner.spec, learner.evaluated
-    if learner.best is not None:
-        final.load_state_dict(learner.best[1])
+    learner.finish()
     about = {"name": f"{recipe.name}/{stage.name}", "recipe": recipe.name, "seed": recipe.seed}
     result = {"settings": settings, "history": learner.history, "seconds": learner.seconds()}
+    result["validation_seconds"] = learner.validation_seconds
     try:
         Bundle(final, learner.tasks, stage.data.crop, stage.data.boxes, about).save(folder / "model")
         with atomic_path(folder / HISTORY) as aside:

@@ -27,10 +27,21 @@ from polyface.weighting.mgda import MGDA
 from polyface.weighting.scalars import LossBalance, Uncertainty
 from polyface.weighting.stopping import TaskStopping, criterion
 from polyface.weighting.surgery import GradVac, PCGrad
+from polyface.weighting.thresholds import AdaptiveThresholds
 from polyface.weighting.trend import AdaptiveWeights, DynamicAverage, ValidationTrend
 from polyface.weighting.upgrad import UPGrad
 
-__all__ = ["WEIGHTINGS", "Combined", "Context", "TaskStopping", "Weighting", "build", "criterion", "gramian"]
+__all__ = [
+    "WEIGHTINGS",
+    "AdaptiveThresholds",
+    "Combined",
+    "Context",
+    "TaskStopping",
+    "Weighting",
+    "build",
+    "criterion",
+    "gramian",
+]
 __all__ += [
     "AdaptiveWeights", "AlignedMTL", "CAGrad", "DynamicAverage", "FAMO", "FairGrad", "Fixed", "GeometricMean",
     "GradNorm", "GradVac", "GradientBalance", "IMTL", "LossBalance", "MGDA", "Ming", "NaiveDynamic", "NashMTL",

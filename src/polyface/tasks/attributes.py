@@ -1,0 +1,114 @@
+"""Which of many attributes a face has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from polyface.data.loader import Targets
+from polyface.data.table import FaceTable
+from polyface.errors import PolyfaceError, nearest
+from polyface.schema import ATTRIBUTES
+from polyface.tasks.base import Task, TaskSpec
+
+
+class AttributesSpec(TaskSpec):
+    """attributes: names of those asked for; all 40 by default. loss: "mse" to ±1 (Mao et al. 2020, Eq. 2), or "bce",
+    where the outputs are logits. thresholds: τ, one number an attribute in the order given, 0 by default; a face has an
+    attribute if its output is above τ (Eq. 5). With "bce" τ is compared with the logit too, so 0 is probability ½."""
+
+    kind: Literal["attributes"] = "attributes"
+    attributes: list[str] = Field(default_factory=lambda: list(ATTRIBUTES))
+    loss: Literal["mse", "bce"] = "mse"
+    thresholds: list[float] = Field(default_factory=list)
+
+
+class AttributesTask(Task):
+    """Any of CelebA's 40 attributes, each known or unknown by itself. Output [B, K]: scores or logits.
+
+    One loss term an attribute, named `<task>/<attribute>`; an unknown one is masked. Terms and outputs are in the
+    data set's order, however `attributes` lists them, so that a head keeps its meaning from one stage to the next. A
+    mirror changes nothing: none of the 40 is about a side.
+    """
+
+    spec: AttributesSpec
+
+    def __init__(self, name: str, spec: AttributesSpec) -> None:
+        names = spec.attributes
+        if unknown := [one for one in names if one not in ATTRIBUTES]:
+            raise PolyfaceError(f"tasks.{name}.attributes: unknown '{unknown[0]}'; {nearest(unknown[0], ATTRIBUTES)}")
+        if not names or len(set(names)) < len(names):
+            raise PolyfaceError(f"tasks.{name}.attributes must name at least one attribute, and each once: {names}")
+        places = sorted(range(len(names)), key=lambda i: ATTRIBUTES.index(names[i]))
+        super().__init__(name, spec.model_copy(update={"attributes": [names[i] for i in places]}))
+        self.column, self.vocabulary = "attributes", self.spec.attributes
+        self.output_dim = len(names)
+        self.terms = [f"{name}/{attribute}" for attribute in self.vocabulary]
+        given = spec.thresholds or [0.0] * len(names)
+        self.thresholds = [given[i] for i in places] if len(given) == len(names) else given
+
+    @property
+    def thresholds(self) -> list[float]:
+        """τ of every attribute, in their order; part of `config`, so a bundle carries them. Settable: K finite
+        numbers."""
+        return list(self.spec.thresholds)
+
+    @thresholds.setter
+    def thresholds(self, values: Sequence[float]) -> None:
+        numbers = [float(value) for value in values]
+        if len(numbers) != self.output_dim or not all(map(math.isfinite, numbers)):
+            raise PolyfaceError(
+                f"tasks.{self.name}.thresholds must be {self.output_dim} finite numbers, one an attribute, "
+                f"not {len(numbers)}: {numbers}"
+            )
+        self.spec.thresholds = numbers
+
+    def targets(self, table: FaceTable) -> Targets:
+        """Values float32 [N, K]: −1, 1, and NaN where unknown."""
+        values = table.numbers(self.column)[:, [ATTRIBUTES.index(one) for one in self.vocabulary]]
+        known = ~np.isnan(values)
+        rows, places = np.nonzero(known & (np.abs(values) != 1))
+        if len(rows):
+            row, place = int(rows[0]), int(places[0])
+            raise PolyfaceError(
+                f"task '{self.name}': row {row} ({table.path(row)}) has {values[row, place]:g} for "
+                f"{self.vocabulary[place]}; expected -1, 1 or null: bring the table in with `polyface data import`"
+            )
+        return Targets(torch.from_numpy(values), torch.from_numpy(known) & self._where(table)[:, None])
+
+    def prepare(self, values: Tensor, crops: Tensor, size: int) -> Tensor:
+        return values
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        known = ~target.isnan()
+        output, target = torch.where(known, output.float(), 0.0), torch.where(known, target, 0.0)
+        if self.spec.loss == "mse":
+            return (output - target).square()
+        return torch.nn.functional.binary_cross_entropy_with_logits(output, (target + 1) / 2, reduction="none")
+
+    def positive(self, output: Tensor) -> Tensor:
+        """Bool [B, K]: which attributes the faces have, by output [B, K] > τ (Eq. 5)."""
+        return output.float() > torch.tensor(self.thresholds, dtype=torch.float32, device=output.device)
+
+    def mistakes(self, output: Tensor, target: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
+        """(false positives, false negatives), int64 [K] each, over the labelled faces of output, target and mask
+        [B, K], at the present thresholds: what moves them (Eq. 6)."""
+        positive = self.positive(output)
+        wrong = labelled & (positive != (target > 0))
+        return (wrong & positive).sum(0), (wrong & ~positive).sum(0)
+
+    def decode(self, output: Tensor, crops: Tensor, size: int) -> dict[str, Any]:
+        """{"scores": float32 [B, K], the outputs; "positive": bool [B, K]; "attributes": list of lists of names}."""
+        return self.answer(output.float().cpu().numpy())
+
+    def answer(self, scores: np.ndarray) -> dict[str, Any]:
+        """What scores float32 [B, K] say, as `decode` gives it."""
+        positive = self.positive(torch.from_numpy(scores)).numpy()
+        words = [[name for name, has in zip(self.vocabulary, face, strict=True) if has] for face in positive]
+        return {"scores": scores, "positive": positive, "attributes": words}

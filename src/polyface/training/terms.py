@@ -1,0 +1,63 @@
+"""The loss terms of all tasks in one row [terms], and how they are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from polyface.errors import PolyfaceError, nearest
+from polyface.tasks import Task, mean_of_terms
+from polyface.tasks.attributes import AttributesTask
+
+
+class Terms:
+    """Which of a row's terms belong to a task, and which to what the weighting weighs: a task, or a single term of it.
+
+    single: tasks whose terms are weighed one by one, under the terms' own names (`attributes/Bald`).
+    """
+
+    def __init__(self, tasks: Mapping[str, Task], single: Sequence[str] = ()) -> None:
+        if unknown := [name for name in single if name not in tasks]:
+            raise PolyfaceError(f"weighting.terms names '{unknown[0]}'; {nearest(unknown[0], tasks)}")
+        self.tasks: dict[str, slice] = {}
+        self.weighed: dict[str, slice] = {}
+        self.task_of: dict[str, str] = {}
+        start = 0
+        for name, task in tasks.items():
+            self.tasks[name] = slice(start, start + len(task.terms))
+            parts = [(name, self.tasks[name])]
+            if name in single:
+                parts = [(term, slice(start + i, start + i + 1)) for i, term in enumerate(task.terms)]
+            self.weighed |= dict(parts)
+            self.task_of |= {part: name for part, _ in parts}
+            start += len(task.terms)
+        self.count = start
+
+    def losses(self, means: Tensor) -> dict[str, Tensor]:
+        """Mean losses [terms] → what the weighting weighs."""
+        return {name: means[part].sum() for name, part in self.weighed.items()}
+
+    def counts(self, counts: Tensor) -> dict[str, int]:
+        """Labelled faces [terms] → faces of what the weighting weighs: the most of any of its terms."""
+        values = counts.tolist()
+        return {name: int(max(values[part])) for name, part in self.weighed.items()}
+
+    @staticmethod
+    def means(totals: Tensor, groups: Mapping[str, slice]) -> dict[str, float]:
+        """Sums and counts [2, terms] → mean loss of each group; groups without a labelled face are left out."""
+        sums, counts = totals.cpu()
+        return {
+            name: float(mean_of_terms(sums[part], counts[part]))
+            for name, part in groups.items()
+            if counts[part].sum() > 0
+        }
+
+
+def attributes_of(tasks: Mapping[str, Task], name: str) -> AttributesTask:
+    """The task whose thresholds move."""
+    task = tasks.get(name)
+    if not isinstance(task, AttributesTask):
+        known = [name for name, task in tasks.items() if isinstance(task, AttributesTask)]
+        raise PolyfaceError(f"thresholds.tasks names '{name}', which is no attributes task; {nearest(name, known)}")
+    return task
