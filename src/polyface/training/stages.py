@@ -34,6 +34,7 @@ from polyface.files import atomic_path
 from polyface.networks.bundle import Bundle, load_bundle
 from polyface.tasks import Task
 from polyface.training.learner import Learner
+from polyface.training.memory import keep_freed_memory
 from polyface.training.recipe import Recipe, StageSpec, same_settings
 from polyface.weighting import Weighting
 
@@ -273,6 +274,7 @@ def run_stage(
         if same_settings(stage, recipe.seed, finished["settings"]):
             return StageResult(folder / "model", finished["history"], finished["seconds"])
     _quiet()
+    keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     tasks = stage_tasks(stage)
