@@ -104,11 +104,7 @@ def _rows(table: FaceTable, part: str, where: dict[str, Any]) -> np.ndarray:
 
 def build_weighting(stage: StageSpec, features: int | None = None) -> Weighting:
     """The stage's weighting; features: the width of the network's shared features."""
-    chosen = stage.weighting
-    try:
-        return weighting.build(chosen.name, list(stage.tasks), features=features, **chosen.options)
-    except (TypeError, ValueError, AttributeError) as error:  # an option of another type than it should be
-        raise PolyfaceError(f"weighting.options ({chosen.name}): {str(error).split('() ')[-1]}") from error
+    return weighting.build(stage.weighting.name, list(stage.tasks), features=features, **stage.weighting.options)
 
 
 def build_network(
