@@ -72,12 +72,18 @@ class FeatureWeights(Weighting):
         with torch.autocast(shared.device.type, enabled=False):
             x = shared.to(layer.weight.dtype)
             z = layer(F.normalize(x, dim=1) if self.normalise_features else x)
-            present = torch.tensor([i in columns for i in range(len(names))], device=z.device)
-            z = torch.where(present, z, z.detach())  # or the length below would lead to absent tasks
+            everyone = len(columns) == len(names)
+            if not everyone:  # the length below must not lead to absent tasks
+                present = torch.tensor([i in columns for i in range(len(names))], device=z.device)
+                z = torch.where(present, z, z.detach())
             if self.logit_norm is not None:
                 z = self.logit_norm * F.normalize(z, dim=1)
-            mass = z.softmax(1)[:, columns].sum(1, keepdim=True).detach()
-            local = (mass * z[:, columns].softmax(1)).sum(0)
+            shares = z.softmax(1)
+            if everyone:
+                local = shares.sum(0)[columns]
+            else:
+                mass = shares[:, columns].sum(1, keepdim=True).detach()
+                local = (mass * z[:, columns].softmax(1)).sum(0)
         total = sum_over_ranks(torch.cat([local.detach(), local.new_tensor([len(x)])]))
         mean, faces = total[:-1] / total[-1], total[-1]
         own = world_size() * local / faces
