@@ -178,7 +178,8 @@ def measured(row: str, note: str, made: tuple[Trainer, Step], plain: tuple[Train
     low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
     spread = 1.57 * (high - low) / np.sqrt(rounds)  # of a median (McGill et al. 1978), about 95 %
     memory = peak(*made) / peak(*plain)
-    print(f"{row:30} {note:12} {middle:6.3f} ± {spread:.3f} of {1e3 * np.median(theirs):.1f} ms, memory {memory:.3f}", flush=True)
+    plain_ms = 1e3 * np.median(theirs)
+    print(f"{row:30} {note:12} {middle:6.3f} ± {spread:.3f} of {plain_ms:.1f} ms, memory {memory:.3f}", flush=True)
     interval = (float(middle - spread), float(middle + spread))
     return [
         Row(row, "time ratio", float(middle), None, rounds, (), interval, unit="×", note=note),
