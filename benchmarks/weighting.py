@@ -178,7 +178,8 @@ def measured(row: str, note: str, made: tuple[Trainer, Step], plain: tuple[Train
     low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
     spread = 1.57 * (high - low) / np.sqrt(rounds)  # of a median (McGill et al. 1978), about 95 %
     memory = peak(*made) / peak(*plain)
-    print(f"{row:30} {note:12} {middle:6.3f} ± {spread:.3f} of {1e3 * np.median(theirs):.1f} ms, memory {memory:.3f}")
+    plain_ms = 1e3 * np.median(theirs)
+    print(f"{row:30} {note:12} {middle:6.3f} ± {spread:.3f} of {plain_ms:.1f} ms, memory {memory:.3f}", flush=True)
     interval = (float(middle - spread), float(middle + spread))
     return [
         Row(row, "time ratio", float(middle), None, rounds, (), interval, unit="×", note=note),
@@ -212,7 +213,7 @@ def main() -> None:
     rows = []
     for size in TRUNKS:
         plain = bare(size)
-        rounds = 5 if arguments.quick else {40: 100, 112: 20}[size]
+        rounds = 5 if arguments.quick else {40: 60, 112: 10}[size]
         for row, note, make in kinds(arguments.only):
             rows += measured(row if size == 40 else f"{row}, {size}×{size}", note, make(size), plain, rounds)
     if arguments.out and not arguments.quick:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,25 @@ def test_results_say_what_measured_them(path: Path) -> None:
     assert results.rows
     assert all(about[key] for key in ("command", "commit", "machine", "data", "date"))
     assert all(math.isfinite(row.mean) for row in results.rows)
+
+
+def test_every_weighting_is_in_the_documents() -> None:
+    from polyface.weighting import WEIGHTINGS
+
+    text = (ROOT / "docs" / "weighting.md").read_text()
+    assert [name for name in WEIGHTINGS if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/weighting.md"])
+def test_the_weighting_example_runs(document: str) -> None:
+    """Somebody's own loop: features, two losses, and the printed lines."""
+    import torch
+
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+    (example,) = [block for block in blocks if "polyface.weighting" in block]
+    trunk, heads = torch.nn.Linear(4, 8), torch.nn.Linear(8, 2)
+    features = trunk(torch.randn(16, 4))
+    loss_a, loss_b = (heads(features) - torch.tensor([1.0, 5.0])).square().mean(0)
+    exec(example, {"features": features, "loss_a": loss_a, "loss_b": loss_b})
+    assert trunk.weight.grad is not None
+    assert trunk.weight.grad.any()

@@ -20,11 +20,12 @@ import yaml
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError, nearest
 from polyface.evaluation.landmarks import LandmarkResult
+from polyface.evaluation.measure import Result
 from polyface.reproduce.jobs import Job, finished, run_jobs, slug
-from polyface.reproduce.tables import Faces, Result, Runs
+from polyface.reproduce.tables import Faces, Runs
 from polyface.training import stages
 from polyface.training.recipe import Recipe, StageSpec, VariantSpec
-from polyface.weighting import WEIGHTINGS, build
+from polyface.weighting import WEIGHTINGS
 
 UNIFORM, AS_IS, ALONE = "uniform", "as in the recipe", "main task alone"
 BASELINES = (UNIFORM, AS_IS, ALONE)

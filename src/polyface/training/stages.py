@@ -34,6 +34,7 @@ from polyface.files import atomic_path
 from polyface.networks.bundle import Bundle, load_bundle
 from polyface.tasks import Task
 from polyface.training.learner import Learner
+from polyface.training.memory import keep_freed_memory
 from polyface.training.recipe import Recipe, StageSpec, same_settings
 from polyface.training.terms import Terms
 from polyface.weighting import Weighting
@@ -104,12 +105,8 @@ def _rows(table: FaceTable, part: str, where: dict[str, Any]) -> np.ndarray:
 
 def build_weighting(stage: StageSpec, features: int | None = None) -> Weighting:
     """The stage's weighting; features: the width of the network's shared features."""
-    chosen = stage.weighting
-    try:
-        names = list(Terms(stage_tasks(stage), chosen.terms).weighed)
-        return weighting.build(chosen.name, names, features=features, **chosen.options)
-    except (TypeError, ValueError, AttributeError) as error:  # an option of another type than it should be
-        raise PolyfaceError(f"weighting.options ({chosen.name}): {str(error).split('() ')[-1]}") from error
+    names = list(Terms(stage_tasks(stage), stage.weighting.terms).weighed)
+    return weighting.build(stage.weighting.name, names, features=features, **stage.weighting.options)
 
 
 def network_config(stage: StageSpec, tasks: dict[str, Task]) -> dict[str, Any]:
@@ -297,6 +294,7 @@ def run_stage(
         if same_settings(stage, recipe.seed, finished["settings"]):
             return StageResult(folder / "model", finished["history"], finished["seconds"])
     _quiet()
+    keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     tasks = stage_tasks(stage)

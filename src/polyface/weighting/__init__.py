@@ -8,6 +8,7 @@ combined.total.backward()
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from typing import Any
@@ -94,4 +95,18 @@ def build(name: str, tasks: Sequence[str], *, features: int | None = None, **opt
     if unknown := [option for option in options if option not in expected]:
         hint = nearest(unknown[0], [o for o in expected if o != "features"])
         raise PolyfaceError(f"weighting.options ({name}): unknown option '{unknown[0]}'; {hint}")
-    return method(tasks, **options)
+    for option, value in options.items():
+        annotation = str(inspect.signature(method).parameters[option].annotation)
+        if annotation.startswith(("float", "int")) and not (value is None and "None" in annotation):
+            _check_number(name, option, value)
+    try:
+        return method(tasks, **options)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise PolyfaceError(f"weighting.options ({name}): {error}") from error
+
+
+def _check_number(name: str, option: str, value: Any) -> None:
+    """All options that are numbers are finite and at least 0, whatever else the method asks of them."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value < 0:
+        raise PolyfaceError(f"weighting.options ({name}): {option} is {value}; expected a number ≥ 0")

@@ -11,6 +11,7 @@ own_loss = Σ μ_t(ψ)·L_t.detach().
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from abc import abstractmethod
@@ -113,7 +114,7 @@ class Weighting(nn.Module):
             raise PolyfaceError(f"a weighting needs task names, each once, not {list(tasks)}")
         self.tasks = list(tasks)
         self.state: dict[str, Any] = {"calls": 0}
-        self._warned = False
+        self._warned: set[str] = set()
 
     @abstractmethod
     def weigh(self, step: Step) -> tuple[Tensor, Tensor | None]:
@@ -129,29 +130,36 @@ class Weighting(nn.Module):
         counts = context.counts or {}
         names = [name for name in self.tasks if name in losses]
         stacked = torch.stack([losses[name] for name in names])
-        values = (sum_over_ranks(stacked.detach()) / world_size()).double().cpu()
+        values = (sum_over_ranks(stacked.detach()) / world_size()).cpu().double()
         finite = values.isfinite().tolist()
         present = [i for i, name in enumerate(names) if counts.get(name, 1) > 0]
         weights = torch.zeros(len(names), dtype=torch.float64)
         if not all(finite[i] for i in present):
-            return Combined(stacked[present].sum(), dict.fromkeys(self.tasks, 1.0))
+            # NaN on every process, and through every head, or the processes would part company under DDP
+            loss = stacked.sum() * math.nan
+            return Combined(loss, dict.fromkeys(self.tasks, 1.0), self._all_own(None, loss))
         own: Tensor | None = None
         if present:
             index = [self.tasks.index(names[i]) for i in present]
             found, own = self.weigh(Step(index, [losses[names[i]] for i in present], values[present], context))
-            weights[present] = found.detach().double().cpu()
+            weights[present] = found.detach().cpu().double()
             if self.training:
                 self.state["calls"] += 1
         if not all(finite):  # an absent task's mean of nothing: 0 × NaN would be NaN
-            kept = [i for i, good in enumerate(finite) if good]
-            stacked, names, weights = (
-                torch.stack([losses[names[i]] for i in kept]),
-                [names[i] for i in kept],
-                weights[kept],
-            )
+            kept = [losses[name] if good else stacked.new_zeros(()) for name, good in zip(names, finite, strict=True)]
+            stacked = torch.stack(kept)
         # All absent tasks are in the sum, times 0, so that under DDP every head takes part.
         loss = (stacked * weights.to(stacked)).sum()
-        return Combined(loss, dict.fromkeys(self.tasks, 0.0) | dict(zip(names, weights.tolist(), strict=True)), own)
+        named = dict.fromkeys(self.tasks, 0.0) | dict(zip(names, weights.tolist(), strict=True))
+        return Combined(loss, named, self._all_own(own, loss))
+
+    def _all_own(self, own: Tensor | None, loss: Tensor) -> Tensor | None:
+        """The own loss like `loss`, with all own parameters in its graph, if only times 0: DDP waits for each."""
+        learned = [parameter.sum() for parameter in self.parameters() if parameter.requires_grad]
+        if not learned:
+            return own
+        nothing = torch.stack(learned).sum() * 0
+        return (nothing if own is None else own + nothing).to(loss)
 
     def after_step(self, losses: Mapping[str, Tensor], context: Context | None = None) -> None:
         """Losses of the same batch after the optimiser's step (a second forward), if `second_forward` asks for it."""
@@ -166,15 +174,15 @@ class Weighting(nn.Module):
         """Mean training losses by task, after every epoch; a task without labelled faces is not named."""
 
     def warn_once(self, message: str) -> None:
-        if not self._warned:
-            self._warned = True
+        if message not in self._warned:
+            self._warned.add(message)
             warnings.warn(f"weighting {type(self).__name__}: {message}", stacklevel=2)
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {key: list(value) if isinstance(value, list) else value for key, value in self.state.items()}
+        return copy.deepcopy(self.state)
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.state = dict(state)
+        self.state = copy.deepcopy(state)
 
     def task_values(self, given: Mapping[str, float] | None, what: str, default: float) -> list[float]:
         """An option {task: number} as a list over all tasks; an unknown task or a number < 0 is an error."""

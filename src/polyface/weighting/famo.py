@@ -61,7 +61,7 @@ class FAMO(Weighting):
 
     def after_step(self, losses: Mapping[str, Tensor], context: Context | None = None) -> None:
         names = [name for name in self.tasks if name in losses]
-        values = (sum_over_ranks(torch.stack([losses[n].detach() for n in names])) / world_size()).double().cpu()
+        values = (sum_over_ranks(torch.stack([losses[n].detach() for n in names])) / world_size()).cpu().double()
         after = dict(zip((self.tasks.index(name) for name in names), values.tolist(), strict=True))
         minimum = self.minimum.tolist()
         now = {t: v - minimum[t] for t, v in after.items() if self.state["before"][t] > TINY and v - minimum[t] > TINY}
@@ -71,6 +71,7 @@ class FAMO(Weighting):
         delta = self._numbers("before", index).log() - torch.tensor(list(now.values()), dtype=torch.float64).log()
         z = self._numbers("logits", index).softmax(0)
         self._adam(index, z * (delta - (z * delta).sum()))
+        self.state["before"] = [0.0] * len(self.tasks)  # a step without losses of its own is compared with nothing
 
     def _adam(self, index: list[int], gradient: Tensor, betas: tuple[float, float] = (0.9, 0.999)) -> None:
         """torch.optim.Adam's step for some of the logits, with moments and counts a task."""

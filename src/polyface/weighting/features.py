@@ -72,10 +72,18 @@ class FeatureWeights(Weighting):
         with torch.autocast(shared.device.type, enabled=False):
             x = (shared if shared.ndim == 2 else shared.flatten(2).mean(2)).to(layer.weight.dtype)
             z = layer(F.normalize(x, dim=1) if self.normalise_features else x)
+            everyone = len(columns) == len(names)
+            if not everyone:  # the length below must not lead to absent tasks
+                present = torch.tensor([i in columns for i in range(len(names))], device=z.device)
+                z = torch.where(present, z, z.detach())
             if self.logit_norm is not None:
                 z = self.logit_norm * F.normalize(z, dim=1)
-            mass = z.softmax(1)[:, columns].sum(1, keepdim=True).detach()
-            local = (mass * z[:, columns].softmax(1)).sum(0)
+            shares = z.softmax(1)
+            if everyone:
+                local = shares.sum(0)[columns]
+            else:
+                mass = shares[:, columns].sum(1, keepdim=True).detach()
+                local = (mass * z[:, columns].softmax(1)).sum(0)
         total = sum_over_ranks(torch.cat([local.detach(), local.new_tensor([len(x)])]))
         mean, faces = total[:-1] / total[-1], total[-1]
         own = world_size() * local / faces
@@ -83,13 +91,15 @@ class FeatureWeights(Weighting):
 
     def weights_and_shares(self, step: Step, shared: Tensor) -> tuple[Tensor, Tensor]:
         """Weights [P] of the present tasks with gradient, and a mask [P] of those that are in a group."""
-        weights = torch.ones(len(step.index), dtype=torch.float64, device=shared.device)
+        weights = torch.ones(
+            len(step.index), dtype=torch.promote_types(shared.dtype, torch.float32), device=shared.device
+        )
         learned = torch.zeros(len(step.index), dtype=torch.bool, device=shared.device)
         for group, (_, budget) in enumerate(self.groups):
             where, shares = self.shares(step, shared, group)
             if where:
                 place = torch.tensor(where, device=shared.device)
-                weights = weights.index_put((place,), (budget * shares).double())
+                weights = weights.index_put((place,), (budget * shares).to(weights))
                 learned[place] = True
         return weights, learned
 
@@ -120,8 +130,8 @@ class YinLiu(FeatureWeights):
         L = L_d + φ Σ_s μ_s L_s,   μ = softmax(Ψ x + b) over the side tasks, averaged over the batch,
 
     minimised over everything, Ψ included: weight moves to the side task with the *smallest* loss. The released layer
-    multiplies batch means, (mean μ)·(mean L), and so does this; it leaves out the factor μ in the gradient of the
-    logits, which the paper's objective has, and so does this.
+    multiplies batch means, (mean μ)·(mean L), and so does this; it leaves the factor μ out of the gradient of the
+    outputs, which the paper's objective has: here it is in, as autograd gives it.
 
     main: the task with weight 1 (default: the first). budget: φ, 0.1 in the paper. groups: other groups than "all side
     tasks" (p-CNN has [{"tasks": [identity, pose-wise identity], "budget": 1}, {"tasks": side tasks, "budget": 0.1}]).
@@ -141,7 +151,7 @@ class YinLiu(FeatureWeights):
     ) -> None:
         main = tasks[0] if main is None and tasks else main
         if groups is None:
-            if main not in tasks:
+            if tasks and main not in tasks:
                 raise PolyfaceError(f"weighting main is '{main}'; {nearest(str(main), tasks)}")
             side = [task for task in tasks if task != main]
             groups = [{"tasks": side, "budget": budget}] if side else []
@@ -193,7 +203,7 @@ class Ming(FeatureWeights):
     normalised logits the minimiser of L_4 is one-hot on the hardest task, so the code's logit_norm (1 for CaVI, 2 for
     WebCaricature) is the default, None the paper's. The code lets w_t carry gradient into the trunk: through_weights.
 
-    Absent tasks leave L_4, where 1/σ would otherwise outweigh all others. Own optimiser settings: lr (×10 on
+    sigma: σ. Absent tasks leave L_4, where 1/σ would otherwise outweigh all others. Own optimiser settings: lr (×10 on
     WebCaricature); the gradients of network and Ψ are separate, so one optimiser with two groups is two optimisers.
     """
 

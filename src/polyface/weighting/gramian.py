@@ -6,7 +6,8 @@ weighted backward does the update. Two levels say which gradients:
 - `features`: ∂L_t/∂Z of the shared features Z [B, D], sample by sample: T passes through the heads only, a few percent
   of a step. It is an upper bound of what happens in the trunk (Sener & Koltun 2018, Section 3.3). Where no face is
   labelled for two tasks at once it is diagonal and sees no conflict; a warning says so once.
-- `shared`: ∂L_t/∂θ of the shared parameters: T backward passes through the trunk. Exact.
+- `shared`: ∂L_t/∂θ of the shared parameters: T backward passes through the trunk. Exact. A trunk that is compiled gives
+  its buffers away after one backward: set `torch._functorch.config.donated_buffer = False`, or use `features`.
 
 Heads get the weighted gradient too, as in Nash-MTL's code; MGDA's and IMTL's authors update heads with their own loss's
 unweighted one. Under Adam, which is blind to a constant factor, there is hardly a difference.
@@ -70,7 +71,7 @@ def gramian(losses: Sequence[Tensor], context: Context, level: Level) -> Tensor:
         products = gradients @ gradients.T
     if level == "features":
         products = sum_over_ranks(products) / world_size() ** 2
-    return ((products + products.T) / 2).double().cpu()
+    return ((products + products.T) / 2).cpu().double()
 
 
 class GradientWeighting(Weighting):

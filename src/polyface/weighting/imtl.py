@@ -30,7 +30,9 @@ class GradientBalance(SolvedWeighting):
         )
         weights = solution / lengths
         total, size = weights.sum(), np.abs(weights).sum()
-        return weights / total if abs(total) > 1e-9 * size else np.full(len(gramian), np.nan)
+        # what the pseudo-inverse leaves of a right side outside the range is rounding, far below any solution
+        solvable = np.abs(solution).max() > 1e-9 and abs(total) > 1e-9 * size
+        return weights / total if solvable else np.full(len(gramian), np.nan)
 
 
 class IMTL(GradientBalance):
@@ -47,7 +49,7 @@ class IMTL(GradientBalance):
 
     def weigh(self, step: Step) -> tuple[Tensor, Tensor | None]:
         s = self.log_scale[step.index]
-        scale = s.detach().double().cpu().exp()
+        scale = s.detach().cpu().double().exp()
         products = self.products(step) * scale[:, None] * scale
         own = (s.exp() * step.values.to(s) - s).sum()
         return scale * self.solution(products, step.index), own

@@ -77,6 +77,7 @@ class SmoothTchebycheff(Weighting):
 
     def weigh(self, step: Step) -> tuple[Tensor, Tensor | None]:
         values, slope = step.values - self.ideal[step.index], torch.ones_like(step.values)
+        alive = torch.ones_like(step.values, dtype=torch.bool)
         if self.relative:
             first = torch.tensor(self.state["first"], dtype=torch.float64)[step.index]
             first = torch.where(first > 0, first, step.values)
@@ -84,9 +85,10 @@ class SmoothTchebycheff(Weighting):
                 for task, value in zip(step.index, first.tolist(), strict=True):
                     self.state["first"][task] = value
             alive = step.values > TINY
-            values = torch.where(alive, (step.values / first.clamp_min(TINY)).log(), -torch.inf)
+            values = (step.values.clamp_min(TINY) / first.clamp_min(TINY)).log()
             slope = torch.where(alive, 1 / step.values, 0.0)
             if not alive.any():
                 return torch.zeros_like(slope), None
         preferences = self.preferences[step.index]
-        return preferences * slope * (preferences * values / self.mu).softmax(0), None
+        exponents = torch.where(alive, preferences * values / self.mu, -torch.inf)
+        return preferences * slope * exponents.softmax(0), None

@@ -10,6 +10,9 @@ from scipy.optimize import minimize, nnls
 
 Floats = NDArray[np.float64]
 
+MOST_CANCELLATION = 1e7
+"""Where terms of a sum cancel to less than this part of them, rounding of the (single precision) gradients decides."""
+
 
 def factor(gramian: Floats) -> Floats:
     """A with AᵀA = G: gradients in T dimensions with the same inner products (negative rounding is cut off)."""
@@ -31,9 +34,12 @@ def min_norm(gramian: Floats) -> Floats:
 
 def dual_cone(gramian: Floats, start: Floats) -> Floats:
     """argmin vᵀGv over v ≥ start: Jᵀv is the projection of Jᵀstart onto the cone {d: J d ≥ 0}."""
-    a = factor(gramian)
-    found, _ = nnls(a, -a @ start)
-    return start + found  # type: ignore[no-any-return]
+    lengths = np.sqrt(np.diag(gramian))
+    a = factor(gramian / np.outer(lengths, lengths))
+    # a little ridge, or two opposite gradients could be added to the answer without bound
+    rows = np.vstack([a, 1e-6 * np.eye(len(a))])
+    found, _ = nnls(rows, np.append(-a @ (start * lengths), np.zeros(len(a))))
+    return start + found / lengths  # type: ignore[no-any-return]
 
 
 def fair_point(gramian: Floats, power: float, iterations: int = 100) -> Floats:
@@ -54,7 +60,10 @@ def fair_point(gramian: Floats, power: float, iterations: int = 100) -> Floats:
         gradient = cosines @ u - slope
         step = np.linalg.solve(cosines + np.diag(power * slope / u), -gradient)
         if np.abs(step / u).max() < 1e-6:  # squared by the last step; cancellation allows no more where u is large
-            return (u + step) / lengths * middle ** ((power - 1) / (power + 1))  # type: ignore[no-any-return]
+            u = u + step
+            if (np.abs(cosines) @ u / (right * u**-power)).max() > MOST_CANCELLATION:
+                break
+            return u / lengths * middle ** ((power - 1) / (power + 1))  # type: ignore[no-any-return]
         shrink = step / u
         longest = min(1.0, 0.95 / max(float(-shrink.min()), 1e-12))
         start = _fair_value(u, cosines, right, power)

@@ -51,9 +51,8 @@ class DynamicAverage(TrendWeights):
 
     def on_epoch_end(self, losses: Mapping[str, float]) -> None:
         now, before = self.known(losses), self.state["previous"]
-        rates = {
-            t: value / before[t] if before[t] > 0 else 1.0 for t, value in now.items() if not math.isnan(before[t])
-        }
+        known = {t: value for t, value in now.items() if not math.isnan(before[t])}
+        rates = {t: min(value / before[t], 1e9) if before[t] > 0 else 1.0 for t, value in known.items()}
         if rates:
             shares = (torch.tensor(list(rates.values()), dtype=torch.float64) / self.temperature).softmax(0)
             for task, share in zip(rates, shares.tolist(), strict=True):
