@@ -101,8 +101,7 @@ def comparison(
         variants[EARLIER] = VariantSpec(stages=[stage.name for stage in before], set={**every, **earlier}, seeds=1)
     made = base.model_copy(update={"variants": variants})
     for row in rows:
-        stage = made.variant(row).stages[-1]
-        build(stage.weighting.name, list(stage.tasks), features=1, **stage.weighting.options)
+        stages.build_weighting(made.variant(row).stages[-1], features=1)
     return made
 
 
@@ -131,8 +130,13 @@ def _baselines(last: StageSpec) -> dict[str, tuple[dict[str, Any], str]]:
     return {
         AS_IS: ({}, ""),
         ALONE: ({f"{last.name}.{key}": value for key, value in alone.items()}, ""),
-        UNIFORM: ({f"{last.name}.weighting": {"name": UNIFORM}}, ""),
+        UNIFORM: (_weighed(last, UNIFORM, {}), ""),
     }
+
+
+def _weighed(stage: StageSpec, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes of a row: another weighting of the same terms."""
+    return {f"{stage.name}.weighting.name": name, f"{stage.name}.weighting.options": dict(options)}
 
 
 def _exchanged(
@@ -148,7 +152,7 @@ def _exchanged(
         chosen = {**options.get(name, {}), **options.get(one, {}), **({"level": level} if level == "shared" else {})}
         note = ", ".join(f"{option} {value}" for option, value in chosen.items())
         if one not in BASELINES:
-            rows[row_name(one)] = ({f"{last.name}.weighting": {"name": name, "options": chosen}}, note)
+            rows[row_name(one)] = (_weighed(last, name, chosen), note)
     return rows
 
 
