@@ -13,7 +13,7 @@ from polyface.training.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 def step():
-    tensors = [torch.ones(4_000_000) for _ in range(4)]  # 16 MB each, in 4 kB pages
+    tensors = [torch.ones(12_000_000) for _ in range(2)]  # 48 MB each: always mapped anew by default
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(3):
