@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from polyface.data.boxes import BoxSpec, boxes_of
+from polyface.data.crops import CropSpec, transform
 from polyface.data.detector import Detection
 from polyface.data.table import FaceTable, Record, write_table
 from polyface.errors import PolyfaceError
@@ -46,6 +48,17 @@ def test_boxes_of_the_table(tmp_path) -> None:
     found = boxes_of(table(tmp_path, {"box": [1, 2, 30, 40]}, {"box": [5, 6, 7, 8]}), BoxSpec(source="table"))
     np.testing.assert_array_equal(found.xyxy, [[1, 2, 30, 40], [5, 6, 7, 8]])
     assert len(found.missed) == 0
+
+
+def test_the_whole_image(tmp_path) -> None:
+    """A square crop of the longer side, the shorter one padded: 178×218 to 224 is 20.5 pixels each side (spec 3.10)."""
+    faces = table(tmp_path, {"gender": "male"}, {"gender": "male"}, sizes=[(218, 178), (50, 80)])
+    found = boxes_of(faces, BoxSpec(source="image"))
+    np.testing.assert_array_equal(found.xyxy, [[-0.5, -0.5, 177.5, 217.5], [-0.5, -0.5, 79.5, 49.5]])
+    spec = CropSpec(size=218, channels=3, scale=1.0)
+    matrix = torch.from_numpy(spec.crops(found.xyxy))
+    ends = transform(matrix[:1], torch.tensor([[[0.0, 0.0], [177.0, 217.0]]]))
+    torch.testing.assert_close(ends[0], torch.tensor([[20.0, 0.0], [197.0, 217.0]]), atol=1e-3, rtol=0)
 
 
 def test_boxes_round_the_visible_landmarks(tmp_path) -> None:

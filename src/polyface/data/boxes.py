@@ -25,10 +25,11 @@ class BoxSpec(BaseModel):
     source "detector": the detector's box and never its points; where it finds no face, a centred box of the table's
     median detected size (counted in `Boxes.missed`). "table": the `box` column. "landmarks": the landmarks' bounding
     box (the first landmark column of the table unless `landmarks` names one); augmentation supplies the jitter.
+    "image": the whole picture, for data sets whose faces are aligned already.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    source: Literal["detector", "table", "landmarks"] = "detector"
+    source: Literal["detector", "table", "landmarks", "image"] = "detector"
     landmarks: str | None = None
 
 
@@ -59,6 +60,10 @@ def boxes_of(
         short = np.maximum((boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True) * 0.05, 1.0)
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + short)  # collinear points still make a box
         return Boxes(boxes, nothing)
+    if spec.source == "image":
+        sizes = np.array([table.image_size(row) for row in range(len(table))], dtype=np.float32).reshape(-1, 2)
+        # pixel centres are at integers, so a picture reaches from -½ to its length less ½
+        return Boxes(np.concatenate([np.full_like(sizes, -0.5), sizes - 0.5], axis=1), nothing)
     return _detected(table, detector or RetinaFace(threads=1), progress)
 
 

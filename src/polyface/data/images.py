@@ -22,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from polyface.errors import PolyfaceError
 
-__all__ = ["MAX_PIXELS", "decode", "encode_png"]
+__all__ = ["MAX_PIXELS", "decode", "encode_png", "size_of"]
 
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused before they are decoded: a few hundred bytes can claim to be any size."""
@@ -61,6 +61,21 @@ def decode(data: bytes | Path | str, where: str = "") -> NDArray[np.uint8]:
         raise PolyfaceError(f"{where}: is empty (0 bytes); fetch the file again")
     with _quiet():
         return _decode(data, where)
+
+
+def size_of(data: bytes | Path | str, where: str = "") -> tuple[int, int]:
+    """(width, height) of what `decode` would return, from the file's header alone.
+
+    Raises:
+        PolyfaceError: missing, or not an image.
+    """
+    where = where or ("image" if isinstance(data, bytes) else str(data))
+    try:
+        with _quiet(), Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_formats()) as image:
+            width, height = image.size
+            return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise PolyfaceError(f"{where}: cannot be read as an image ({_one_line(error)}); replace the file") from error
 
 
 def encode_png(array: NDArray[np.uint8]) -> bytes:

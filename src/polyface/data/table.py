@@ -233,10 +233,18 @@ class FaceTable:
 
     def image(self, row: int) -> np.ndarray:
         """A row's picture, uint8 RGB [H, W, 3]."""
+        return images.decode(*self._stored(row))
+
+    def image_size(self, row: int) -> tuple[int, int]:
+        """(width, height) of a row's picture, without decoding it."""
+        return images.size_of(*self._stored(row))
+
+    def _stored(self, row: int) -> tuple[bytes | Path, str]:
+        """A row's encoded picture, or its file, and what to call it in an error."""
         data, path = self.image_struct(row)
         file = self._files[self._part[row]]
         where = f"{file.path.name} row {int(self._row[row])} ({path})"
-        return images.decode(data if data is not None else file.path.parent / path, where)
+        return (data if data is not None else file.path.parent / path), where
 
     def path(self, row: int) -> str:
         return self.image_struct(row)[1]
