@@ -159,3 +159,11 @@ def test_a_table_holds_what_was_read(name, request, tmp_path):
     assert report.rows == len(table) == len(part)
     np.testing.assert_array_equal(table.numbers("attributes"), attributes(part))
     assert table.column("identity").to_pylist() == [face.labels["identity"] for face in part]
+
+
+def test_lfwa_is_found_where_lfw_lies(real_data, tmp_path, monkeypatch):
+    """A recipe that names `lfwa` needs no copy or link of LFW's folder."""
+    from polyface.data.store import open_source
+
+    monkeypatch.setenv("POLYFACE_CACHE", str(tmp_path))
+    assert len(open_source("lfwa", real_data("lfw").parent)) == 2999

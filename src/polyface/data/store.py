@@ -15,8 +15,9 @@ from polyface.files import cache_folder
 def open_source(
     name: str, root: Path | None, options: Mapping[str, Any] | None = None, progress: Progress | None = None
 ) -> FaceTable:
-    """The table called `name`: a .parquet file, `<root>/<name>.parquet`, the raw data set `<root>/<name>` (imported
-    once into the cache), or "synthetic", rendered once with `options` (n, size, seed)."""
+    """The table called `name`: a .parquet file, `<root>/<name>.parquet`, the raw data set `<root>/<name>` (or the
+    `folder` that its reader names; imported once into the cache), or "synthetic", rendered once with `options` (n,
+    size, seed)."""
     from polyface.data.readers import READERS, reader
 
     if name == "synthetic":
@@ -29,12 +30,14 @@ def open_source(
         if file is None:
             reader(name)  # raises with the nearest name
         raise PolyfaceError(f"{name}: no such face table" + (f", nor under {root}" if root else ""))
-    if root is None or not (root / name).exists():
-        where = f"{root / name} is missing" if root else "no data folder was given"
+    known = getattr(READERS[name], "folder", name)  # LFWA's labels lie beside LFW's images
+    found = root and next((root / one for one in (name, known) if (root / one).exists()), None)
+    if root is None or found is None:
+        where = f"{root / known} is missing" if root else "no data folder was given"
         raise PolyfaceError(
-            f"data set '{name}': {where}; pass --data DIR that holds {name}.parquet or {name}/ — {reader(name).layout}"
+            f"data set '{name}': {where}; pass --data DIR that holds {name}.parquet or {known}/ — {reader(name).layout}"
         )
-    folder = (root / name).resolve()
+    folder = found.resolve()
     stamp = hashlib.sha1(f"{folder} {folder.stat().st_mtime_ns}".encode()).hexdigest()[:16]
     path = cache_folder("tables") / f"{name}-{stamp}.parquet"
     if not path.exists():

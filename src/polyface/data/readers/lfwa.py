@@ -60,6 +60,7 @@ class LFWA:
     split: str = "people"
 
     name = "lfwa"
+    folder = "lfw"
     verified = True  # 2,999 rows of the score file; not the split of Liu et al.
     about = "LFWA: 13,143 faces of LFW with 40 attributes by Kumar et al.'s scores, and identity"
     layout = (
