@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from polyface.cli.common import settings
 from polyface.errors import PolyfaceError
+from polyface.training.recipe import assignments
 
 ROOT = Path(__file__).parents[1]
 
@@ -114,11 +114,11 @@ def test_compare_weightings_trains_in_processes_and_tells_its_command(tmp_path: 
 
 
 def test_name_value_options() -> None:
-    assert settings(["a.b=1e-3", "c=[1, x]"], "--option") == {"a.b": "1e-3", "c": [1, "x"]}
-    assert settings(None, "--option") == {}
+    assert assignments(["a.b=1e-3", "c=[1, x]"], "--option") == {"a.b": "1e-3", "c": [1, "x"]}
+    assert assignments([], "--option") == {}
     for text, line in (("epochs", "--option epochs: expected name=value"), ("a=[", "--option a=[: not YAML")):
         with pytest.raises(PolyfaceError) as told:
-            settings([text], "--option")
+            assignments([text], "--option")
         assert str(told.value).startswith(line)
 
 

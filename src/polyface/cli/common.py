@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polyface.errors import PolyfaceError
-
 if TYPE_CHECKING:
     from polyface.data.table import Progress
 
@@ -19,6 +17,11 @@ DataOption = Annotated[
     Path | None, typer.Option("--data", help="Folder with <name>.parquet face tables or raw data sets <name>/.")
 ]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a recipe key: stage.key.key=value.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Where the runs are kept; the same command resumes them.")]
+ResultsOption = Annotated[Path | None, typer.Option("--results", help="Results file to write (default: in --out).")]
+WorkersOption = Annotated[int, typer.Option("--workers", help="Runs at a time, each in its own process.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before a run of hours.")]
+CollectOption = Annotated[bool, typer.Option(help="Only gather what is finished.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps, or auto.")]
 
 
@@ -60,22 +63,6 @@ def command_of(context: typer.Context) -> str:
         for each in value if isinstance(value, list | tuple) else [value]:
             words += [*option, "DIR" if parameter.name == "data" else shlex.quote(str(each))]
     return " ".join(words)
-
-
-def settings(texts: list[str] | None, option: str) -> dict[str, Any]:
-    """name=value words of an option, the values read as YAML."""
-    import yaml
-
-    found = {}
-    for text in texts or []:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise PolyfaceError(f"{option} {text}: expected name=value")
-        try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise PolyfaceError(f"{option} {text}: not YAML ({str(error).splitlines()[0]})") from error
-    return found
 
 
 def device_of(name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from polyface.cli.common import bar, say, settings
+from polyface.cli.common import bar, say
 
 app = typer.Typer(help="Face tables: import, look at and check data sets.", no_args_is_help=True)
 
@@ -34,8 +34,9 @@ def data_import(
     """Bring a data set, in the layout its authors publish, into a face table."""
     from polyface.data.readers import reader
     from polyface.data.table import write_table
+    from polyface.training.recipe import assignments
 
-    found = reader(name, **settings(option, "--option"))
+    found = reader(name, **assignments(option or (), "--option"))
     with bar() as progress:
         report = write_table(found.records(source), table, on_bad=on_bad, workers=workers, progress=progress)
     for skipped in report.skipped:

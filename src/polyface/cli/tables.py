@@ -8,22 +8,34 @@ from typing import Annotated
 
 import typer
 
-from polyface.cli.common import DataOption, DeviceOption, SetOption, bar, command_of, say, settings
+from polyface.cli.common import (
+    CollectOption,
+    DataOption,
+    DeviceOption,
+    OutOption,
+    ResultsOption,
+    SetOption,
+    WorkersOption,
+    YesOption,
+    bar,
+    command_of,
+    say,
+)
 
 
 def reproduce(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="A recipe's name or YAML file.")],
     data: DataOption = None,
-    out: Annotated[Path, typer.Option(help="Where the runs are kept; the same command resumes them.")] = Path("runs"),
+    out: OutOption = Path("runs"),
     only: Annotated[list[str] | None, typer.Option(help="Only variants that match (wildcards).")] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds a variant, instead of the recipe's.")] = None,
-    results: Annotated[Path | None, typer.Option(help="Results file to write (default: in --out).")] = None,
+    results: ResultsOption = None,
     set_: SetOption = None,
     device: DeviceOption = "auto",
-    workers: Annotated[int, typer.Option(help="Runs at a time, each in its own process.")] = 1,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a run of hours.")] = False,
-    collect: Annotated[bool, typer.Option(help="Only gather what is finished.")] = False,
+    workers: WorkersOption = 1,
+    yes: YesOption = False,
+    collect: CollectOption = False,
 ) -> None:
     """Train and measure the rows of a paper's table over seeds, and print them beside the published figures."""
     from polyface import reproduce as rows
@@ -55,7 +67,7 @@ def compare_weightings(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="A recipe's name or YAML file.")],
     data: DataOption = None,
-    out: Annotated[Path, typer.Option(help="Where the runs are kept; the same command resumes them.")] = Path("runs"),
+    out: OutOption = Path("runs"),
     variant: Annotated[str | None, typer.Option(help="A row of the recipe's table (default: its own stages).")] = None,
     weighting: Annotated[
         list[str] | None,
@@ -72,13 +84,13 @@ def compare_weightings(
         list[str] | None,
         typer.Option(help="Change a key in the screening only: stage.optimisation.epochs=8; the finals start anew."),
     ] = None,
-    results: Annotated[Path | None, typer.Option(help="Results file to write (default: in --out).")] = None,
+    results: ResultsOption = None,
     report: Annotated[Path | None, typer.Option(help="HTML report to write (default: in --out).")] = None,
     set_: SetOption = None,
     device: DeviceOption = "auto",
-    workers: Annotated[int, typer.Option(help="Runs at a time, each in its own process.")] = 1,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a run of hours.")] = False,
-    collect: Annotated[bool, typer.Option(help="Only gather what is finished.")] = False,
+    workers: WorkersOption = 1,
+    yes: YesOption = False,
+    collect: CollectOption = False,
 ) -> None:
     """Train a recipe under many weightings, with equal budgets, and compare main task, side tasks, weights and cost.
 
@@ -87,11 +99,12 @@ def compare_weightings(
     """
     from polyface.reproduce import weighting_pages as pages
     from polyface.reproduce.weightings import Budget, Comparison, read_options
-    from polyface.training.recipe import load
+    from polyface.training.recipe import assignments, load
     from polyface.training.stages import RunOptions
 
     chosen = load(recipe, set_ or ())
-    budget = Budget(seeds, finals, final_seeds, tuple(always or ()), settings(screening_set, "--screening-set"))
+    changes = assignments(screening_set or (), "--screening-set")
+    budget = Budget(seeds, finals, final_seeds, tuple(always or ()), changes)
     compared = Comparison(
         chosen, data, out, budget, variant=variant, weightings=weighting or (), options=read_options(options)
     )

@@ -74,7 +74,7 @@ def size_of(data: bytes | Path | str, where: str = "") -> tuple[int, int]:
         with _quiet(), Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_formats()) as image:
             width, height = image.size
             return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PolyfaceError(f"{where}: cannot be read as an image ({_one_line(error)}); replace the file") from error
 
 

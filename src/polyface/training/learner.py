@@ -17,7 +17,6 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from polyface.data.crops import CropSpec
@@ -29,6 +28,7 @@ from polyface.training.progress import AllEpochs, learning_rate
 from polyface.training.recipe import StageSpec, same_settings
 from polyface.training.terms import Terms, attributes_of
 from polyface.weighting import AdaptiveThresholds, Context, TaskStopping, Weighting
+from polyface.weighting.base import sum_over_ranks, world_size
 
 
 class Learner(L.LightningModule):
@@ -105,8 +105,8 @@ class Learner(L.LightningModule):
         ]
         sums = torch.cat([s for s, _ in pairs])
         totals = torch.stack([sums.detach(), torch.cat([c for _, c in pairs]).to(sums.dtype)])
-        world = _sum_over_ranks(totals)
-        return output, term_means(world * sums, totals[1]), totals
+        totals = sum_over_ranks(totals)
+        return output, term_means(world_size() * sums, totals[1]), totals
 
     def training_step(self, raw: RawBatch, index: int) -> Tensor:
         batch = assemble(raw, self.crop, self.tasks, self.spec.data.augment)
@@ -288,9 +288,8 @@ class Learner(L.LightningModule):
                     task = attributes_of(self.tasks, name)
                     found = task.mistakes(output.outputs[name], batch.targets[name], batch.labelled[name])
                     counts += torch.stack(found)
-        for counts in mistakes.values():
-            _sum_over_ranks(counts)
-        self._mistakes, self._validated = mistakes, (self.batches_done, totals)
+        self._mistakes = {name: sum_over_ranks(counts) for name, counts in mistakes.items()}
+        self._validated = (self.batches_done, totals)
         self.validation_seconds += time.monotonic() - began
         return totals
 
@@ -376,14 +375,6 @@ class Learner(L.LightningModule):
             if "cuda" in self._random and self.device.type == "cuda":
                 torch.cuda.set_rng_state(self._random["cuda"].cpu(), self.device)
             self._random = {}
-
-
-def _sum_over_ranks(totals: Tensor) -> int:
-    """Sum a tensor over all processes, in place; how many there are."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return 1
-    dist.all_reduce(totals)
-    return dist.get_world_size()
 
 
 @contextmanager

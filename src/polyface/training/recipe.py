@@ -222,13 +222,18 @@ def load(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
     defaults = tree.pop("defaults", {})
     tree["stages"] = [_merged(defaults, stage) for stage in stages]
     tree = _unshared(tree)
-    edits: dict[str, Any] = {}
-    for change in changes:
-        key, equals, value = change.partition("=")
+    return _checked(_override(tree, assignments(changes, "--set", "key.key=value"), "--set"), str(source))
+
+
+def assignments(texts: Sequence[str], option: str, form: str = "name=value") -> dict[str, Any]:
+    """The name=value words of a command's option, the values read as YAML."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
         if not equals:
-            raise PolyfaceError(f"--set {change}: expected key.key=value")
-        edits[key] = _yaml(value, f"--set {change}")
-    return _checked(_override(tree, edits, "--set"), str(source))
+            raise PolyfaceError(f"{option} {text}: expected {form}")
+        found[name] = _yaml(value, f"{option} {text}")
+    return found
 
 
 def _yaml(text: str, where: str) -> Any:

@@ -82,6 +82,11 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return total
 
 
+def mean_over_ranks(losses: Tensor) -> Tensor:
+    """Losses of the global batch in float64 on the CPU, from what every process passes (see `Weighting`)."""
+    return (sum_over_ranks(losses.detach()) / world_size()).cpu().double()
+
+
 class Weighting(nn.Module):
     """Base of all weightings, called with (tasks, **options).
 
@@ -130,7 +135,7 @@ class Weighting(nn.Module):
         counts = context.counts or {}
         names = [name for name in self.tasks if name in losses]
         stacked = torch.stack([losses[name] for name in names])
-        values = (sum_over_ranks(stacked.detach()) / world_size()).cpu().double()
+        values = mean_over_ranks(stacked)
         finite = values.isfinite().tolist()
         present = [i for i, name in enumerate(names) if counts.get(name, 1) > 0]
         weights = torch.zeros(len(names), dtype=torch.float64)
@@ -172,6 +177,16 @@ class Weighting(nn.Module):
 
     def on_epoch_end(self, losses: Mapping[str, float]) -> None:
         """Mean training losses by task, after every epoch; a task without labelled faces is not named."""
+
+    def first_values(self, step: Step) -> Tensor:
+        """Losses [P] of the present tasks at the first step at which each was above 0, kept in `state["first"]`."""
+        kept = self.state["first"]
+        first = torch.tensor(kept, dtype=torch.float64)[step.index]
+        first = torch.where(first > 0, first, step.values)
+        if self.training:
+            for task, value in zip(step.index, first.tolist(), strict=True):
+                kept[task] = value
+        return first
 
     def warn_once(self, message: str) -> None:
         if message not in self._warned:

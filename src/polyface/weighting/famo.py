@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from polyface.errors import PolyfaceError
-from polyface.weighting.base import Context, Step, Weighting, sum_over_ranks, world_size
+from polyface.weighting.base import Context, Step, Weighting, mean_over_ranks
 from polyface.weighting.losses import TINY
 
 
@@ -61,7 +61,7 @@ class FAMO(Weighting):
 
     def after_step(self, losses: Mapping[str, Tensor], context: Context | None = None) -> None:
         names = [name for name in self.tasks if name in losses]
-        values = (sum_over_ranks(torch.stack([losses[n].detach() for n in names])) / world_size()).cpu().double()
+        values = mean_over_ranks(torch.stack([losses[name] for name in names]))
         after = dict(zip((self.tasks.index(name) for name in names), values.tolist(), strict=True))
         minimum = self.minimum.tolist()
         now = {t: v - minimum[t] for t, v in after.items() if self.state["before"][t] > TINY and v - minimum[t] > TINY}

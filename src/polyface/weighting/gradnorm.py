@@ -43,11 +43,7 @@ class GradNorm(GradientWeighting):
             if self.training:
                 self.raw.copy_(w)
         lengths = self.products(step).diagonal().sqrt().to(w)
-        first = torch.tensor(self.state["first"], dtype=torch.float64)[step.index]
-        first = torch.where(first > 0, first, step.values)
-        if self.training:
-            for task, value in zip(step.index, first.tolist(), strict=True):
-                self.state["first"][task] = value
+        first = self.first_values(step)
         rate = torch.where(first > 0, step.values / first.clamp_min(1e-12), 1.0)
         rate = (rate / rate.mean().clamp_min(1e-12)).to(w)
         present = self.raw[step.index]

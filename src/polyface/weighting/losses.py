@@ -79,11 +79,7 @@ class SmoothTchebycheff(Weighting):
         values, slope = step.values - self.ideal[step.index], torch.ones_like(step.values)
         alive = torch.ones_like(step.values, dtype=torch.bool)
         if self.relative:
-            first = torch.tensor(self.state["first"], dtype=torch.float64)[step.index]
-            first = torch.where(first > 0, first, step.values)
-            if self.training:
-                for task, value in zip(step.index, first.tolist(), strict=True):
-                    self.state["first"][task] = value
+            first = self.first_values(step)
             alive = step.values > TINY
             values = (step.values.clamp_min(TINY) / first.clamp_min(TINY)).log()
             slope = torch.where(alive, 1 / step.values, 0.0)

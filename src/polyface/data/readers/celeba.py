@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from polyface.data.images import size_of
 from polyface.data.readers.common import IMAGE_SUFFIXES, Described, demand, read_text
 from polyface.data.table import Record, Skipped
 from polyface.errors import PolyfaceError, nearest
@@ -327,7 +327,6 @@ def _without_ending(name: str) -> str:
 def _size(image: Path) -> tuple[int, int] | None:
     """Width and height by the file's header; None if it has none, which the import then tells."""
     try:
-        with Image.open(image) as opened:
-            return opened.size
-    except (OSError, Image.DecompressionBombError):
+        return size_of(image)
+    except PolyfaceError:
         return None
