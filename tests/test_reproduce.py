@@ -126,13 +126,13 @@ def test_a_failed_run_raises_or_is_told_while_the_others_go_on(recipe: Recipe, t
     todo = [reproduce.Job("averaged", 0), reproduce.Job("averaged", 1)]  # measured networks that are not there
     with pytest.raises(PolyfaceError, match="run that one first"):
         reproduce.run_jobs(recipe, todo, None, tmp_path, stages.RunOptions())
-    failed: dict[reproduce.Job, str] = {}
+    failed: dict[reproduce.Job, Exception] = {}
     seen: list[tuple[int, int]] = []
     reproduce.run_jobs(
         recipe, todo, None, tmp_path, stages.RunOptions(), progress=lambda *at: seen.append(at[:2]), failed=failed
     )
     assert list(failed) == todo
-    assert "run that one first" in failed[todo[0]]
+    assert "run that one first" in str(failed[todo[0]])
     assert seen == [(1, 2), (2, 2)]
 
 

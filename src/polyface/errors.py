@@ -10,6 +10,10 @@ class PolyfaceError(Exception):
     """One line: what is wrong, where (file, row, key), and what to do about it."""
 
 
+class NoDataError(PolyfaceError):
+    """A data set that is asked for is not there, or not whole."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that ends an error about an unknown name: its nearest neighbour, or all that is known."""
     known = sorted(known)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import polyface
+from polyface import models as module
 from polyface.errors import PolyfaceError
 from polyface.inference import Analyzer
 from polyface.inference import analyzer as analyzer_module
-from polyface.inference import models as module
-from polyface.inference.models import default_models, find, models
+from polyface.models import default_models, find, models
 from polyface.networks.bundle import MANIFEST, Bundle, load_bundle
 
 

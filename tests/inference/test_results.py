@@ -222,7 +222,7 @@ def loaded(code: str) -> set[str]:
 def test_the_package_itself_is_light() -> None:
     assert not loaded("import polyface") & {"torch", "numpy", "PIL", "pyarrow", "onnxruntime"}
     assert "torch" not in loaded("import polyface; polyface.__version__; dir(polyface)")
-    assert "torch" not in loaded("from polyface.inference.models import models; models()")
+    assert "torch" not in loaded("from polyface.models import models; models()")
 
 
 def test_inference_loads_no_training_library(saved: Path) -> None:

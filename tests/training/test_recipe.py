@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+from polyface import networks
 from polyface.errors import PolyfaceError
+from polyface.schema import ATTRIBUTES
 from polyface.training.recipe import Recipe, load
+from polyface.training.stages import network_config, stage_tasks
 
 TREE: dict[str, Any] = {
     "name": "toy",
@@ -255,3 +259,64 @@ def test_wrong_variants_are_named(write) -> None:
     wrong = load(write(changed(lambda t: t["variants"]["hot"].update(set={"five.optimisation.rl": 1}))))
     with pytest.raises(PolyfaceError, match="toy: hot: stages.0.optimisation.rl: unknown key"):
         wrong.variant("hot")
+
+
+# ------------------------------------------------------------------------------------------------- sizes
+
+
+def sized(edit: Callable[[dict[str, Any]], object] = lambda tree: None) -> dict[str, Any]:
+    def add(tree: dict[str, Any]) -> None:
+        tree["sizes"] = {"small": {"*.optimisation.epochs": 1, "dense.data.batch": 8, "variants.hot.minutes": 2}}
+        edit(tree)
+
+    return changed(add)
+
+
+def test_a_size_changes_the_recipe_before_its_variants_and_set_do(write) -> None:
+    path = write(sized())
+    whole, small = load(path), load(f"{path}:small", ["five.data.batch=4"])
+    assert [stage.optimisation.epochs for stage in whole.stages] == [5, 5]
+    assert [stage.optimisation.epochs for stage in small.stages] == [1, 1]
+    assert [stage.data.batch for stage in small.stages] == [4, 8]
+    assert small.variant("both").stage("dense").optimisation.epochs == 2
+    assert small.variants["hot"].minutes == 2
+    assert (whole.place, small.place, small.variant("hot").place) == ("toy", "toy-small", "toy-small")
+
+
+def test_wrong_sizes_are_named(write) -> None:
+    path = write(sized())
+    fails(f"{path}:smal", "has no size 'smal'; did you mean 'small'?")
+    fails("tcdcn:small", "recipe tcdcn has no size 'small'; none is known")
+    wrong = write(sized(lambda tree: tree["sizes"]["small"].update({"six.data.batch": 1})))
+    fails(f"{wrong}:small", "sizes.small: no stage or key 'six'")
+
+
+def test_dmm_cnn_is_the_papers(write) -> None:
+    """22 objective and 18 subjective attributes, all of them once; 88,713,464 parameters with the paper's 72 points."""
+    recipe = load("dmm-cnn")
+    stage = recipe.stage("celeba")
+    groups = stage.network.heads["attributes"]
+    assert isinstance(groups, dict)
+    assert {name: len(group) for name, group in groups.items()} == {"objective": 22, "subjective": 18}
+    assert sorted(groups["objective"] + groups["subjective"]) == sorted(ATTRIBUTES)
+    assert stage.weighting.options["fixed"] == {"landmarks": 0.5}
+
+    def parameters(variant: str, changes: tuple[str, ...] = ()) -> int:
+        one = load("dmm-cnn", changes).variant(variant).stages[0]
+        with torch.device("meta"):
+            built = networks.build(network_config(one, stage_tasks(one)))
+        return sum(p.numel() for p in built.parameters())
+
+    assert parameters("DMM-CNN", ("celeba.tasks.landmarks.points=72",)) == 88_713_464
+    assert parameters("DMM-SPP", ("celeba.tasks.landmarks.points=72",)) == 86_615_288
+    assert parameters("Baseline") == 23_589_992
+
+
+def test_rows_with_fixed_thresholds_are_the_networks_of_those_with_adaptive_ones() -> None:
+    """Thresholds do not reach the losses: but for them, each pair of rows has one and the same stage."""
+    recipe = load("dmm-cnn:small")
+    for fixed, adaptive in (("DMM-EQ-FIX", "DMM-EQ-AT"), ("DMM-DW-FIX", "DMM-CNN"), ("UW", "DMM-EQ-AT")):
+        a, b = recipe.variant(fixed).stages[-1], recipe.variant(adaptive).stages[-1]
+        assert recipe.variants[fixed].model == adaptive
+        assert a.model_copy(update={"thresholds": b.thresholds}) == b
+        assert (a.thresholds is None) == fixed.endswith("FIX")

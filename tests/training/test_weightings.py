@@ -175,8 +175,32 @@ def test_validation_faces_come_in_turn(toy) -> None:
     assert torch.equal(torch.cat(shares), rows[24:30])
 
 
-def test_a_weighting_that_needs_validation_faces_says_so(toy, tmp_path) -> None:
-    tables = [{"name": "synthetic", "options": {"n": 100, "size": 48, "seed": 1}, "where": {"split": "train"}}]
-    chosen = recipes.load(toy({"data": {"tables": tables}, "weighting": {"name": "aw"}}))
-    with pytest.raises(PolyfaceError, match="stage one: weighting aw needs faces with split 'val'"):
+WITHOUT = [{"name": "synthetic", "options": {"n": 100, "size": 48, "seed": 1}, "where": {"split": "train"}}]
+"""A table of faces for training alone."""
+
+
+@pytest.mark.parametrize(
+    "changes, what",
+    [
+        ({"weighting": {"name": "aw"}}, "weighting aw"),
+        ({"weighting": {"name": "dmm"}}, "weighting dmm"),
+        ({"stopping": {"main": ["landmarks"]}}, "stopping"),
+        ({"optimisation": {"schedule": "plateau"}}, "optimisation.schedule plateau"),
+        ({"evaluation": {"select": "best"}}, "evaluation.select best"),
+    ],
+)
+def test_what_needs_validation_faces_says_so(toy, tmp_path, changes: dict[str, Any], what: str) -> None:
+    chosen = recipes.load(toy({"data": {"tables": WITHOUT}} | changes))
+    with pytest.raises(PolyfaceError, match=f"stage one: {what} needs validation faces, and no face has split 'val'"):
         stages.run(chosen, tmp_path, None, stages.RunOptions(accelerator="cpu", logger="none"))
+
+
+def test_training_faces_can_stand_in_for_validation_faces(toy, tmp_path) -> None:
+    """As on LFWA (Mao et al. 2020): what is validated is the training faces as they are, all of them."""
+    data = {"tables": WITHOUT, "validate_on": "train", "augment": {"rotate": 0, "zoom": 0, "shift": 0, "mirror": 0}}
+    optimisation = {"optimiser": "sgd", "lr": 1e-9, "epochs": 2}  # nothing moves: both losses are of the same network
+    chosen = recipes.load(toy({"data": data, "weighting": {"name": "dmm"}, "optimisation": optimisation}))
+    result = stages.run(chosen, tmp_path, None, stages.RunOptions(accelerator="cpu", logger="none"))["one"]
+    for row in result.history:
+        assert row["validation"]["landmarks"] == pytest.approx(row["train"]["landmarks"], rel=0.1)
+    assert result.history[-1]["weights"]["landmarks"] == 1.0  # of the epoch before the second validation

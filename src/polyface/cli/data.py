@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from polyface.cli.common import bar, say
+from polyface.cli.common import DeviceOption, bar, device_of, say
 
 app = typer.Typer(help="Face tables: import, look at and check data sets.", no_args_is_help=True)
 
@@ -45,6 +45,27 @@ def data_import(
     say(f"{table}: {report.rows:,} faces, {len(report.skipped):,} skipped; labelled: {labelled}")
 
 
+@app.command("label")
+def data_label(
+    table: Annotated[Path, typer.Argument(help="A face table, or a folder of them.")],
+    model: Annotated[str, typer.Argument(help="A model bundle's folder, or a shipped model's name.")],
+    out: Annotated[Path, typer.Argument(help="The face table (.parquet) to write.")],
+    task: Annotated[list[str] | None, typer.Option(help="Only these tasks of the model (default: all).")] = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Let a model label faces: its answers become label columns that are marked as pseudo-labels."""
+    from polyface.data.table import FaceTable
+    from polyface.training.labels import label_table
+
+    with bar() as progress:
+        report = label_table(
+            FaceTable.open(table), model, out, tasks=task or (), device=device_of(device), progress=progress
+        )
+    faces = FaceTable.open(out)
+    told = [f"{name} {count:,}" for name, count in report.labelled.items() if faces.pseudo(name)]
+    say(f"{out}: {report.rows:,} faces; labelled by {model}: {', '.join(told) or 'none'}")
+
+
 @app.command("show")
 def data_show(
     table: Annotated[Path, typer.Argument(help="A face table, or a folder of them.")],
@@ -69,6 +90,8 @@ def data_show(
             line += "   " + ", ".join(f"{word} {counts[word]:,}" for word in order)
         elif name == "identity":
             line += f"   {pc.count_distinct(column).as_py():,} people"
+        if model := faces.pseudo(name):
+            line += f"   (answers of {model}, not labels)"
         say(line)
     if picture:
         from polyface.evaluation.pictures import contact_sheet, draw_face, png

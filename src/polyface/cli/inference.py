@@ -54,7 +54,7 @@ def analyze(
 
 def models() -> None:
     """The models that are shipped: tasks, size, terms."""
-    from polyface.inference.models import models as shipped
+    from polyface.models import models as shipped
 
     for info in shipped():
         say(f"{info.name:20} {info.size_mb:5.2f} MB  {', '.join(info.tasks)}\n{'':20} {info.terms}")
@@ -66,7 +66,7 @@ def export(
 ) -> None:
     """Export a bundle's network to ONNX, normalisation included, and check that it answers the same."""
     from polyface.inference.export import export_onnx
-    from polyface.inference.models import find
+    from polyface.models import find
     from polyface.networks.bundle import load_bundle
 
     difference = export_onnx(load_bundle(find(bundle)), path)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +22,10 @@ from polyface.cli.common import (
     command_of,
     say,
 )
+from polyface.errors import NoDataError
+
+if TYPE_CHECKING:
+    from polyface.reproduce import Job
 
 
 def reproduce(
@@ -44,16 +49,19 @@ def reproduce(
 
     chosen = load(recipe, set_ or ())
     todo = rows.jobs(chosen, only or (), seeds)
-    place = out / chosen.name
+    place = out / chosen.place
     left = [job for job in todo if not rows.finished(chosen, place, job)]
     hours = rows.hours(chosen, left) / workers
     say(f"{len(todo)} runs, {len(todo) - len(left)} finished; the rest takes about {hours:.1f} hours here")
+    failed: dict[rows.Job, Exception] = {}
     if not collect:
         if hours > 1 and not yes and sys.stdin.isatty():
             typer.confirm("Go on?", abort=True)
         with bar() as progress:
             options = RunOptions(accelerator=device, progress=progress if workers == 1 else None, logger="none")
-            rows.run_jobs(chosen, todo, data, place, options, workers, progress)
+            rows.run_jobs(chosen, todo, data, place, options, workers, progress, failed=failed)
+    if failed and len(failed) == len(todo):
+        raise next(iter(failed.values()))
     file = results or place / "results.json"
     command = command_of(context)
     runs = rows.Runs(chosen, data, place)
@@ -61,6 +69,7 @@ def reproduce(
     page = rows.table_report(place / "report.html", runs, file)
     say(rows.printed(chosen, file))
     say(f"results: {file}\nreport: {page}")
+    _tell(failed)
 
 
 def compare_weightings(
@@ -121,7 +130,13 @@ def compare_weightings(
     page = pages.report(report or compared.place / "weightings.html", compared, rows, command)
     say(pages.printed(compared, file))
     say(f"results: {file}\nreport: {page}")
-    for job, why in compared.failed.items():
-        typer.echo(f"failed: {job}: {why}", err=True)
-    if compared.failed:
+    _tell(compared.failed)
+
+
+def _tell(failed: Mapping[Job, Exception]) -> None:
+    """Say what could not be run; only what should have been makes the command fail."""
+    broken = [job for job, why in failed.items() if not isinstance(why, NoDataError)]
+    for job, why in failed.items():
+        typer.echo(f"{'failed' if job in broken else 'no data'}: {job}: {why}", err=True)
+    if broken:
         raise typer.Exit(1)

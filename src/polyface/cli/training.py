@@ -36,7 +36,7 @@ def train(
         chosen = chosen.variant(variant)
     if seed is not None:
         chosen = chosen.model_copy(update={"seed": seed})
-    place = out / chosen.name
+    place = out / chosen.place
     with bar() as progress:
         options = stages.RunOptions(
             accelerator=device, devices=devices, strategy=strategy, logger=logger, threads=threads,
@@ -59,7 +59,7 @@ def evaluate(
     """Measure a model on labelled faces: every task with its own metric, and an HTML report."""
     from polyface.evaluation.landmarks import LandmarkResult
     from polyface.evaluation.measure import measure_tables
-    from polyface.inference.models import find
+    from polyface.models import find
     from polyface.networks.bundle import load_bundle
 
     model = load_bundle(find(bundle))

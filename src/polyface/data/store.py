@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from polyface.data.table import FaceTable, Progress, write_table
-from polyface.errors import PolyfaceError
+from polyface.errors import NoDataError
 from polyface.files import cache_folder
 
 
@@ -16,8 +16,8 @@ def open_source(
     name: str, root: Path | None, options: Mapping[str, Any] | None = None, progress: Progress | None = None
 ) -> FaceTable:
     """The table called `name`: a .parquet file, `<root>/<name>.parquet`, the raw data set `<root>/<name>` (or the
-    `folder` that its reader names; imported once into the cache), or "synthetic", rendered once with `options` (n,
-    size, seed)."""
+    `folder` that its reader names; imported once into the cache, with the reader's `options`), or "synthetic", rendered
+    once with `options` (n, size, seed)."""
     from polyface.data.readers import READERS, reader
 
     if name == "synthetic":
@@ -29,19 +29,20 @@ def open_source(
     if file is not None or name not in READERS:
         if file is None:
             reader(name)  # raises with the nearest name
-        raise PolyfaceError(f"{name}: no such face table" + (f", nor under {root}" if root else ""))
+        raise NoDataError(f"{name}: no such face table" + (f", nor under {root}" if root else ""))
     known = getattr(READERS[name], "folder", name)  # LFWA's labels lie beside LFW's images
     found = root and next((root / one for one in (name, known) if (root / one).exists()), None)
     if root is None or found is None:
         where = f"{root / known} is missing" if root else "no data folder was given"
-        raise PolyfaceError(
+        raise NoDataError(
             f"data set '{name}': {where}; pass --data DIR that holds {name}.parquet or {known}/ — {reader(name).layout}"
         )
     folder = found.resolve()
-    stamp = hashlib.sha1(f"{folder} {folder.stat().st_mtime_ns}".encode()).hexdigest()[:16]
+    chosen = f" {sorted(options.items())}" if options else ""
+    stamp = hashlib.sha1(f"{folder} {folder.stat().st_mtime_ns}{chosen}".encode()).hexdigest()[:16]
     path = cache_folder("tables") / f"{name}-{stamp}.parquet"
     if not path.exists():
-        report = write_table(reader(name).records(folder), path, on_bad="skip", progress=progress)
+        report = write_table(reader(name, **(options or {})).records(folder), path, on_bad="skip", progress=progress)
         path.with_suffix(".import.json").write_text(report.to_json())
     return FaceTable.open(path)
 

@@ -12,7 +12,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ from polyface.schema import IMAGE, VOCABULARIES, column_type, is_column, landmar
 
 ROW_GROUP = 512
 _FINGERPRINT = b"polyface.fingerprint"
+_PSEUDO = b"polyface.pseudo"  # of a field: whose answers its column holds
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what) now and then while something long runs."""
 
@@ -180,6 +181,13 @@ class FaceTable:
     def columns(self) -> list[str]:
         return list(self.labels.column_names)
 
+    def pseudo(self, name: str) -> str | None:
+        """The model whose answers a label column holds; None where people labelled it."""
+        if name not in self.labels.column_names:
+            return None
+        mark = (self.labels.schema.field(name).metadata or {}).get(_PSEUDO)
+        return mark.decode() if mark else None
+
     def column(self, name: str) -> pa.Array:
         """A label column as one Arrow array; a column this table lacks is all null."""
         if name not in self.labels.column_names:
@@ -326,8 +334,11 @@ def write_table(
     on_bad: str = "error",
     workers: int | None = None,
     progress: Progress | None = None,
+    pseudo: Mapping[str, str] | None = None,
 ) -> ImportReport:
     """Validate every record and write the face table at `path` in one piece, or not at all.
+
+    pseudo: column → the model that answered it, which the table then says of it (`FaceTable.pseudo`).
 
     Images are decoded once, in parallel, to be sure that they can be. A bad face is a PolyfaceError that names its
     file and line, or with `on_bad="skip"` an entry of the report. Raises if nothing is left to write.
@@ -344,7 +355,9 @@ def write_table(
         else:
             report.skipped.append(item)
     columns = sorted({name for record in found for name, value in record.labels.items() if value is not None})
-    schema = pa.schema([("image", IMAGE), *((name, column_type(name)) for name in columns)])
+    marks = {name: {_PSEUDO: model.encode()} for name, model in (pseudo or {}).items()}
+    fields = [pa.field(name, column_type(name), metadata=marks.get(name)) for name in columns]
+    schema = pa.schema([pa.field("image", IMAGE), *fields])
 
     def convert(record: Record) -> dict[str, Any] | Skipped:
         try:

@@ -240,6 +240,36 @@ def plot_curves(
     return buffer.getvalue()
 
 
+def plot_grid(
+    values: Mapping[str, Sequence[float]], columns: Sequence[str], *, x_label: str, value: str, log: bool = False
+) -> bytes:
+    """Values {row: one a column} as a grid of colours, as PNG bytes. log: colours by the logarithm of values above 0;
+    otherwise they are centred on 0. What is not finite (or not above 0) stays blank."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import CenteredNorm, LogNorm, Normalize
+    from matplotlib.figure import Figure
+
+    if not values or not columns:
+        raise PolyfaceError("a grid of colours needs at least one row and one column")
+    grid = np.array([list(row) for row in values.values()], dtype=np.float64)
+    grid = np.ma.masked_invalid(np.where(grid > 0, grid, np.nan) if log else grid)
+    norm: Normalize = LogNorm() if log and grid.count() else CenteredNorm()
+    figure = Figure(
+        figsize=(2.8 + 0.22 * max(len(columns), 12), 0.9 + 0.17 * len(values)), dpi=130, layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    drawn = axes.imshow(grid, aspect="auto", interpolation="nearest", norm=norm, cmap="viridis" if log else "RdBu_r")
+    step = max(1, len(columns) // 12)
+    axes.set_xticks(range(0, len(columns), step), columns[::step], fontsize=8)
+    axes.set_yticks(range(len(values)), list(values), fontsize=7)
+    axes.set_xlabel(x_label)
+    figure.colorbar(drawn, ax=axes, label=value)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
 def plot_ced(errors: Mapping[str, ArrayLike], to: float = 10.0, title: str = "") -> bytes:
     """Cumulative error distributions of face errors {name: [N], percent}, with the AUC in the legend, as PNG bytes."""
     from polyface.evaluation.landmarks import auc, ced

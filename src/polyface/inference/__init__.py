@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from polyface.inference.drawing import draw as draw
     from polyface.inference.drawing import draw_all as draw_all
     from polyface.inference.export import export_onnx as export_onnx
-    from polyface.inference.models import ModelInfo as ModelInfo
-    from polyface.inference.models import find as find
     from polyface.inference.results import FaceResult as FaceResult
     from polyface.inference.results import ImageResult as ImageResult
     from polyface.inference.results import to_json_lines as to_json_lines
@@ -25,8 +23,6 @@ _HOMES = {
     "draw": "drawing:draw",
     "draw_all": "drawing:draw_all",
     "export_onnx": "export:export_onnx",
-    "ModelInfo": "models:ModelInfo",
-    "find": "models:find",
     "FaceResult": "results:FaceResult",
     "ImageResult": "results:ImageResult",
     "to_json_lines": "results:to_json_lines",

@@ -20,8 +20,8 @@ from polyface.data.detector import Detector, RetinaFace
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError
 from polyface.inference.inputs import Source, count, image_files, is_single, sources
-from polyface.inference.models import default_models, find
 from polyface.inference.results import FaceResult, ImageResult
+from polyface.models import default_models, find
 from polyface.networks.bundle import Bundle, load_bundle
 from polyface.networks.network import FaceNetwork
 from polyface.networks.predict import answers

@@ -40,7 +40,7 @@ class Branch(nn.Module):
     """A trunk's map [B, channels, H, W] → [B, out_dim]: pooling, then fully connected layers with ReLU.
 
     levels: of the spatial pyramid; 0: the average over the map. hidden: lengths of the fully connected layers (none:
-    what was pooled goes to the heads). dropout: before each of them.
+    what was pooled goes to the heads). dropout: of what each of them reads, and of what the heads read.
     """
 
     def __init__(self, channels: int, levels: int = 1, hidden: Sequence[int] = (), dropout: float = 0.0) -> None:
@@ -53,7 +53,7 @@ class Branch(nn.Module):
         for length in hidden:
             layers += [nn.Dropout(dropout), nn.Linear(width, length), nn.ReLU()]
             width = length
-        self.fc = nn.Sequential(*layers)
+        self.fc = nn.Sequential(*layers, nn.Dropout(dropout))
         self.out_dim = width
 
     def forward(self, maps: Tensor) -> Tensor:

@@ -18,10 +18,11 @@ from polyface.data.table import Progress
 from polyface.errors import PolyfaceError
 from polyface.evaluation.measure import pool_of
 from polyface.files import atomic_path
-from polyface.networks.bundle import load_bundle
+from polyface.networks.bundle import Bundle, load_bundle
 from polyface.networks.predict import predict
+from polyface.tasks import Task
 from polyface.training import stages
-from polyface.training.recipe import Recipe, VariantSpec, same_settings
+from polyface.training.recipe import Recipe, StageSpec, VariantSpec, same_settings
 
 Answers = dict[str, dict[str, np.ndarray]]
 """{task: {key: array over the faces of a part}}: {"landmarks": {"points": [N, P, 2]}, …}."""
@@ -114,10 +115,22 @@ def trained(recipe: Recipe, out: Path, job: Job) -> bool:
     return all(found is not None and same_settings(stage, job.seed, found["settings"]) for stage, found in kept)
 
 
+def answered(recipe: Recipe, out: Path, job: Job, part: str) -> bool:
+    """Whether a job's answers on the faces of a part are kept, and are no older than the network they are of."""
+    path, measured = answers_path(out, job, part), recipe.variants[job.variant].model
+    if not path.exists() or not measured:
+        return path.exists()
+    source = folder(out, Job(measured, job.seed)) / recipe.variant(measured).stages[-1].name / stages.HISTORY
+    return source.exists() and path.stat().st_mtime >= source.stat().st_mtime
+
+
 def finished(recipe: Recipe, out: Path, job: Job, parts: Sequence[str] = ("test",)) -> bool:
     """Whether a job has nothing left to do: trained as the recipe says now, its answers on these parts kept."""
-    if not all(answers_path(out, job, part).exists() for part in parts):
+    if not all(answered(recipe, out, job, part) for part in parts):
         return False
+    measured = recipe.variants[job.variant].model
+    if measured:
+        return trained(recipe, out, Job(measured, job.seed))
     return not trains(recipe.variants[job.variant]) or trained(recipe, out, job)
 
 
@@ -144,13 +157,19 @@ def run_job(
             _store(answers_path(out, job, part), answers, pool.missed)
         return
     bundle = load_bundle(_network(recipe, own, job, data, out, options), quiet=True)
-    evaluation = stage.evaluation
+    evaluation, tasks = stage.evaluation, _tasks(stage, bundle)
     for part in parts:
-        if answers_path(out, job, part).exists():
+        if answered(recipe, out, job, part):
             continue
         pool = pool_of(stage, data, {}, part)
-        found = predict(bundle.network, bundle.tasks, pool, average=evaluation.translations, spread=evaluation.spread)
+        found = predict(bundle.network, tasks, pool, average=evaluation.translations, spread=evaluation.spread)
         _store(answers_path(out, job, part), found, pool.missed)
+
+
+def _tasks(stage: StageSpec, bundle: Bundle) -> dict[str, Task]:
+    """A bundle's tasks, with the thresholds it found only where the stage lets them move."""
+    tasks, moved = stages.stage_tasks(stage), stage.thresholds.tasks if stage.thresholds else []
+    return {name: bundle.tasks[name] if name in moved else task for name, task in tasks.items()}
 
 
 def _network(recipe: Recipe, own: Recipe, job: Job, data: Path | None, out: Path, options: stages.RunOptions) -> Path:
@@ -181,7 +200,7 @@ def run_jobs(
     workers: int = 1,
     progress: Progress | None = None,
     parts: Sequence[str] = ("test",),
-    failed: dict[Job, str] | None = None,
+    failed: dict[Job, Exception] | None = None,
 ) -> None:
     """Run what is not finished, in `workers` processes; a stopped reproduction goes on where it was.
 
@@ -196,7 +215,7 @@ def run_jobs(
             if error is not None:
                 if failed is None:
                     raise error
-                failed[job] = str(error)
+                failed[job] = error
             if progress:
                 progress(done, len(todo), f"runs · {job}" + ("" if error is None else f" failed: {error}"))
 

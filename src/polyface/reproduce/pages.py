@@ -35,6 +35,7 @@ from polyface.evaluation.report import (
 from polyface.evaluation.results import read_results
 from polyface.inference import Analyzer, draw
 from polyface.networks.bundle import Bundle, load_bundle
+from polyface.reproduce.attribute_pages import attribute_sections
 from polyface.reproduce.tables import Runs, kinds
 from polyface.schema import landmark_groups
 from polyface.training import stages
@@ -102,11 +103,12 @@ def table_report(path: Path, runs: Runs, results: Path) -> Path:
         )
         if all("pose" in r.per_group for r in ones.values()):
             sections.append(_PoseSection(f"Mean error by pose, {count} points (first seed)", ones))
-    for name in found:
+    sections += attribute_sections(runs, PUBLISHED.get(f"{recipe.name} by attribute", ()))
+    for name in recipe.variants:
         if epochs := runs.history(name):
             sections.append(_curves(f"Training: {name} (seed 0)", epochs))
     sections.append(recipe_section(recipe))
-    return write_report(path, f"Reproduction of {recipe.name}", sections)
+    return write_report(path, f"Reproduction of {recipe.place}", sections)
 
 
 @dataclass(frozen=True)

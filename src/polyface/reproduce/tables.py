@@ -17,10 +17,11 @@ from polyface.evaluation.classification import ClassificationResult
 from polyface.evaluation.landmarks import LandmarkResult, landmark_rows
 from polyface.evaluation.measure import Result, judge, pool_of
 from polyface.evaluation.metrics import PairedDifference, Row, summarise
+from polyface.evaluation.published import PUBLISHED
 from polyface.evaluation.results import markdown_table, read_results, write_results
 from polyface.explain.weights import head_weights, weight_correlation
 from polyface.networks.bundle import load_bundle
-from polyface.reproduce.jobs import Job, finished, folder, record, stored
+from polyface.reproduce.jobs import Job, finished, folder, record, stored, trains
 from polyface.schema import landmark_groups
 from polyface.tasks import Task
 from polyface.training.recipe import Recipe, StageSpec
@@ -119,6 +120,7 @@ def rows_of(runs: Runs) -> list[Row]:
     for name, variant in runs.recipe.variants.items():
         if found := runs.results(name):
             rows += task_rows(name, found, variant.note)
+            rows += _validation_time(runs, name)
         if points := runs.landmarks(name):
             rows += _per_group(name, points)
     for pair in runs.recipe.comparisons:
@@ -127,6 +129,21 @@ def rows_of(runs: Runs) -> list[Row]:
         if set(a) & set(b):
             rows.append(_relative(pair.better, pair.than, a, b))
     return rows + _correlations(runs)
+
+
+def _validation_time(runs: Runs, name: str) -> list[Row]:
+    """How much of its training time a variant spent on the validations that weights and thresholds follow."""
+    if not (steps := runs.stage(name).optimisation.validate_steps) or not trains(runs.recipe.variants[name]):
+        return []
+    records = {seed: record for seed in runs.seeds(name) if (record := runs.record(name, seed))}
+    shares = [100 * record["validation_seconds"] / record["seconds"] for record in records.values()]
+    if not shares:
+        return []
+    figure, note = (
+        summarise(shares),
+        f"time in validation: share of the training time, a validation every {steps} steps",
+    )
+    return [Row(name, "time in validation", figure.mean, figure.std, None, tuple(records), note=note)]
 
 
 def task_rows(name: str, results: Mapping[int, Result], note: str = "", prefix: str = "") -> list[Row]:
@@ -226,11 +243,21 @@ def _correlations(runs: Runs) -> list[Row]:
 
 def collect(runs: Runs, results: Path, command: str, about: str) -> list[Row]:
     """Write the rows of all finished jobs into a results file."""
-    rows = rows_of(runs)
+    rows = _beside_published(runs.recipe.name, rows_of(runs))
     if not rows:
         raise PolyfaceError(f"{runs.out}: no finished run to collect")
     write_results(results, rows, command=command, data=about)
     return rows
+
+
+def _beside_published(recipe: str, rows: Sequence[Row]) -> list[Row]:
+    """Rows with the figure that the recipe's paper prints of the same name and metric, where it prints one."""
+    papers = {
+        (figure.row, figure.metric): figure.value
+        for key in (recipe, f"{recipe} by attribute")
+        for figure in PUBLISHED.get(key, ())
+    }
+    return [replace(row, published=papers.get(row.key, row.published)) for row in rows]
 
 
 def sources(recipe: Recipe) -> list[str]:

@@ -202,7 +202,7 @@ class Comparison:
     ) -> None:
         wanted = [*(weightings or default_weightings()), *(name for name in budget.always if name not in BASELINES)]
         self.recipe, self.data, self.budget, self.variant = recipe, data, budget, variant
-        self.place = out / f"{slug(recipe.name)}-weightings" / (slug(variant) if variant else "")
+        self.place = out / f"{slug(recipe.place)}-weightings" / (slug(variant) if variant else "")
         faces = Faces(data)
         full = comparison(recipe, variant, wanted, options)
         self.full = Runs(full, data, self.place / "finals", PARTS, faces)
@@ -210,7 +210,7 @@ class Comparison:
         if budget.changes:
             short = comparison(recipe, variant, wanted, options, budget.changes)
             self.short = Runs(short, data, self.place / "screening", PARTS, faces)
-        self.failed: dict[Job, str] = {}
+        self.failed: dict[Job, Exception] = {}
 
     @property
     def rows(self) -> list[str]:

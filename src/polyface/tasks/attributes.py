@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -112,3 +112,9 @@ class AttributesTask(Task):
         positive = self.positive(torch.from_numpy(scores)).numpy()
         words = [[name for name, has in zip(self.vocabulary, face, strict=True) if has] for face in positive]
         return {"scores": scores, "positive": positive, "attributes": words}
+
+    def labels(self, answer: Mapping[str, Any]) -> list[Any]:
+        places = [ATTRIBUTES.index(name) for name in self.vocabulary]
+        values = np.full((len(answer["positive"]), len(ATTRIBUTES)), None, dtype=object)
+        values[:, places] = np.where(answer["positive"], 1, -1)
+        return list(values.tolist())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,12 @@ class TaskSpec(BaseModel):
 class Task(ABC):
     """One question asked of a face.
 
-    name: also the head's. terms: names of the K loss terms. output_dim: length of the head's output.
+    name: also the head's. column: the label column. terms: names of the K loss terms. output_dim: length of the head's
+    output.
     """
 
     name: str
+    column: str
     output_dim: int
     terms: list[str]
     spec: TaskSpec
@@ -61,6 +64,10 @@ class Task(ABC):
     @abstractmethod
     def decode(self, output: Tensor, crops: Tensor, size: int) -> dict[str, Any]:
         """Output [B, output_dim] → the answer in original pixels and words, arrays and lists of length B."""
+
+    @abstractmethod
+    def labels(self, answer: Mapping[str, Any]) -> list[Any]:
+        """A decoded answer as values of the label column, one a face: what a face table would say."""
 
     def words(self, probabilities: np.ndarray) -> list[str]:
         """The answer in words for class probabilities [B, classes]; only tasks that answer in words have it."""

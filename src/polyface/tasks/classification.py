@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +33,8 @@ class ClassificationTask(Task):
 
     def __init__(self, name: str, spec: ClassificationSpec) -> None:
         super().__init__(name, spec)
-        column_type(spec.column)
+        self.column = spec.column
+        column_type(self.column)
         self.vocabulary = spec.vocabulary or list(VOCABULARIES.get(spec.column, ()))
         if len(self.vocabulary) < 2:
             raise PolyfaceError(f"task '{name}': column '{spec.column}' has no vocabulary of its own: set vocabulary")
@@ -64,6 +66,9 @@ class ClassificationTask(Task):
 
     def words(self, probabilities: np.ndarray) -> list[str]:
         return [self.vocabulary[i] for i in probabilities.argmax(-1)]
+
+    def labels(self, answer: Mapping[str, Any]) -> list[Any]:
+        return list(answer["label"])
 
     def config(self) -> dict[str, Any]:
         return super().config() | {"vocabulary": self.vocabulary}

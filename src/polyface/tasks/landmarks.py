@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -81,3 +82,6 @@ class LandmarksTask(Task):
             order = torch.as_tensor(mirror_landmarks(self.points), device=points.device)
             points = torch.where(mirrored[:, None, None], points[:, order], points)
         return {"points": transform(invert(crops), points).cpu().numpy()}
+
+    def labels(self, answer: Mapping[str, Any]) -> list[Any]:
+        return list(answer["points"])

@@ -242,8 +242,6 @@ class Learner(L.LightningModule):
                 self._follow_validation(epoch)
             validation = self.terms.means(self.validation_totals(), self.terms.tasks)
             row["validation"] = validation
-            if self.thresholds:
-                row["thresholds"] = self._thresholds()
             if self.stopping:
                 self.stopping.update(train, validation, weights)
                 row["criterion"], row["stopped"] = dict(self.stopping.values), dict(self.stopping.stopped)
@@ -251,6 +249,8 @@ class Learner(L.LightningModule):
             if self.spec.evaluation.select == "best" and (self.best is None or value < self.best[0]):
                 state = {k: v.detach().cpu().clone() for k, v in self.evaluated.state_dict().items()}
                 self.best = (value, state, self._thresholds())
+        if self.thresholds:
+            row["thresholds"] = self._thresholds()
         self.history.append(row)
         for logger in self.loggers:
             flat = {f"{part}/{k}": v for part in ("train", "validation") for k, v in row.get(part, {}).items()}

@@ -21,19 +21,24 @@ class _Strict(BaseModel):
 
 
 class SourceSpec(_Strict):
-    """One face table of a stage. name: a reader's name, "synthetic" (with options n, size, seed), or a table file;
-    where: words its columns must hold."""
+    """One face table of a stage. name: a reader's name, a table file, or "synthetic"; options: the reader's (or n,
+    size, seed of the synthetic faces); where: words its columns must hold; faces: how many it holds if it is whole;
+    labels: models (bundles or shipped names) whose answers stand in for labels that it lacks, as `polyface data label`
+    writes them."""
 
     name: str
     ratio: float = Field(1.0, gt=0)
     where: dict[str, str | list[str]] = {}
     options: dict[str, Any] = {}
+    faces: int = Field(0, ge=0)
+    labels: list[str] = []
 
 
 class DataSpec(_Strict):
     """Faces of a stage: training rows have split "train", validation rows "val", test rows "test".
 
-    limit: at most so many training faces (the first by a fixed order), for trials.
+    limit: at most so many training faces (the first by a fixed order), for trials. validate_on: "train" lets the
+    training faces stand in for validation faces that a set lacks, as Mao et al. 2020 do on LFWA.
     """
 
     tables: list[SourceSpec]
@@ -42,6 +47,7 @@ class DataSpec(_Strict):
     augment: AugmentSpec = AugmentSpec()
     batch: int = Field(64, ge=1)
     limit: int | None = Field(None, ge=1)
+    validate_on: Literal["val", "train"] = "val"
 
 
 class NetworkSpec(_Strict):
@@ -103,10 +109,10 @@ class OptimisationSpec(_Strict):
 
 
 class InitSpec(_Strict):
-    """Start from an earlier stage, or a model bundle's folder. parts: "trunk", or "trunk" and "heads"."""
+    """Start from an earlier stage, or a model bundle's folder. parts: the trunk, or branches and heads too."""
 
     source: str
-    parts: list[Literal["trunk", "heads"]] = ["trunk"]
+    parts: list[Literal["trunk", "branches", "heads"]] = ["trunk"]
 
 
 class EvaluationSpec(_Strict):
@@ -171,14 +177,24 @@ class ComparisonSpec(_Strict):
 
 
 class Recipe(_Strict):
-    """name, seed, ordered stages, and the variants that `polyface reproduce` runs."""
+    """name, seed, ordered stages, and the variants that `polyface reproduce` runs.
+
+    sizes: other sizes of the whole recipe by name, each a mapping of changes (`stage.key.key: value`) that are made
+    before a variant's own; `load("name:size")` takes one, and `size` says which was taken."""
 
     name: str
     about: str = ""
     seed: int = Field(0, ge=0)
     stages: list[StageSpec]
+    sizes: dict[str, dict[str, Any]] = {}
+    size: str = ""
     variants: dict[str, VariantSpec] = {}
     comparisons: list[ComparisonSpec] = []
+
+    @property
+    def place(self) -> str:
+        """The name of the folder that runs of this recipe, in this size, are kept in."""
+        return f"{self.name}-{self.size}" if self.size else self.name
 
     def stage(self, name: str) -> StageSpec:
         for stage in self.stages:
@@ -193,12 +209,14 @@ class Recipe(_Strict):
         chosen = self.variants[name]
         tree = self.model_dump()
         tree["stages"] = [self.stage(stage).model_dump() for stage in chosen.stages]
-        tree["variants"], tree["comparisons"] = {}, []
+        tree["variants"], tree["comparisons"], tree["sizes"] = {}, [], {}
         return _checked(_override(tree, chosen.set, f"variants.{name}.set"), f"{self.name}: {name}")
 
 
 def load(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
-    """A recipe by name (`tcdcn`) or from a YAML file, with `key.key=value` changes (a stage's name is a key)."""
+    """A recipe by name (`tcdcn`) or from a YAML file, in one of its sizes (`dmm-cnn:small`), with `key.key=value`
+    changes (a stage's name is a key)."""
+    source, _, size = str(source).partition(":") if not Path(source).exists() else (str(source), "", "")
     path = Path(source)
     if path.suffix in (".yaml", ".yml"):
         if not path.exists():
@@ -210,10 +228,10 @@ def load(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
     else:
         folder = resources.files("polyface") / "recipes"
         known = sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
-        if str(source) not in known:
-            raise PolyfaceError(f"unknown recipe '{source}'; {nearest(str(source), known)}")
+        if source not in known:
+            raise PolyfaceError(f"unknown recipe '{source}'; {nearest(source, known)}")
         text = (folder / f"{source}.yaml").read_text(encoding="utf-8")
-    tree = _yaml(text, str(source))
+    tree = _yaml(text, source)
     if not isinstance(tree, dict):
         raise PolyfaceError(f"{source}: a recipe is a mapping with name and stages")
     stages = tree.get("stages")
@@ -222,7 +240,12 @@ def load(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
     defaults = tree.pop("defaults", {})
     tree["stages"] = [_merged(defaults, stage) for stage in stages]
     tree = _unshared(tree)
-    return _checked(_override(tree, assignments(changes, "--set", "key.key=value"), "--set"), str(source))
+    if size:
+        sizes = tree.get("sizes") or {}
+        if size not in sizes:
+            raise PolyfaceError(f"recipe {source} has no size '{size}'; {nearest(size, sizes)}")
+        tree = _override(tree, sizes[size], f"{source}: sizes.{size}") | {"size": size}
+    return _checked(_override(tree, assignments(changes, "--set", "key.key=value"), "--set"), source)
 
 
 def assignments(texts: Sequence[str], option: str, form: str = "name=value") -> dict[str, Any]:

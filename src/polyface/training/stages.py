@@ -29,10 +29,11 @@ from polyface.data.boxes import boxes_of
 from polyface.data.loader import FaceLoader, FacePool
 from polyface.data.store import open_source
 from polyface.data.table import FaceTable, Progress
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import NoDataError, PolyfaceError, nearest
 from polyface.files import atomic_path
 from polyface.networks.bundle import Bundle, load_bundle
 from polyface.tasks import Task
+from polyface.training.labels import labelled
 from polyface.training.learner import Learner
 from polyface.training.memory import keep_freed_memory
 from polyface.training.recipe import Recipe, StageSpec, same_settings
@@ -81,6 +82,12 @@ def stage_pool(
     found = []
     for source in stage.data.tables:
         table = open_source(source.name, data, source.options, progress)
+        if len(table) < source.faces:
+            raise NoDataError(
+                f"stage {stage.name}: {source.name} has {len(table):,} faces here; it takes {source.faces:,}"
+            )
+        for model in source.labels:
+            table = labelled(table, model, progress)
         whole = boxes_of(table, stage.data.boxes, progress=progress)  # once a table, whatever part is asked for
         rows = _rows(table, part, source.where)
         if part == "train" and stage.data.limit:
@@ -153,7 +160,7 @@ def build_network(
         for part in stage.init.parts:
             own, given = getattr(network, part).state_dict(), getattr(start, part).state_dict()
             shared = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
-            if not shared or (part == "trunk" and len(shared) < len(own)):
+            if (own and not shared) or (part == "trunk" and len(shared) < len(own)):
                 raise PolyfaceError(
                     f"stage {stage.name}: init.source {stage.init.source} fits {len(shared)} of {len(own)} {part} "
                     "tensors: both stages need the same network.trunk"
@@ -301,6 +308,8 @@ def run_stage(
     pools = {part: stage_pool(stage, part, data, tasks, options.progress) for part in ("train", "val")}
     if pools["train"] is None:
         raise PolyfaceError(f"stage {stage.name}: no training faces (split 'train') in its tables")
+    if stage.data.validate_on == "train":
+        pools["val"] = pools["train"]
     network = build_network(stage, tasks, recipe.seed, earlier)
     optimisation = stage.optimisation
     checkpoint = folder / CHECKPOINT
@@ -325,8 +334,11 @@ def run_stage(
                 world=trainer.world_size,
             )
     balance = build_weighting(stage, network.shared_dim)
-    if balance.validation_faces and "val" not in loaders:
-        raise PolyfaceError(f"stage {stage.name}: weighting {stage.weighting.name} needs faces with split 'val'")
+    if "val" not in loaders and (needs := _needs_validation(stage, balance)):
+        raise PolyfaceError(
+            f"stage {stage.name}: {needs} needs validation faces, and no face has split 'val': name some, "
+            "or set data.validate_on to train"
+        )
     learner = Learner(stage, recipe.seed, network, tasks, balance, loaders["train"], loaders.get("val"))
     learner.after_batch = lambda done: saver.after_batch(trainer, done)  # callbacks run before the learner's own hook
     start = checkpoint if checkpoint.exists() else None
@@ -347,11 +359,23 @@ def run_stage(
     return StageResult(folder / "model", learner.history, learner.seconds())
 
 
+def _needs_validation(stage: StageSpec, balance: Weighting) -> str | None:
+    """What of a stage cannot do without validation faces."""
+    found = {
+        f"weighting {stage.weighting.name}": balance.follows_validation,
+        "thresholds": stage.thresholds is not None,
+        "stopping": stage.stopping is not None,
+        "optimisation.schedule plateau": stage.optimisation.schedule == "plateau",
+        "evaluation.select best": stage.evaluation.select == "best",
+    }
+    return next((what for what, needed in found.items() if needed), None)
+
+
 def _finish(recipe: Recipe, learner: Learner, folder: Path, settings: dict[str, Any]) -> None:
     """Write the stage's model, then its history, which marks it as finished."""
     stage, final = learner.spec, learner.evaluated
     learner.finish()
-    about = {"name": f"{recipe.name}/{stage.name}", "recipe": recipe.name, "seed": recipe.seed}
+    about = {"name": f"{recipe.place}/{stage.name}", "recipe": recipe.name, "seed": recipe.seed}
     result = {"settings": settings, "history": learner.history, "seconds": learner.seconds()}
     result["validation_seconds"] = learner.validation_seconds
     try:

@@ -121,6 +121,11 @@ class Weighting(nn.Module):
         self.state: dict[str, Any] = {"calls": 0}
         self._warned: set[str] = set()
 
+    @property
+    def follows_validation(self) -> bool:
+        """Whether it looks at losses of validation faces, so that without any its weights would never move."""
+        return bool(self.validation_faces) or type(self).on_validation is not Weighting.on_validation
+
     @abstractmethod
     def weigh(self, step: Step) -> tuple[Tensor, Tensor | None]:
         """Weights [P] of the present tasks, and the own loss where weights are learned."""
