@@ -366,11 +366,16 @@ def test_no_face(five: Bundle) -> None:
     assert (result.width, result.height, result.error) == (160, 120, None)
 
 
-def test_models_trained_around_landmarks_warn_once(make: Make, picture: Pictures, told: Any) -> None:
+@pytest.mark.parametrize(
+    "source, what", [("landmarks", "boxes around landmarks"), ("image", "whole pictures of faces that are aligned")]
+)
+def test_models_trained_on_other_boxes_warn_once(
+    make: Make, picture: Pictures, told: Any, source: str, what: str
+) -> None:
     bundle = make()
-    bundle.boxes = BoxSpec(source="landmarks")
+    bundle.boxes = BoxSpec.model_validate({"source": source})
     analyzer = Analyzer(bundle, detector=told([20, 15, 70, 75]))
-    with pytest.warns(UserWarning, match="toy: trained on boxes around landmarks"):
+    with pytest.warns(UserWarning, match=f"toy: trained on {what}"):
         analyzer(picture())
     with warnings.catch_warnings():
         warnings.simplefilter("error")

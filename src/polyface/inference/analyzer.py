@@ -30,6 +30,8 @@ from polyface.tasks import Task
 __all__ = ["Analyzer", "analyze", "image_files"]
 
 _NONE = object()
+_OTHER_BOXES = {"landmarks": "boxes around landmarks", "image": "whole pictures of faces that are aligned already"}
+"""What a model was trained on, by its boxes' source, where a detector's boxes are something else."""
 
 
 @dataclass
@@ -172,12 +174,13 @@ class Analyzer:
         return _Image(source.path, width, height, None, given, [float(face.score) for face in found]), pixels
 
     def _warn_of_other_boxes(self) -> None:
-        others = [model.name for model in self._models if model.bundle.boxes.source == "landmarks"]
-        if others and not self._told:
-            warnings.warn(
-                f"{', '.join(others)}: trained on boxes around landmarks; a detector's boxes differ, so expect less",
-                stacklevel=4,
-            )
+        for model in self._models:
+            source = model.bundle.boxes.source
+            if source in _OTHER_BOXES and not self._told:
+                warnings.warn(
+                    f"{model.name}: trained on {_OTHER_BOXES[source]}; a detector's boxes differ, so expect less",
+                    stacklevel=4,
+                )
         self._told = True
 
     def _cuts(self, pixels: np.ndarray, box: np.ndarray, where: str) -> list[np.ndarray]:
