@@ -247,3 +247,19 @@ def test_reducing_averages() -> None:
     out = cut(stripes, np.array([60, 60, 260, 260.0]), CropSpec(size=20, scale=1.0, margin=1.0, oversample=1.0))
     assert out.min() > 115
     assert out.max() < 140
+
+
+def test_a_whole_aligned_picture_is_padded_as_dmm_cnns() -> None:
+    """178×218 → 224×224 with 21 black columns on either side; x from 21/224 to 203/224 (Mao et al. 2020), to a rounding
+    of half a pixel: the authors cut the width of 182.9 down to 182."""
+    spec = CropSpec(size=224, channels=3, scale=1.0, margin=1.0, oversample=1.0)
+    box = np.array([-0.5, -0.5, 177.5, 217.5], dtype=np.float32)
+    picture = cut(np.full((218, 178, 3), 255, np.uint8), box, spec)
+    bright = np.flatnonzero((picture > 127).all((0, 1)))
+    assert abs(bright[0] - 21) <= 1
+    assert abs(bright[-1] - 202) <= 1
+    assert (picture[:, :, 30:190] == 255).all()
+    ends = torch.tensor([[-0.5, -0.5], [177.5, 217.5]])
+    moved = (transform(torch.from_numpy(spec.crops(box[None]))[0], ends) + 0.5) / 224
+    assert moved[:, 0].tolist() == pytest.approx([21 / 224, 203 / 224], abs=0.5 / 224)
+    assert moved[:, 1].tolist() == pytest.approx([0, 1], abs=1e-5)

@@ -69,7 +69,8 @@ def evaluate(
         if isinstance(result, LandmarkResult):
             figures = f"mean error {result.mean_error:.2f} %, failure rate {result.failure_rate:.2f} %"
         else:
-            figures = f"accuracy {result.accuracy:.2f} %, balanced {result.balanced_accuracy:.2f} %"
+            figures = f"accuracy {result.accuracy:.2f} % (majority class {result.floor:.2f} %)"
+            figures += f", balanced {result.balanced_accuracy:.2f} %"
         say(f"{name}: {figures}, n {result.n:,}")
     if report:
         from polyface.reproduce import evaluation_report

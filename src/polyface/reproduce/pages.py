@@ -13,6 +13,7 @@ import yaml
 
 from polyface.data.loader import FacePool
 from polyface.data.table import Progress
+from polyface.evaluation.attributes import AttributesResult, attribute_rows
 from polyface.evaluation.landmarks import LandmarkResult, landmark_rows
 from polyface.evaluation.measure import Measured, measure, pool_of
 from polyface.evaluation.metrics import Row
@@ -35,7 +36,7 @@ from polyface.evaluation.report import (
 from polyface.evaluation.results import read_results
 from polyface.inference import Analyzer, draw
 from polyface.networks.bundle import Bundle, load_bundle
-from polyface.reproduce.attribute_pages import attribute_sections
+from polyface.reproduce.attribute_pages import EachAttribute, attribute_sections
 from polyface.reproduce.tables import Runs, kinds
 from polyface.schema import landmark_groups
 from polyface.training import stages
@@ -58,6 +59,10 @@ def evaluation_report(path: Path, found: Measured, bundle: Bundle, title: str, e
             sections.append(
                 best_median_worst(f"{name}: faces", result, partial(_drawn, found.pool, points=points, truth=truth))
             )
+        elif isinstance(result, AttributesResult):
+            means = [row for row in attribute_rows(name, {0: result}) if row.row == name]
+            sections.append(MeasuredSection(f"{name}: figures", means))
+            sections.append(EachAttribute(f"{name}: each attribute", {name: [result]}))
         else:
             interval = result.accuracy_interval
             rows = [
