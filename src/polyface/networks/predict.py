@@ -15,7 +15,6 @@ from polyface.data.loader import FaceLoader, FacePool
 from polyface.data.table import Progress
 from polyface.networks.network import FaceNetwork
 from polyface.tasks import Task
-from polyface.tasks.attributes import AttributesTask
 
 
 def translations(count: int, spread: float, size: int, device: torch.device | str = "cpu") -> Tensor:
@@ -52,16 +51,10 @@ def answers(
     moved = compose(shifts.repeat(faces, 1, 1), crops.repeat_interleave(average, dim=0))
     found: dict[str, dict[str, Any]] = {}
     for name, task in tasks.items():
-        decoded = task.decode(output.outputs[name], moved, spec.size)
+        numbers = task.read(output.outputs[name], moved, spec.size)
         if average > 1:
-            for key, value in decoded.items():
-                if isinstance(value, np.ndarray):
-                    decoded[key] = value.reshape(faces, average, *value.shape[1:]).mean(axis=1)
-            if "probabilities" in decoded:
-                decoded["label"] = task.words(decoded["probabilities"])
-            if isinstance(task, AttributesTask):
-                decoded = task.answer(decoded["scores"])
-        found[name] = decoded
+            numbers = {k: v.reshape(faces, average, *v.shape[1:]).mean(axis=1) for k, v in numbers.items()}
+        found[name] = task.conclude(numbers)
     return found
 
 

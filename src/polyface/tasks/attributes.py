@@ -103,15 +103,15 @@ class AttributesTask(Task):
         wrong = labelled & (positive != (target > 0))
         return (wrong & positive).sum(0), (wrong & ~positive).sum(0)
 
-    def decode(self, output: Tensor, crops: Tensor, size: int) -> dict[str, Any]:
-        """{"scores": float32 [B, K], the outputs; "positive": bool [B, K]; "attributes": list of lists of names}."""
-        return self.answer(output.float().cpu().numpy())
+    def read(self, output: Tensor, crops: Tensor, size: int) -> dict[str, np.ndarray]:
+        """{"scores": float32 [B, K], the outputs}."""
+        return {"scores": output.float().cpu().numpy()}
 
-    def answer(self, scores: np.ndarray) -> dict[str, Any]:
-        """What scores float32 [B, K] say, as `decode` gives it."""
-        positive = self.positive(torch.from_numpy(scores)).numpy()
+    def conclude(self, numbers: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Beside these, {"positive": bool [B, K]; "attributes": list of lists of names}."""
+        positive = self.positive(torch.from_numpy(numbers["scores"])).numpy()
         words = [[name for name, has in zip(self.vocabulary, face, strict=True) if has] for face in positive]
-        return {"scores": scores, "positive": positive, "attributes": words}
+        return {**numbers, "positive": positive, "attributes": words}
 
     def labels(self, answer: Mapping[str, Any]) -> list[Any]:
         places = [ATTRIBUTES.index(name) for name in self.vocabulary]

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from polyface.data.loader import Targets
 from polyface.data.table import FaceTable
-from polyface.errors import PolyfaceError
 from polyface.schema import column_type
 
 
@@ -62,16 +61,20 @@ class Task(ABC):
         """
 
     @abstractmethod
+    def read(self, output: Tensor, crops: Tensor, size: int) -> dict[str, np.ndarray]:
+        """Output [B, output_dim] → what can be averaged over several crops of a face, in original pixels: [B, …]."""
+
+    def conclude(self, numbers: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Those numbers with the words that follow from them, arrays and lists of length B."""
+        return dict(numbers)
+
     def decode(self, output: Tensor, crops: Tensor, size: int) -> dict[str, Any]:
-        """Output [B, output_dim] → the answer in original pixels and words, arrays and lists of length B."""
+        """Output [B, output_dim] → the answer."""
+        return self.conclude(self.read(output, crops, size))
 
     @abstractmethod
     def labels(self, answer: Mapping[str, Any]) -> list[Any]:
         """A decoded answer as values of the label column, one a face: what a face table would say."""
-
-    def words(self, probabilities: np.ndarray) -> list[str]:
-        """The answer in words for class probabilities [B, classes]; only tasks that answer in words have it."""
-        raise PolyfaceError(f"task '{self.name}' ({self.spec.kind}) does not answer in words")
 
     def config(self) -> dict[str, Any]:
         """What rebuilds the task: `polyface.tasks.build(name, config)`."""

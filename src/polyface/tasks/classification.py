@@ -54,18 +54,18 @@ class ClassificationTask(Task):
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return torch.nn.functional.cross_entropy(output.float(), target, reduction="none")[:, None]
 
-    def decode(self, output: Tensor, crops: Tensor, size: int) -> dict[str, Any]:
-        """{"label": list of words, "probabilities": float32 [B, classes]}."""
+    def read(self, output: Tensor, crops: Tensor, size: int) -> dict[str, np.ndarray]:
+        """{"probabilities": float32 [B, classes]}."""
         values = output.float().softmax(-1)
         mirrored = is_mirrored(crops)
         order = mirror_classes(self.vocabulary) if mirrored.any() else None
         if order is not None:
             values = torch.where(mirrored[:, None], values[:, torch.as_tensor(order, device=values.device)], values)
-        probabilities = values.cpu().numpy()
-        return {"label": self.words(probabilities), "probabilities": probabilities}
+        return {"probabilities": values.cpu().numpy()}
 
-    def words(self, probabilities: np.ndarray) -> list[str]:
-        return [self.vocabulary[i] for i in probabilities.argmax(-1)]
+    def conclude(self, numbers: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Beside these, {"label": list of words}."""
+        return {"label": [self.vocabulary[i] for i in numbers["probabilities"].argmax(-1)], **numbers}
 
     def labels(self, answer: Mapping[str, Any]) -> list[Any]:
         return list(answer["label"])

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,7 +75,7 @@ class LandmarksTask(Task):
             each = torch.where(size < width, width * torch.log1p(size / epsilon), size - offset)
         return self.spec.scale * each.sum(-1)
 
-    def decode(self, output: Tensor, crops: Tensor, size: int) -> dict[str, Any]:
+    def read(self, output: Tensor, crops: Tensor, size: int) -> dict[str, np.ndarray]:
         """{"points": float32 [B, points, 2] in original pixels}."""
         points = output.float().view(-1, self.points, 2) * size - 0.5
         mirrored = is_mirrored(crops)
