@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from polyface.errors import PolyfaceError
-from polyface.training import recipe, stages
+from polyface.training import callbacks, recipe, stages
 from polyface.training.learner import Learner
 
 
@@ -48,8 +48,8 @@ PLACES: dict[str, tuple[Any, str, bool]] = {
     "step": (Learner, "training_step", True),
     "optimiser": (Learner, "on_train_batch_end", False),
     "epoch": (Learner, "_end_epoch", True),
-    "save": (stages.os, "replace", False),
-    "saved": (stages._Saver, "save", True),
+    "save": (callbacks.os, "replace", False),
+    "saved": (callbacks.Saver, "save", True),
     "bundle": (stages.Bundle, "save", False),
 }
 

@@ -23,8 +23,8 @@ class _Strict(BaseModel):
 class SourceSpec(_Strict):
     """One face table of a stage. name: a reader's name, a table file, or "synthetic"; options: the reader's (or n,
     size, seed of the synthetic faces); where: words its columns must hold; faces: how many it holds if it is whole;
-    labels: models (bundles or shipped names) whose answers stand in for labels that it lacks, as `polyface data label`
-    writes them."""
+    labels: models (bundles, shipped names or earlier stages) whose answers stand in for labels that it lacks, as
+    `polyface data label` writes them."""
 
     name: str
     ratio: float = Field(1.0, gt=0)

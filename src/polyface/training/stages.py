@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-import os
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +28,7 @@ from polyface.errors import NoDataError, PolyfaceError, nearest
 from polyface.files import atomic_path
 from polyface.networks.bundle import Bundle, load_bundle
 from polyface.tasks import Task
+from polyface.training.callbacks import Bar, Saver, reason, stopping_between_steps
 from polyface.training.labels import labelled
 from polyface.training.learner import Learner
 from polyface.training.memory import keep_freed_memory
@@ -76,24 +72,35 @@ def stage_tasks(stage: StageSpec) -> dict[str, Task]:
 
 
 def stage_pool(
-    stage: StageSpec, part: str, data: Path | None, tasks: dict[str, Task], progress: Progress | None = None
+    stage: StageSpec,
+    part: str,
+    data: Path | None,
+    tasks: dict[str, Task],
+    progress: Progress | None = None,
+    earlier: Mapping[str, Path] | None = None,
 ) -> FacePool | None:
-    """The faces of a stage whose split is `part` (train, val, test); None where its tables have none."""
+    """The faces of a stage whose split is `part` (train, val, test); None where its tables have none.
+
+    earlier: bundles of other stages, which may label its faces.
+    """
     found = []
     for source in stage.data.tables:
-        table = open_source(source.name, data, source.options, progress)
-        if len(table) < source.faces:
+        opened = open_source(source.name, data, source.options, progress)
+        if len(opened) < source.faces:
             raise NoDataError(
-                f"stage {stage.name}: {source.name} has {len(table):,} faces here; it takes {source.faces:,}"
+                f"stage {stage.name}: {source.name} has {len(opened):,} faces here; it takes {source.faces:,}"
             )
-        for model in source.labels:
-            table = labelled(table, model, progress)
-        whole = boxes_of(table, stage.data.boxes, progress=progress)  # once a table, whatever part is asked for
-        rows = _rows(table, part, source.where)
+        rows = _rows(opened, part, source.where)
         if part == "train" and stage.data.limit:
             rows = np.sort(np.random.default_rng(0).permutation(rows)[: stage.data.limit])
         if not len(rows):
             continue
+        table = opened
+        for model in source.labels:
+            table = labelled(table, str((earlier or {}).get(model, model)), progress)
+        # once a table, whatever part is asked for; once its pictures, whatever models say of them
+        detected = stage.data.boxes.source == "detector"
+        whole = boxes_of(opened if detected else table, stage.data.boxes, progress=progress)
         missed = np.flatnonzero(np.isin(rows, whole.missed))
         boxes = type(whole)(whole.xyxy[rows], missed, None if whole.points is None else whole.points[rows])
         found.append((table.take(rows), boxes, source.ratio))
@@ -169,94 +176,6 @@ def build_network(
     return network
 
 
-class _Saver(L.Callback):
-    """Writes the checkpoint beside the old one, then renames; on a full disk the old one stays."""
-
-    def __init__(self, path: Path, options: RunOptions, accumulate: int) -> None:
-        self.path, self.options, self.accumulate = path, options, accumulate
-        self.last = time.monotonic()
-        self.asked_to_stop = False
-
-    def save(self, trainer: L.Trainer) -> None:
-        aside = self.path.with_name(f".{self.path.name}.tmp")
-        try:
-            trainer.save_checkpoint(aside)
-            if trainer.is_global_zero:
-                with open(aside, "rb") as written:
-                    os.fsync(written.fileno())
-                os.replace(aside, self.path)
-        except OSError as error:
-            aside.unlink(missing_ok=True)
-            kept = "the previous checkpoint is whole" if self.path.exists() else "there was none before"
-            raise PolyfaceError(
-                f"{self.path}: could not save ({_reason(error)}; {kept}): "
-                "free some space and run the same command again"
-            ) from error
-        self.last = time.monotonic()
-
-    def after_batch(self, trainer: L.Trainer, batches_done: int) -> None:
-        if batches_done % self.accumulate:
-            return  # gradients are not in the checkpoint
-        steps = self.options.checkpoint_steps
-        due = (
-            batches_done % steps == 0 if steps else time.monotonic() - self.last > 60 * self.options.checkpoint_minutes
-        )
-        stop = self.asked_to_stop
-        if trainer.world_size > 1:
-            due, stop = (bool(trainer.strategy.reduce_boolean_decision(x, all=False)) for x in (due, stop))
-        if due or stop:
-            self.save(trainer)
-        if stop:
-            raise KeyboardInterrupt
-
-    def on_train_end(self, trainer: L.Trainer, learner: L.LightningModule) -> None:
-        self.save(trainer)
-
-
-def _reason(error: Exception) -> str:
-    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-    return "the disk is full" if full else str(error)
-
-
-@contextmanager
-def _stopping_between_steps(saver: _Saver) -> Iterator[None]:
-    """Ctrl-C waits for the end of the step, where the run can be saved; a second Ctrl-C does not wait."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if saver.asked_to_stop:
-            raise KeyboardInterrupt
-        saver.asked_to_stop = True
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield
-    except SystemExit as error:  # what Lightning makes of it
-        raise KeyboardInterrupt from error
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-class _Bar(L.Callback):
-    """Reports every batch's progress to the caller."""
-
-    def __init__(self, report: Progress, stage: str) -> None:
-        self.report, self.stage = report, stage
-
-    def on_train_batch_end(self, trainer: L.Trainer, learner: L.LightningModule, *args: Any) -> None:
-        assert isinstance(learner, Learner)
-        size, epochs = len(learner._train), learner.spec.optimisation.epochs
-        done = learner.batches_done + 1
-        what = f"{self.stage} epoch {(done - 1) // size + 1}/{epochs}"
-        if learner.history and (row := learner.history[-1]).get("validation"):
-            what += (
-                f" · validation {learner.spec.evaluation.main} {row['validation'][learner.spec.evaluation.main]:.4g}"
-            )
-        self.report(done, epochs * size, what)
-
-
 def _trainer(stage: StageSpec, options: RunOptions, folder: Path, callbacks: list[L.Callback]) -> L.Trainer:
     """Lightning's trainer for one pass over all batches of all epochs; checkpoints and the bar are callbacks."""
     trainer = L.Trainer(
@@ -305,7 +224,7 @@ def run_stage(
     if options.threads:
         torch.set_num_threads(options.threads)
     tasks = stage_tasks(stage)
-    pools = {part: stage_pool(stage, part, data, tasks, options.progress) for part in ("train", "val")}
+    pools = {part: stage_pool(stage, part, data, tasks, options.progress, earlier) for part in ("train", "val")}
     if pools["train"] is None:
         raise PolyfaceError(f"stage {stage.name}: no training faces (split 'train') in its tables")
     if stage.data.validate_on == "train":
@@ -316,10 +235,10 @@ def run_stage(
     folder.mkdir(parents=True, exist_ok=True)
     if options.fresh:
         checkpoint.unlink(missing_ok=True)
-    saver = _Saver(checkpoint, options, optimisation.accumulate)
+    saver = Saver(checkpoint, optimisation.accumulate, options.checkpoint_minutes, options.checkpoint_steps)
     callbacks: list[L.Callback] = [saver]
     if options.progress:
-        callbacks.append(_Bar(options.progress, stage.name))
+        callbacks.append(Bar(options.progress, stage.name))
     trainer = _trainer(stage, options, folder, callbacks)
     loaders = {}
     for part, pool in pools.items():
@@ -351,7 +270,7 @@ def run_stage(
         seconds_before = float(own.get("seconds", 0.0))
     learner.seconds = lambda: seconds_before + time.monotonic() - began
     torch.manual_seed(recipe.seed + 1)
-    with _stopping_between_steps(saver):
+    with stopping_between_steps(saver):
         trainer.fit(learner, ckpt_path=start, weights_only=True)
     if trainer.is_global_zero:
         _finish(recipe, learner, folder, settings)
@@ -384,7 +303,7 @@ def _finish(recipe: Recipe, learner: Learner, folder: Path, settings: dict[str, 
             aside.write_text(json.dumps(result, indent=1))
     except (OSError, SafetensorError) as error:
         raise PolyfaceError(
-            f"{folder}: trained, but could not write the model ({_reason(error)}; the checkpoint is whole): "
+            f"{folder}: trained, but could not write the model ({reason(error)}; the checkpoint is whole): "
             "free some space and run the same command again"
         ) from error
 

@@ -1,0 +1,104 @@
+"""What goes on beside training: checkpoints that are whole or absent, Ctrl-C between steps, a progress bar."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from polyface.data.table import Progress
+from polyface.errors import PolyfaceError
+from polyface.training.learner import Learner
+
+
+class Saver(L.Callback):
+    """Writes the checkpoint beside the old one, then renames; on a full disk the old one stays."""
+
+    def __init__(self, path: Path, accumulate: int, minutes: float, steps: int | None) -> None:
+        self.path, self.accumulate, self.minutes, self.steps = path, accumulate, minutes, steps
+        self.last = time.monotonic()
+        self.asked_to_stop = False
+
+    def save(self, trainer: L.Trainer) -> None:
+        aside = self.path.with_name(f".{self.path.name}.tmp")
+        try:
+            trainer.save_checkpoint(aside)
+            if trainer.is_global_zero:
+                with open(aside, "rb") as written:
+                    os.fsync(written.fileno())
+                os.replace(aside, self.path)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            kept = "the previous checkpoint is whole" if self.path.exists() else "there was none before"
+            raise PolyfaceError(
+                f"{self.path}: could not save ({reason(error)}; {kept}): free some space and run the same command again"
+            ) from error
+        self.last = time.monotonic()
+
+    def after_batch(self, trainer: L.Trainer, batches_done: int) -> None:
+        if batches_done % self.accumulate:
+            return  # gradients are not in the checkpoint
+        waited = time.monotonic() - self.last > 60 * self.minutes
+        due = batches_done % self.steps == 0 if self.steps else waited
+        stop = self.asked_to_stop
+        if trainer.world_size > 1:
+            due, stop = (bool(trainer.strategy.reduce_boolean_decision(x, all=False)) for x in (due, stop))
+        if due or stop:
+            self.save(trainer)
+        if stop:
+            raise KeyboardInterrupt
+
+    def on_train_end(self, trainer: L.Trainer, learner: L.LightningModule) -> None:
+        self.save(trainer)
+
+
+def reason(error: Exception) -> str:
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    return "the disk is full" if full else str(error)
+
+
+@contextmanager
+def stopping_between_steps(saver: Saver) -> Iterator[None]:
+    """Ctrl-C waits for the end of the step, where the run can be saved; a second Ctrl-C does not wait."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if saver.asked_to_stop:
+            raise KeyboardInterrupt
+        saver.asked_to_stop = True
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    except SystemExit as error:  # what Lightning makes of it
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class Bar(L.Callback):
+    """Reports every batch's progress to the caller."""
+
+    def __init__(self, report: Progress, stage: str) -> None:
+        self.report, self.stage = report, stage
+
+    def on_train_batch_end(self, trainer: L.Trainer, learner: L.LightningModule, *args: Any) -> None:
+        assert isinstance(learner, Learner)
+        size, epochs = len(learner._train), learner.spec.optimisation.epochs
+        done = learner.batches_done + 1
+        what = f"{self.stage} epoch {(done - 1) // size + 1}/{epochs}"
+        if learner.history and (row := learner.history[-1]).get("validation"):
+            what += (
+                f" · validation {learner.spec.evaluation.main} {row['validation'][learner.spec.evaluation.main]:.4g}"
+            )
+        self.report(done, epochs * size, what)
