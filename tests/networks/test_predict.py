@@ -14,8 +14,9 @@ from polyface.data.boxes import Boxes
 from polyface.data.crops import CropSpec
 from polyface.data.loader import FacePool
 from polyface.data.table import FaceTable, Record, write_table
+from polyface.errors import PolyfaceError
 from polyface.networks import FaceOutput
-from polyface.networks.predict import predict, translations
+from polyface.networks.predict import Views, predict, translations
 
 SPEC = CropSpec(size=40, channels=1, scale=1.0, margin=1.6, oversample=1.0)
 TASKS = {
@@ -66,7 +67,7 @@ def test_plain_answers_are_in_pixels_of_the_original(pool) -> None:
 
 def test_translations_are_undone(pool) -> None:
     """Every shifted crop is answered in its own frame; back in the original all 20 agree with the blob."""
-    found = predict(Centroid(), TASKS, pool, average=20, spread=0.08)["landmarks"]["points"]
+    found = predict(Centroid(), TASKS, pool, views=Views(20, 0.08))["landmarks"]["points"]
     np.testing.assert_allclose(found, truth(pool), atol=0.05)
 
 
@@ -75,8 +76,8 @@ def test_spread_zero_is_plain(pool) -> None:
     heads = {"landmarks": 2, "smile": 2}
     network = networks.build({"trunk": {"name": "tcdcn"}, "heads": heads})
     plain = predict(network, TASKS, pool)
-    still = predict(network, TASKS, pool, average=7, spread=0.0)
-    moved = predict(network, TASKS, pool, average=7, spread=0.05)
+    still = predict(network, TASKS, pool, views=Views(7, 0.0))
+    moved = predict(network, TASKS, pool, views=Views(7, 0.05))
     np.testing.assert_allclose(still["landmarks"]["points"], plain["landmarks"]["points"], atol=1e-3)
     np.testing.assert_allclose(still["smile"]["probabilities"], plain["smile"]["probabilities"], atol=1e-5)
     assert np.abs(moved["landmarks"]["points"] - plain["landmarks"]["points"]).max() > 1e-3
@@ -85,7 +86,7 @@ def test_spread_zero_is_plain(pool) -> None:
 def test_average_is_the_mean_of_the_shifted_answers(pool) -> None:
     """Probabilities, for which nothing is undone: the mean over all shifts of what each alone would say."""
     shifts = translations(4, 0.05, 40)
-    found = predict(Centroid(), TASKS, pool, average=4, spread=0.05)
+    found = predict(Centroid(), TASKS, pool, views=Views(4, 0.05))
     point = predict(Centroid(), TASKS, pool)["landmarks"]["points"][:, 0]
     matrices = pool.crops.numpy()
     inside = np.einsum("nij,nj->ni", matrices[:, :, :2], point) + matrices[:, :, 2]
@@ -99,8 +100,8 @@ def test_average_is_the_mean_of_the_shifted_answers(pool) -> None:
 @pytest.mark.parametrize("batch", [1, 2, 3, 100])
 @pytest.mark.parametrize("average", [1, 3])
 def test_batches_do_not_change_answers(pool, batch: int, average: int) -> None:
-    whole = predict(Centroid(), TASKS, pool, batch=256, average=average)
-    parts = predict(Centroid(), TASKS, pool, batch=batch, average=average)
+    whole = predict(Centroid(), TASKS, pool, batch=256, views=Views(average))
+    parts = predict(Centroid(), TASKS, pool, batch=batch, views=Views(average))
     np.testing.assert_allclose(parts["landmarks"]["points"], whole["landmarks"]["points"], atol=1e-4)
     assert parts["smile"]["label"] == whole["smile"]["label"]
     assert len(parts["smile"]["label"]) == 5
@@ -121,3 +122,35 @@ def test_progress_counts_batches(pool) -> None:
     seen: list[tuple[int, int]] = []
     predict(Centroid(), TASKS, pool, batch=2, progress=lambda done, total, what: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_mirrored_views_are_mirrored_translations() -> None:
+    matrices = Views(3, 0.05, mirror=True).matrices(40)
+    assert matrices.shape == (6, 2, 3)
+    moved = matrices @ torch.tensor([3.0, 7.0, 1.0])
+    np.testing.assert_allclose(moved[3:, 0], 39 - moved[:3, 0], atol=1e-5)
+    np.testing.assert_allclose(moved[3:, 1], moved[:3, 1], atol=1e-5)
+
+
+class FiveCentroids(Centroid):
+    """The same point five times."""
+
+    def forward(self, images: Tensor) -> FaceOutput:
+        found = super().forward(images)
+        return FaceOutput(found.shared, found.outputs | {"landmarks": found.shared.repeat(1, 5)})
+
+
+def test_mirrored_answers_are_read_back_before_they_are_averaged(pool) -> None:
+    five = TASKS | {"landmarks": tasks.build("landmarks", {"kind": "landmarks", "points": 5})}
+    found = predict(FiveCentroids(), five, pool, views=Views(2, 0.05, mirror=True))
+    np.testing.assert_allclose(found["landmarks"]["points"], truth(pool).repeat(5, 1), atol=0.05)
+    plain, mirrored = (
+        predict(FiveCentroids(), five, pool, views=Views(mirror=m))["smile"]["probabilities"] for m in (False, True)
+    )
+    assert np.abs(plain - mirrored).max() > 1e-3  # the mirrored face leans the other way
+
+
+@pytest.mark.parametrize("wrong", [{"average": 0}, {"spread": -0.1}])
+def test_wrong_views_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(PolyfaceError, match="give at least 1, and at least 0"):
+        Views(**wrong)  # type: ignore[arg-type]

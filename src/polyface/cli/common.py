@@ -22,6 +22,8 @@ ResultsOption = Annotated[Path | None, typer.Option("--results", help="Results f
 WorkersOption = Annotated[int, typer.Option("--workers", help="Runs at a time, each in its own process.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before a run of hours.")]
 CollectOption = Annotated[bool, typer.Option(help="Only gather what is finished.")]
+AverageOption = Annotated[int, typer.Option("--average", help="Average over so many small translations.")]
+MirrorOption = Annotated[bool, typer.Option("--mirror", help="Average over the mirrored face as well.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps, or auto.")]
 
 

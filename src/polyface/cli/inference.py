@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from polyface.cli.common import DeviceOption, SetOption, bar, device_of, say
+from polyface.cli.common import AverageOption, DeviceOption, MirrorOption, SetOption, bar, device_of, say
 from polyface.errors import PolyfaceError
 
 
@@ -16,7 +16,8 @@ def analyze(
     model: Annotated[list[str] | None, typer.Option(help="Bundles or shipped names (default: all shipped).")] = None,
     out: Annotated[Path | None, typer.Option(help="A .jsonl or .parquet file, or a folder for drawn pictures.")] = None,
     draw: Annotated[Path | None, typer.Option(help="Folder for pictures with what was found drawn in.")] = None,
-    average: Annotated[int, typer.Option(help="Average over so many small translations.")] = 1,
+    average: AverageOption = 1,
+    mirror: MirrorOption = False,
     device: DeviceOption = "cpu",
     batch: Annotated[int, typer.Option(help="Faces a forward pass takes.")] = 64,
 ) -> None:
@@ -24,7 +25,7 @@ def analyze(
     from polyface.inference import Analyzer, to_json_lines, to_parquet
     from polyface.inference.analyzer import image_files
 
-    analyzer = Analyzer(*(model or []), device=device_of(device), batch=batch, average=average)
+    analyzer = Analyzer(*(model or []), device=device_of(device), batch=batch, average=average, mirror=mirror)
     files = [file for source in images for file in image_files(source)]
     single = len(files) == 1
     with bar() as progress:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from polyface.cli.common import DataOption, DeviceOption, SetOption, bar, device_of, say
+from polyface.cli.common import AverageOption, DataOption, DeviceOption, MirrorOption, SetOption, bar, device_of, say
 
 
 def train(
@@ -52,7 +52,8 @@ def evaluate(
     tables: Annotated[list[str], typer.Argument(help="Data sets or face tables to measure on.")],
     data: DataOption = None,
     part: Annotated[str, typer.Option(help="Which split: test, val or train.")] = "test",
-    average: Annotated[int, typer.Option(help="Average over so many small translations.")] = 1,
+    average: AverageOption = 1,
+    mirror: MirrorOption = False,
     device: DeviceOption = "cpu",
     report: Annotated[Path | None, typer.Option(help="Write an HTML report.")] = None,
 ) -> None:
@@ -61,10 +62,12 @@ def evaluate(
     from polyface.evaluation.measure import measure_tables
     from polyface.models import find
     from polyface.networks.bundle import load_bundle
+    from polyface.networks.predict import Views
 
     model = load_bundle(find(bundle))
     with bar() as progress:
-        found = measure_tables(model, tables, data, part, average=average, device=device_of(device), progress=progress)
+        views = Views(average, mirror=mirror)
+        found = measure_tables(model, tables, data, part, views=views, device=device_of(device), progress=progress)
     for name, result in found.results.items():
         if isinstance(result, LandmarkResult):
             figures = f"mean error {result.mean_error:.2f} %, failure rate {result.failure_rate:.2f} %"

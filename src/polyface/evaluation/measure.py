@@ -18,7 +18,7 @@ from polyface.evaluation.attributes import AttributesResult, evaluate_attributes
 from polyface.evaluation.classification import ClassificationResult, evaluate_classification
 from polyface.evaluation.landmarks import LandmarkResult, evaluate_landmarks
 from polyface.networks.bundle import Bundle
-from polyface.networks.predict import predict
+from polyface.networks.predict import PLAIN, Views, predict
 from polyface.tasks import Task
 from polyface.tasks.attributes import AttributesTask
 from polyface.tasks.classification import ClassificationTask
@@ -60,7 +60,7 @@ def measure_tables(
     data: Path | None,
     part: str = "test",
     *,
-    average: int = 1,
+    views: Views = PLAIN,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Measured:
@@ -78,22 +78,19 @@ def measure_tables(
         )
     parts = [(table, boxes_of(table, bundle.boxes, progress=progress), 1.0) for table, _ in found if len(table)]
     pool = FacePool(parts, bundle.crop, labelled, progress)
-    return measure(replace(bundle, tasks=labelled), pool, average=average, device=device, progress=progress)
+    return measure(replace(bundle, tasks=labelled), pool, views=views, device=device, progress=progress)
 
 
 def measure(
     bundle: Bundle,
     pool: FacePool,
     *,
-    average: int = 1,
-    spread: float = 0.03,
+    views: Views = PLAIN,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Measured:
     """Every task of a bundle on every labelled face of a pool."""
-    predictions = predict(
-        bundle.network, bundle.tasks, pool, average=average, spread=spread, device=device, progress=progress
-    )
+    predictions = predict(bundle.network, bundle.tasks, pool, views=views, device=device, progress=progress)
     results = {name: judge(task, predictions[name], pool) for name, task in bundle.tasks.items()}
     return Measured(pool, results, predictions)
 

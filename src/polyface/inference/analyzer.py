@@ -24,7 +24,7 @@ from polyface.inference.results import FaceResult, ImageResult
 from polyface.models import default_models, find
 from polyface.networks.bundle import Bundle, load_bundle
 from polyface.networks.network import FaceNetwork
-from polyface.networks.predict import answers
+from polyface.networks.predict import Views, answers
 from polyface.tasks import Task
 
 __all__ = ["Analyzer", "analyze", "image_files"]
@@ -75,6 +75,7 @@ class Analyzer:
     detector: finds faces where no boxes are given (`RetinaFace()` by default, loaded when first needed).
     device: where the networks run. batch: network inputs that are in memory at once. average: how many small
     translations (±`spread` crop sides) of each face are averaged; 1 is plain, 20 is TCDCN-Averaged (Zhang et al. 2014).
+    mirror: whether the mirrored face is averaged in too.
 
     Raises:
         PolyfaceError: an unknown model, a damaged bundle, or a setting out of range.
@@ -88,12 +89,11 @@ class Analyzer:
         batch: int = 64,
         average: int = 1,
         spread: float = 0.03,
+        mirror: bool = False,
     ) -> None:
-        if batch < 1 or average < 1 or spread < 0:
-            raise PolyfaceError(
-                f"batch is {batch}, average {average}, spread {spread}: give at least 1, at least 1, and at least 0"
-            )
-        self.batch, self.average, self.spread = batch, average, spread
+        if batch < 1:
+            raise PolyfaceError(f"batch is {batch}: give at least 1")
+        self.batch, self.views = batch, Views(average, spread, mirror)
         self._detector, self._device = detector, _device(device)
         self._models = _named([self._open(model) for model in models or default_models()])
         self._told = False
@@ -126,7 +126,7 @@ class Analyzer:
 
     def stream(self, images: Any, boxes: Any = None) -> Iterator[ImageResult]:
         """The same, each result as soon as it is known; memory stays bounded however many pictures there are."""
-        single, step = is_single(images), max(1, self.batch // self.average)
+        single, step = is_single(images), max(1, self.batch // len(self.views))
         waiting: deque[_Image] = deque()
         queue: list[tuple[_Image, int, list[np.ndarray]]] = []
         for source, own in _paired(sources(images), boxes, single):
@@ -199,7 +199,7 @@ class Analyzer:
             spec = model.bundle.crop
             cuts = torch.from_numpy(np.stack([faces[number] for _, _, faces in queue])).to(self._device)
             crops = torch.from_numpy(spec.crops(boxes)).to(self._device)
-            found = answers(model.network, model.bundle.tasks, cuts, crops, spec, self.average, self.spread)
+            found = answers(model.network, model.bundle.tasks, cuts, crops, spec, self.views)
             for task, answer in found.items():
                 words = {"vocabulary": getattr(model.bundle.tasks[task], "vocabulary", None)}
                 for face, here in enumerate(told):

@@ -1,9 +1,10 @@
-"""A network over all faces of a pool, plain or averaged over small translations."""
+"""A network over all faces of a pool, plain or averaged over views of each."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from polyface.data.crops import CropSpec, compose, sample
 from polyface.data.loader import FaceLoader, FacePool
 from polyface.data.table import Progress
+from polyface.errors import PolyfaceError
 from polyface.networks.network import FaceNetwork
 from polyface.tasks import Task
 
@@ -28,6 +30,34 @@ def translations(count: int, spread: float, size: int, device: torch.device | st
     return matrices
 
 
+@dataclass(frozen=True)
+class Views:
+    """The crops of a face whose answers are averaged: `average` translations of up to ±`spread` crop sides (1: the crop
+    as it is; 20 is TCDCN-Averaged, Zhang et al. 2014), and with `mirror` each of them mirrored as well."""
+
+    average: int = 1
+    spread: float = 0.03
+    mirror: bool = False
+
+    def __post_init__(self) -> None:
+        if self.average < 1 or self.spread < 0:
+            raise PolyfaceError(f"average is {self.average}, spread {self.spread}: give at least 1, and at least 0")
+
+    def __len__(self) -> int:
+        return self.average * (1 + self.mirror)
+
+    def matrices(self, size: int, device: torch.device | str = "cpu") -> Tensor:
+        """[views, 2, 3] from the plain input of side `size` to each view."""
+        shifts = translations(self.average, self.spread, size, device)
+        if not self.mirror:
+            return shifts
+        flip = torch.tensor([[-1.0, 0.0, size - 1.0], [0.0, 1.0, 0.0]], device=device)
+        return torch.cat([shifts, compose(flip, shifts)])
+
+
+PLAIN = Views()
+
+
 @torch.inference_mode()
 def answers(
     network: FaceNetwork,
@@ -35,25 +65,24 @@ def answers(
     cuts: Tensor,
     crops: Tensor,
     spec: CropSpec,
-    average: int = 1,
-    spread: float = 0.03,
+    views: Views = PLAIN,
 ) -> dict[str, dict[str, Any]]:
     """Decoded answers of every task for cuts uint8 [B, C, P, P] with their image→input crops [B, 2, 3].
 
-    average > 1: all translations of all faces go through the network as one batch; points are moved back and averaged,
-    class probabilities and scores of attributes averaged.
+    All views of all faces go through the network as one batch; points are moved back and averaged, class probabilities
+    and scores of attributes averaged.
     """
     faces, to_input = len(cuts), torch.from_numpy(spec.cut_to_input()).to(cuts.device)
-    shifts = translations(average, spread, spec.size, cuts.device)
-    matrices = compose(shifts, to_input).repeat(faces, 1, 1)
-    images = sample(cuts.repeat_interleave(average, dim=0), matrices, spec.size)
+    each, count = views.matrices(spec.size, cuts.device), len(views)
+    matrices = compose(each, to_input).repeat(faces, 1, 1)
+    images = sample(cuts.repeat_interleave(count, dim=0), matrices, spec.size)
     output = network(images)
-    moved = compose(shifts.repeat(faces, 1, 1), crops.repeat_interleave(average, dim=0))
+    moved = compose(each.repeat(faces, 1, 1), crops.repeat_interleave(count, dim=0))
     found: dict[str, dict[str, Any]] = {}
     for name, task in tasks.items():
         numbers = task.read(output.outputs[name], moved, spec.size)
-        if average > 1:
-            numbers = {k: v.reshape(faces, average, *v.shape[1:]).mean(axis=1) for k, v in numbers.items()}
+        if count > 1:
+            numbers = {k: v.reshape(faces, count, *v.shape[1:]).mean(axis=1) for k, v in numbers.items()}
         found[name] = task.conclude(numbers)
     return found
 
@@ -64,18 +93,17 @@ def predict(
     pool: FacePool,
     *,
     batch: int = 256,
-    average: int = 1,
-    spread: float = 0.03,
+    views: Views = PLAIN,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Decoded answers for all faces of a pool, in its order: {task: {"points": [N, P, 2], …}}."""
     network = network.to(device).eval()
-    loader = FaceLoader(pool, max(1, batch // average), shuffle=False)
+    loader = FaceLoader(pool, max(1, batch // len(views)), shuffle=False)
     parts: list[dict[str, dict[str, Any]]] = []
     for done, raw in enumerate(loader, 1):
         cuts, crops = raw.cuts.to(device), raw.crops.to(device)
-        parts.append(answers(network, tasks, cuts, crops, pool.crop, average, spread))
+        parts.append(answers(network, tasks, cuts, crops, pool.crop, views))
         if progress:
             progress(done, len(loader), "batches predicted")
     return {name: {key: _join([p[name][key] for p in parts]) for key in parts[0][name]} for name in tasks}

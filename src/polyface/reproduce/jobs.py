@@ -19,7 +19,7 @@ from polyface.errors import PolyfaceError
 from polyface.evaluation.measure import pool_of
 from polyface.files import atomic_path
 from polyface.networks.bundle import Bundle, load_bundle
-from polyface.networks.predict import predict
+from polyface.networks.predict import Views, predict
 from polyface.tasks import Task
 from polyface.training import stages
 from polyface.training.recipe import Recipe, StageSpec, VariantSpec, same_settings
@@ -157,12 +157,13 @@ def run_job(
             _store(answers_path(out, job, part), answers, pool.missed)
         return
     bundle = load_bundle(_network(recipe, own, job, data, out, options), quiet=True)
-    evaluation, tasks = stage.evaluation, _tasks(stage, bundle)
+    tasks, chosen = _tasks(stage, bundle), stage.evaluation
+    views = Views(chosen.translations, chosen.spread, chosen.mirror)
     for part in parts:
         if answered(recipe, out, job, part):
             continue
         pool = pool_of(stage, data, {}, part)
-        found = predict(bundle.network, tasks, pool, average=evaluation.translations, spread=evaluation.spread)
+        found = predict(bundle.network, tasks, pool, views=views)
         _store(answers_path(out, job, part), found, pool.missed)
 
 

@@ -117,12 +117,14 @@ class InitSpec(_Strict):
 
 class EvaluationSpec(_Strict):
     """main: the task that selects and is reported first. select: keep the best epoch by its validation error, or the
-    last. translations: predictions averaged over so many small shifts (TCDCN-Averaged; 1: plain) of ±`spread` sides."""
+    last. translations: predictions averaged over so many small shifts (TCDCN-Averaged; 1: plain) of ±`spread` sides;
+    mirror: over the mirrored face as well."""
 
     main: str = "landmarks"
     select: Literal["last", "best"] = "last"
     translations: int = Field(1, ge=1)
     spread: float = Field(0.03, ge=0)
+    mirror: bool = False
 
 
 class StageSpec(_Strict):
