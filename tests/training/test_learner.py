@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from polyface.data.loader import FaceLoader, RawBatch, assemble
+from polyface.data.store import open_source
+from polyface.data.table import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.networks.bundle import load_bundle
 from polyface.training import recipe as recipes
@@ -462,3 +464,28 @@ def test_a_finished_stage_is_not_trained_again(recipe, tmp_path, monkeypatch) ->
         with pytest.raises(AssertionError, match="trained again"):
             fit(chosen, tmp_path, fresh=True)
     assert fit(chosen, tmp_path, fresh=True).history == first.history
+
+
+@pytest.mark.parametrize("unlabelled", ["train", "val"])
+def test_a_side_task_needs_labels_where_it_is_learnt_and_nowhere_else(toy, tmp_path, unlabelled: str) -> None:
+    """People of the training part are not in the others: their identities are learnt, and never validated."""
+    found = open_source("synthetic", None, {"n": 200, "size": 48, "seed": 1})
+    splits, points = found.words("split"), found.points("landmarks_5")
+
+    def record(row: int) -> Record:
+        who = None if splits[row] == unlabelled else "ab"[row % 2]
+        known = {"landmarks_5": points[row], "split": splits[row], "identity": who}
+        return Record(found.image(row), f"row {row}", f"{row}.png", known)
+
+    write_table(map(record, range(200)), tmp_path / "faces.parquet")
+    changes = {"data": {"tables": [{"name": str(tmp_path / "faces.parquet")}]}, "optimisation": {"epochs": 1}}
+    who = '{"kind": "classification", "column": "identity", "vocabulary": ["a", "b"]}'
+    chosen = recipes.load(toy(changes), [f"one.tasks.who={who}", "one.tasks.smile=null"])
+    options = stages.RunOptions(accelerator="cpu", logger="none")
+    if unlabelled == "train":
+        with pytest.raises(PolyfaceError, match="stage one, task 'who': no face with split 'train' is labelled"):
+            stages.run(chosen, tmp_path / "out", None, options)
+    else:
+        (row,) = stages.run(chosen, tmp_path / "out", None, options)["one"].history
+        assert set(row["train"]) == {"landmarks", "who"}
+        assert set(row["validation"]) == {"landmarks"}

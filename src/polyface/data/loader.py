@@ -137,11 +137,6 @@ class FacePool:
         self._starts = np.cumsum([0, *self.sizes])
         self.crops = torch.from_numpy(crop.crops(self.boxes))
         self.targets: dict[str, Targets] = {name: task.targets(self.table) for name, task in tasks.items()}
-        for name, targets in self.targets.items():
-            if not targets.labelled.any():
-                raise PolyfaceError(
-                    f"task '{name}': no face of this stage is labelled for it; check its column and where"
-                )
 
     @classmethod
     def unlabelled(cls, table: FaceTable, boxes: Boxes, crop: CropSpec) -> FacePool:

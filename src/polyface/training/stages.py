@@ -104,7 +104,17 @@ def stage_pool(
         missed = np.flatnonzero(np.isin(rows, whole.missed))
         boxes = type(whole)(whole.xyxy[rows], missed, None if whole.points is None else whole.points[rows])
         found.append((table.take(rows), boxes, source.ratio))
-    return FacePool(found, stage.data.crop, tasks, progress) if found else None
+    if not found:
+        return None
+    pool = FacePool(found, stage.data.crop, tasks, progress)
+    needed = tasks if part == "train" else [name for name in tasks if name == stage.evaluation.main]
+    for name in needed:  # a side task may have no labels where it is not learnt: people of other parts, say
+        if not pool.targets[name].labelled.any():
+            raise PolyfaceError(
+                f"stage {stage.name}, task '{name}': no face with split '{part}' is labelled for it; check its column "
+                "and where"
+            )
+    return pool
 
 
 def _rows(table: FaceTable, part: str, where: dict[str, Any]) -> np.ndarray:
