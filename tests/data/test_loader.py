@@ -277,9 +277,7 @@ def test_a_failure_while_cutting_leaves_no_cache(tmp_path, cache_folder, monkeyp
     assert len(cached_cuts(table, boxes, SPEC)) == 6
 
 
-def test_mistakes_are_named(pool, tmp_path) -> None:
-    table, boxes = made(tmp_path, 4)
-    smile = {"smile": tasks.build("smile", {"kind": "classification", "column": "smile"})}
+def test_mistakes_are_named(pool) -> None:
     with pytest.raises(PolyfaceError, match="no face is left"):
         FacePool([], SPEC, LANDMARKS)
     with pytest.raises(PolyfaceError, match=r"30 training faces do not fill one batch of 16 on 2 process"):
