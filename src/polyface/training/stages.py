@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from safetensors import SafetensorError
+from torch import Tensor
 
 from polyface import networks, weighting
 from polyface import tasks as task_kinds
@@ -27,6 +28,8 @@ from polyface.data.table import FaceTable, Progress
 from polyface.errors import NoDataError, PolyfaceError, nearest
 from polyface.files import atomic_path
 from polyface.networks.bundle import Bundle, load_bundle
+from polyface.networks.pretrained import imagenet_weights, read_weights
+from polyface.networks.trunks.timm_trunk import TimmTrunk
 from polyface.tasks import Task
 from polyface.training.callbacks import Bar, Saver, reason, stopping_between_steps
 from polyface.training.labels import labelled
@@ -171,7 +174,11 @@ def build_network(
             f"stage {stage.name}: the trunk takes {network.channels}×{network.size}² pixels but data.crop gives "
             f"{stage.data.crop.channels}×{stage.data.crop.size}²: set data.crop.size and channels to match"
         )
-    if stage.init:
+    if stage.init and (weights := _published(stage, earlier)) is not None:
+        if not isinstance(network.trunk, TimmTrunk):
+            raise PolyfaceError(f"stage {stage.name}: init.source {stage.init.source} is for trunks of timm alone")
+        network.trunk.start_from(weights)
+    elif stage.init:
         folder = earlier.get(stage.init.source, Path(stage.init.source))
         start = load_bundle(folder, quiet=True).network
         for part in stage.init.parts:
@@ -184,6 +191,17 @@ def build_network(
                 )
             getattr(network, part).load_state_dict(own | shared)
     return network
+
+
+def _published(stage: StageSpec, earlier: dict[str, Path]) -> dict[str, Tensor] | None:
+    """The weights of a whole timm model that `init` names, if it does not name a stage or bundle."""
+    assert stage.init
+    source = stage.init.source
+    if source in earlier or not (source == "imagenet" or source.endswith((".safetensors", ".pth"))):
+        return None
+    if stage.init.parts != ["trunk"]:
+        raise PolyfaceError(f"stage {stage.name}: init.source {source} has a trunk alone: init.parts must be [trunk]")
+    return imagenet_weights(stage.network.trunk["model"]) if source == "imagenet" else read_weights(Path(source))
 
 
 def _trainer(stage: StageSpec, options: RunOptions, folder: Path, callbacks: list[L.Callback]) -> L.Trainer:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from polyface.errors import PolyfaceError, nearest
+from polyface.networks.layers import DepthwiseConv2d
 
 
 class SpatialPoints(nn.Module):
@@ -66,7 +68,9 @@ class TimmTrunk(nn.Module):
             raise PolyfaceError(f"trunk timm: option '{reads[0]}' is not taken; start from a bundle with init instead")
         if pool not in ("flatten", "avg", "points", "map"):
             raise PolyfaceError(f"trunk timm: pool is '{pool}', expected flatten, avg, points or map")
-        self.body = timm.create_model(model, features_only=True, pretrained=False, in_chans=channels, **(options or {}))
+        self.model, self.options = model, {"in_chans": channels} | (options or {})
+        self.body = timm.create_model(model, features_only=True, pretrained=False, **self.options)
+        DepthwiseConv2d.replace(self.body)
         self.size, self.in_channels, self.pool = size, channels, pool
         self.body.eval()
         with torch.no_grad():
@@ -85,6 +89,21 @@ class TimmTrunk(nn.Module):
             self._finer = next(i for i, m in enumerate(maps) if m.shape[-1] * 8 <= size)
             self.parts = SpatialPoints(last[1], maps[self._finer].shape[1], points)
             self.shared_dim += 2 * points
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Take a whole timm model's weights, by its names; timm fits them to other numbers of input channels."""
+        import timm
+
+        overlay = {"state_dict": dict(weights)}
+        try:
+            body = timm.create_model(
+                self.model, features_only=True, pretrained=True, pretrained_cfg_overlay=overlay, **self.options
+            )
+        except RuntimeError as error:
+            raise PolyfaceError(
+                f"trunk timm: the weights do not fit {self.model}: {str(error).splitlines()[-1].strip()}"
+            ) from error
+        self.body.load_state_dict(body.state_dict())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised images [B, C, size, size] → {"stage1" …: maps, "shared": x [B, shared_dim]}; with
