@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_weight
 
 
 class AbsTanh(nn.Module):
@@ -165,10 +166,8 @@ class _Depthwise(torch.autograd.Function):
             for i in range(0, side - 1, 2):
                 for j in range(0, side - 1, 2):
                     part = padded[:, :, i : i + rows, j : j + columns].contiguous(memory_format=torch.channels_last)
-                    tile = weight[:, :, i : i + 3, j : j + 3].contiguous()
-                    of_weight[:, :, i : i + 3, j : j + 3] = nn.grad.conv2d_weight(
-                        part, tile.shape, grad, stride, 0, 1, channels
-                    )
+                    tile = conv2d_weight(part, (channels, 1, 3, 3), grad, stride, 0, 1, channels)  # type: ignore[no-untyped-call]
+                    of_weight[:, :, i : i + 3, j : j + 3] = tile
         return of_maps, of_weight, None, None
 
 
@@ -190,10 +189,10 @@ class DepthwiseConv2d(nn.Conv2d):
 
     @classmethod
     def _standing_for(cls, conv: nn.Conv2d) -> DepthwiseConv2d | None:
-        from timm.layers import Conv2dSame
+        from timm.layers.conv2d_same import Conv2dSame
 
         (side, other), (stride, across) = conv.kernel_size, conv.stride
-        padding = (0, 0) if isinstance(conv, Conv2dSame) else conv.padding
+        padding = (0, 0) if isinstance(conv, Conv2dSame) or isinstance(conv.padding, str) else conv.padding
         if (
             type(conv) not in (nn.Conv2d, Conv2dSame)
             or not 1 < conv.groups == conv.in_channels == conv.out_channels
@@ -203,11 +202,11 @@ class DepthwiseConv2d(nn.Conv2d):
             or conv.bias is not None
             or conv.dilation != (1, 1)
             or conv.padding_mode != "zeros"
-            or isinstance(padding, str)
-            or padding[0] != padding[1]
+            or isinstance(conv.padding, str)
+            or not padding[0] == padding[-1] < side
         ):
             return None
-        own = cls(conv.groups, conv.groups, side, stride, padding, groups=conv.groups, bias=False)
+        own = cls(conv.groups, conv.groups, side, stride, padding[0], groups=conv.groups, bias=False)
         own.weight, own.same = conv.weight, isinstance(conv, Conv2dSame)
         return own.train(conv.training)
 
@@ -215,7 +214,7 @@ class DepthwiseConv2d(nn.Conv2d):
         """[B, C, H, W] → [B, C, H', W']."""
         stride, padding = self.stride[0], int(self.padding[0])
         if self.same:
-            from timm.layers import pad_same
+            from timm.layers.padding import pad_same
 
             maps = pad_same(maps, list(self.kernel_size), list(self.stride))
         if maps.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling():

@@ -109,8 +109,8 @@ class OptimisationSpec(_Strict):
 
 
 class InitSpec(_Strict):
-    """Start from an earlier stage, a model bundle's folder, "imagenet" (a timm trunk's weights from a package that ships
-    them) or a .safetensors file with timm's names. parts: the trunk, or branches and heads too."""
+    """Start from an earlier stage, a model bundle's folder, "imagenet" (a timm trunk's weights from a package that
+    ships them) or a .safetensors file with timm's names. parts: the trunk, or branches and heads too."""
 
     source: str
     parts: list[Literal["trunk", "branches", "heads"]] = ["trunk"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -94,15 +95,30 @@ class TimmTrunk(nn.Module):
         """Take a whole timm model's weights, by its names; timm fits them to other numbers of input channels."""
         import timm
 
-        overlay = {"state_dict": dict(weights)}
+        with torch.device("meta"):
+            whole = timm.create_model(self.model, **self.options)
+        head = f"{timm.get_pretrained_cfg_value(self.model, 'classifier')}."
+        if lacking := [key for key in whole.state_dict() if key not in weights and not key.startswith(head)]:
+            raise PolyfaceError(
+                f"trunk timm: the weights are not {self.model}'s: {lacking[0]} and {len(lacking) - 1} more are missing"
+            )
+        log = logging.getLogger("timm.models._builder")  # warns of the head's weights, which a trunk has no use for
+        level = log.level
         try:
+            log.setLevel(logging.ERROR)
             body = timm.create_model(
-                self.model, features_only=True, pretrained=True, pretrained_cfg_overlay=overlay, **self.options
+                self.model,
+                features_only=True,
+                pretrained=True,
+                pretrained_cfg_overlay={"state_dict": dict(weights)},
+                **self.options,
             )
         except RuntimeError as error:
             raise PolyfaceError(
                 f"trunk timm: the weights do not fit {self.model}: {str(error).splitlines()[-1].strip()}"
             ) from error
+        finally:
+            log.setLevel(level)
         self.body.load_state_dict(body.state_dict())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
