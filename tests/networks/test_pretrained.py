@@ -51,6 +51,21 @@ def test_grey_trunks_take_colour_weights() -> None:
     torch.testing.assert_close(trunk.body.state_dict()["conv1.weight"], weights["conv1.weight"].sum(1, keepdim=True))
 
 
+def test_frozen_modules_stay_as_they_start() -> None:
+    torch.manual_seed(0)
+    trunk = TimmTrunk("tf_efficientnet_lite0", size=32, pool="map", frozen=["conv_stem", "bn1", "blocks.0"]).train()
+    before = {k: v.clone() for k, v in trunk.state_dict().items()}
+    optimiser = torch.optim.AdamW(trunk.parameters(), lr=0.1, weight_decay=0.5)
+    trunk(torch.randn(8, 3, 32, 32))["shared"].square().mean().backward()
+    optimiser.step()
+    kept = ("body.conv_stem.", "body.bn1.", "body.blocks.0.")
+    for key, value in trunk.state_dict().items():
+        if value.is_floating_point() and not value.eq(0).all():
+            assert torch.equal(value, before[key]) == key.startswith(kept), key
+    with pytest.raises(PolyfaceError, match="frozen names 'block.0'; "):
+        TimmTrunk("tf_efficientnet_lite0", size=32, frozen=["block.0"])
+
+
 def test_weights_of_another_model_are_refused_in_one_line() -> None:
     with pytest.raises(PolyfaceError, match="do not fit resnet18") as caught:
         TimmTrunk("resnet18", size=64, pool="map").start_from(whole("resnet26"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,8 +44,9 @@ class TimmTrunk(nn.Module):
     model: a timm name; options go to `timm.create_model`. size: input side in pixels. pool: "flatten" is one fully
     connected layer of length `shared` on the whole last map, "avg" the same on its average, "points" the average's
     layer beside the positions of `points` learned parts (SpatialPoints on the last map and the one at stride 8), which
-    is what landmarks want; "map" leaves the last map as it is, for branches to pool. Maps are named "stage1" … as timm
-    orders them. Nothing is downloaded.
+    is what landmarks want; "map" leaves the last map as it is, for branches to pool. frozen: names of the model's
+    modules (conv_stem, blocks.0 …) that stay as they start, batch norm's statistics too: the first hold what any
+    picture needs, and are half of a training step. Maps are named "stage1" … as timm orders them. Nothing is downloaded.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class TimmTrunk(nn.Module):
         points: int = 64,
         dropout: float = 0.0,
         options: dict[str, Any] | None = None,
+        frozen: Sequence[str] = (),
     ) -> None:
         super().__init__()
         import timm
@@ -77,6 +79,10 @@ class TimmTrunk(nn.Module):
         with torch.no_grad():
             maps = self.body(torch.zeros(1, channels, size, size))
         self.body.train()
+        modules = dict(self.body.named_modules())
+        if unknown := [name for name in frozen if not name or name not in modules]:
+            raise PolyfaceError(f"trunk timm: frozen names '{unknown[0]}'; {nearest(unknown[0], modules)}")
+        self._frozen = [modules[name].requires_grad_(False).eval() for name in frozen]
         last = maps[-1].shape
         width = last[1] * (last[2] * last[3] if pool == "flatten" else 1)
         self.parts: SpatialPoints | None = None
@@ -90,6 +96,12 @@ class TimmTrunk(nn.Module):
             self._finer = next(i for i, m in enumerate(maps) if m.shape[-1] * 8 <= size)
             self.parts = SpatialPoints(last[1], maps[self._finer].shape[1], points)
             self.shared_dim += 2 * points
+
+    def train(self, mode: bool = True) -> TimmTrunk:
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
         """Take a whole timm model's weights, by its names; timm fits them to other numbers of input channels."""
