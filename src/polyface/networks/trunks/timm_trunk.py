@@ -46,7 +46,8 @@ class TimmTrunk(nn.Module):
     layer beside the positions of `points` learned parts (SpatialPoints on the last map and the one at stride 8), which
     is what landmarks want; "map" leaves the last map as it is, for branches to pool. frozen: names of the model's
     modules (conv_stem, blocks.0 …) that stay as they start, batch norm's statistics too: the first hold what any
-    picture needs, and are half of a training step. Maps are named "stage1" … as timm orders them. Nothing is downloaded.
+    picture needs, and are half of a training step. Maps are named "stage1" … as timm orders them. Nothing is
+    downloaded.
     """
 
     def __init__(
