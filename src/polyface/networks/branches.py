@@ -40,10 +40,13 @@ class Branch(nn.Module):
     """A trunk's map [B, channels, H, W] → [B, out_dim]: pooling, then fully connected layers with ReLU.
 
     levels: of the spatial pyramid; 0: the average over the map. hidden: lengths of the fully connected layers (none:
-    what was pooled goes to the heads). dropout: of what each of them reads, and of what the heads read.
+    what was pooled goes to the heads), norm: each with batch norm before its ReLU, which short runs want. dropout: of
+    what each of them reads, and of what the heads read.
     """
 
-    def __init__(self, channels: int, levels: int = 1, hidden: Sequence[int] = (), dropout: float = 0.0) -> None:
+    def __init__(
+        self, channels: int, levels: int = 1, hidden: Sequence[int] = (), dropout: float = 0.0, norm: bool = False
+    ) -> None:
         super().__init__()
         self.pool: nn.Module = (
             SpatialPyramid(levels) if levels else nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -51,7 +54,7 @@ class Branch(nn.Module):
         width = channels * (self.pool.bins if isinstance(self.pool, SpatialPyramid) else 1)
         layers: list[nn.Module] = []
         for length in hidden:
-            layers += [nn.Dropout(dropout), nn.Linear(width, length), nn.ReLU()]
+            layers += [nn.Dropout(dropout), nn.Linear(width, length), *[nn.BatchNorm1d(length)] * norm, nn.ReLU()]
             width = length
         self.fc = nn.Sequential(*layers, nn.Dropout(dropout))
         self.out_dim = width
