@@ -88,7 +88,7 @@ class GroupedHead(nn.Module):
 
 def build_branches(config: Mapping[str, Mapping[str, Any]], channels: int) -> nn.ModuleDict:
     """Branches by name from their options, in declared order."""
-    known = ("levels", "hidden", "dropout")
+    known = ("levels", "hidden", "dropout", "norm")
     for name, options in config.items():
         if unknown := [key for key in options if key not in known]:
             raise PolyfaceError(f"network.branches.{name}: unknown key '{unknown[0]}'; {nearest(unknown[0], known)}")
