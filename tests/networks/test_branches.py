@@ -70,6 +70,21 @@ def test_branch_by_average_without_layers_is_the_mean() -> None:
     assert branch.out_dim == 6
 
 
+def test_normalised_layers_are_of_mean_zero_before_their_relu() -> None:
+    torch.manual_seed(0)
+    branch = Branch(6, levels=2, hidden=[16, 4], norm=True)
+    seen: list[torch.Tensor] = []
+    relus = [layer for layer in branch.fc if isinstance(layer, torch.nn.ReLU)]
+    assert len(relus) == 2
+    for relu in relus:
+        relu.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    branch(torch.randn(64, 6, 5, 5) * 9 + 4)
+    for values in seen:
+        torch.testing.assert_close(values.mean(0), torch.zeros(values.shape[1]), atol=1e-5, rtol=0)
+        torch.testing.assert_close(values.std(0), torch.ones(values.shape[1]), atol=0.05, rtol=0)
+    assert not any(isinstance(layer, torch.nn.BatchNorm1d) for layer in Branch(6, hidden=[4]).fc)
+
+
 # ------------------------------------------------------------------------------------------------ heads
 
 
