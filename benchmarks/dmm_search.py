@@ -67,11 +67,13 @@ LONG = SCRATCH | {
 IMAGENET: dict[str, Any] = {"celeba.optimisation.lr": 0.001, "celeba.optimisation.epochs": 4}
 SMALLER: dict[str, Any] = {
     "celeba.data.crop.size": 96,
+    "celeba.data.augment.shift": 0.02,
     "celeba.network.trunk.size": 96,
     "celeba.network.trunk.frozen": [],
     "celeba.optimisation.ema": 0.998,
 }
-SLOW_WEIGHTS = {"celeba.optimisation.validate_steps": 200}
+PLAIN = {f"celeba.network.branches.{branch}.norm": False for branch in ("objective", "subjective", "points")}
+SLOW_WEIGHTS = PLAIN | {"celeba.optimisation.validate_steps": 200}
 BY_HAND: dict[str, dict[str, dict[str, Any]]] = {
     "Baseline": {
         "scratch, 30 epochs": LONG
@@ -93,15 +95,17 @@ BY_HAND: dict[str, dict[str, dict[str, Any]]] = {
         "ImageNet, 4 epochs": IMAGENET,
         "ImageNet": {},
     },
-    "DMM-EQ-AT": {"scratch, no dropout": SHORT | {"celeba.optimisation.lr": 0.002}},
+    "DMM-EQ-AT": {"scratch, no dropout": SHORT | PLAIN | {"celeba.optimisation.lr": 0.002}},
     "DMM-CNN": {
         "scratch, no dropout": SHORT
+        | PLAIN
         | {
             "celeba.optimisation.lr": 0.002,
             "celeba.weighting.options.normalise": True,
             "celeba.weighting.options.floor": 0.0,
         },
         "scratch, no dropout, landmarks 10": SHORT
+        | PLAIN
         | {
             "celeba.optimisation.lr": 0.003,
             "celeba.weighting.options.normalise": True,
@@ -110,6 +114,7 @@ BY_HAND: dict[str, dict[str, dict[str, Any]]] = {
         },
         "ImageNet, 96 px, 4 epochs": IMAGENET | SMALLER | SLOW_WEIGHTS,
         "ImageNet, 4 epochs": IMAGENET | SLOW_WEIGHTS,
+        "ImageNet, no batch norm": PLAIN,
         "ImageNet": {},
     },
 }
@@ -131,6 +136,7 @@ def settings(row: str, trial: int | str) -> dict[str, Any]:
     }
     if row == "Baseline":
         return found | {"celeba.network.branches.face.dropout": dropout}
+    found |= PLAIN
     for branch in ("objective", "subjective", "points"):
         found[f"celeba.network.branches.{branch}.dropout"] = dropout
     return found | {
