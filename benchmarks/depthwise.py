@@ -20,7 +20,7 @@ from polyface.evaluation.metrics import Row
 from polyface.evaluation.results import write_results
 from polyface.networks.layers import DepthwiseConv2d
 
-BATCH, STEPS = 32, 7
+BATCH, STEPS = 32, 5
 
 
 def stepper(size: int, half: bool, ours: bool) -> Callable[[], float]:

@@ -14,6 +14,7 @@ from polyface.networks.layers import (
     DepthwiseConv2d,
     LocallyConnected2d,
     MaxPoolAbsTanh,
+    _Depthwise,
     _Patches,
     from_locations,
     pool_locations,
@@ -141,7 +142,7 @@ def test_depthwise_gradients_are_those_of_convolution(side: int, stride: int, pa
     assert isinstance(network[0], DepthwiseConv2d)
     assert network[0].weight is plain.weight
     x = torch.randn(2, 3, size, size + 1, generator=generator, dtype=torch.double, requires_grad=True)
-    expected, found = plain(x), network(x)
+    expected, found = plain(x), _Depthwise.apply(x, plain.weight, stride, padding)
     grad = torch.randn(expected.shape, generator=generator, dtype=torch.double)
     for ours, theirs in zip(
         torch.autograd.grad(found, (x, plain.weight), grad), torch.autograd.grad(expected, (x, plain.weight), grad),
@@ -151,21 +152,28 @@ def test_depthwise_gradients_are_those_of_convolution(side: int, stride: int, pa
     torch.testing.assert_close(found, expected)
 
 
-def test_depthwise_pads_as_tensorflow_does() -> None:
-    from timm.layers import Conv2dSame
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("size", [7, 8])
+def test_depthwise_pads_as_tensorflow_does(size: int, half: bool) -> None:
+    from timm.layers.conv2d_same import Conv2dSame
 
-    same = Conv2dSame(4, 4, 3, stride=2, groups=4, bias=False)
+    torch.manual_seed(size)
+    same = Conv2dSame(4, 4, 5, stride=2, groups=4, bias=False)
     network = nn.Sequential(same)
     DepthwiseConv2d.replace(network)
-    for size in (7, 8):
-        x = torch.randn(2, 4, size, size, requires_grad=True)
-        ours, theirs = (
-            torch.autograd.grad(network(x).square().sum(), x)[0],
-            torch.autograd.grad(same(x).square().sum(), x)[0],
-        )
-        torch.testing.assert_close(ours, theirs)
-        with torch.no_grad():
-            torch.testing.assert_close(network(x), same(x))
+    x = torch.randn(2, 4, size, size, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        ours, theirs = network(x), same(x)
+    assert ours.dtype == theirs.dtype
+    assert ("_Depthwise" in str(ours.grad_fn)) == half
+    torch.testing.assert_close(ours, theirs)
+    for found, expected in zip(
+        torch.autograd.grad(ours.sum(), (x, same.weight)), torch.autograd.grad(theirs.sum(), (x, same.weight)),
+        strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(found, expected, atol=0.05 if half else 1e-5, rtol=0.02)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), same(x))
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ class _Depthwise(torch.autograd.Function):
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """A depthwise convolution that trains quickly on CPUs too; same parameters and answers as `nn.Conv2d`.
+    """A depthwise convolution that trains quickly in bfloat16 on CPUs too; parameters and answers of `nn.Conv2d`.
 
     `same`: zeros are added as TensorFlow does, more of them at the end.
     """
@@ -217,9 +217,10 @@ class DepthwiseConv2d(nn.Conv2d):
             from timm.layers.padding import pad_same
 
             maps = pad_same(maps, list(self.kernel_size), list(self.stride))
-        if maps.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return nn.functional.conv2d(maps, self.weight, None, stride, padding, 1, self.groups)
         weight = self.weight
-        if torch.is_autocast_enabled("cpu"):
+        if maps.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             maps, weight = (t.to(torch.get_autocast_dtype("cpu")) for t in (maps, weight))
+        slow = maps.device.type == "cpu" and weight.dtype == torch.bfloat16  # PyTorch's float32 backward is quick
+        if not slow or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return nn.functional.conv2d(maps, weight, None, stride, padding, 1, self.groups)
         return _Depthwise.apply(maps, weight, stride, padding)  # type: ignore[no-any-return]
