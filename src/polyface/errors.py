@@ -15,9 +15,10 @@ class NoDataError(PolyfaceError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that ends an error about an unknown name: its nearest neighbour, or all that is known."""
+    """A hint that ends an error about an unknown name: its nearest neighbour, or what is known (the first sixty)."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     if close:
         return f"did you mean '{close[0]}'?"
-    return f"known: {', '.join(known)}" if known else "none is known"
+    more = f" and {len(known) - 60} more" if len(known) > 60 else ""
+    return f"known: {', '.join(known[:60])}{more}" if known else "none is known"
