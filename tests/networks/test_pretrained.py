@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from matplotlib.cbook import get_sample_data
 from PIL import Image
 from safetensors.torch import save_file
 
+from polyface import tasks
 from polyface.errors import PolyfaceError
 from polyface.networks.pretrained import PACKAGES, _named_as_timm, imagenet_weights, read_weights
 from polyface.networks.trunks.timm_trunk import TimmTrunk
+from polyface.training.recipe import StageSpec
+from polyface.training.stages import build_network
 
 
 def whole(model: str) -> dict[str, torch.Tensor]:
@@ -64,6 +68,50 @@ def test_frozen_modules_stay_as_they_start() -> None:
             assert torch.equal(value, before[key]) == key.startswith(kept), key
     with pytest.raises(PolyfaceError, match="frozen names 'block.0'; "):
         TimmTrunk("tf_efficientnet_lite0", size=32, frozen=["block.0"])
+
+
+def stage(trunk: dict[str, Any], init: dict[str, Any]) -> StageSpec:
+    return StageSpec.model_validate(
+        {
+            "name": "one",
+            "data": {"tables": [], "crop": {"size": trunk.get("size", 40), "channels": 3 if "size" in trunk else 1}},
+            "network": {"trunk": trunk},
+            "tasks": {"landmarks": {"kind": "landmarks", "points": 5}},
+            "init": init,
+        }
+    )
+
+
+def test_a_stage_starts_from_a_file_of_weights(tmp_path: Path) -> None:
+    weights = whole("resnet18")
+    save_file(weights, tmp_path / "resnet18.safetensors")
+    one = stage({"name": "timm", "model": "resnet18", "size": 64}, {"source": str(tmp_path / "resnet18.safetensors")})
+    learnt = {"landmarks": tasks.build("landmarks", one.tasks["landmarks"])}
+    body = build_network(one, learnt, 0, {}).trunk.body.state_dict()  # type: ignore[union-attr]
+    assert all(torch.equal(tensor, weights[key]) for key, tensor in body.items())
+
+
+@pytest.mark.parametrize(
+    ("trunk", "init", "expected"),
+    [
+        ({"name": "tcdcn"}, {"source": "imagenet"}, "stage one: init.source imagenet is for trunks of timm alone"),
+        (
+            {"name": "timm", "model": "resnet18", "size": 64},
+            {"source": "imagenet"},
+            "no package with weights of resnet18",
+        ),
+        (
+            {"name": "timm", "model": "resnet18", "size": 64},
+            {"source": "imagenet", "parts": ["trunk", "heads"]},
+            r"has a trunk alone: init.parts must be \[trunk\]",
+        ),
+        ({"name": "timm", "model": "resnet18", "size": 64}, {"source": "gone.pth"}, "gone.pth: no such file"),
+    ],
+)
+def test_starts_that_cannot_be_are_named(trunk: dict[str, Any], init: dict[str, Any], expected: str) -> None:
+    one = stage(trunk, init)
+    with pytest.raises(PolyfaceError, match=expected):
+        build_network(one, {"landmarks": tasks.build("landmarks", one.tasks["landmarks"])}, 0, {})
 
 
 def test_weights_of_another_model_are_refused_in_one_line() -> None:

@@ -17,8 +17,7 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from polyface import tasks as task_kinds
 from polyface.data.boxes import BoxSpec
@@ -26,6 +25,7 @@ from polyface.data.crops import CropSpec
 from polyface.errors import PolyfaceError
 from polyface.files import sha256
 from polyface.networks.network import FaceNetwork, build
+from polyface.networks.pretrained import read_weights
 from polyface.tasks import Task
 
 FORMAT = 1
@@ -92,11 +92,9 @@ def load_bundle(folder: Path | str, quiet: bool = False) -> Bundle:
         raise PolyfaceError(
             f"{weights}: its SHA-256 is not the one in {MANIFEST}: the weights were changed; get them again"
         )
+    state = read_weights(weights)
     try:
-        state = load_file(weights)
         crop, boxes = CropSpec.model_validate(manifest["crop"]), BoxSpec.model_validate(manifest["boxes"])
-    except (SafetensorError, OSError) as error:
-        raise PolyfaceError(f"{weights}: not a safetensors file ({error})") from error
     except ValidationError as error:
         raise PolyfaceError(f"{folder / MANIFEST}: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from error
     network, tasks = _built(folder / MANIFEST, manifest, crop)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from polyface.errors import PolyfaceError
@@ -42,15 +44,15 @@ def imagenet_weights(model: str) -> dict[str, Tensor]:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors of a .safetensors or .pth file; the latter without executing anything in it."""
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
         try:
             return load_file(path)
-        except Exception as error:  # safetensors raises its own class, not exported
+        except (SafetensorError, OSError) as error:
             raise PolyfaceError(f"{path}: not a safetensors file ({error})") from error
+    if not path.exists():
+        raise PolyfaceError(f"{path}: no such file")
     try:
         read: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises pickle, zip and runtime errors
+    except Exception as error:  # what a damaged file makes torch raise is not bounded: pickle, zip, runtime, key errors
         raise PolyfaceError(f"{path}: not a file of tensors alone ({type(error).__name__})") from error
     if not isinstance(read, Mapping) or not all(isinstance(value, Tensor) for value in read.values()):
         raise PolyfaceError(f"{path}: expected tensors by name; save a state_dict, best as .safetensors")

@@ -17,7 +17,6 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from safetensors import SafetensorError
-from torch import Tensor
 
 from polyface import networks, weighting
 from polyface import tasks as task_kinds
@@ -35,7 +34,7 @@ from polyface.training.callbacks import Bar, Saver, reason, stopping_between_ste
 from polyface.training.labels import labelled
 from polyface.training.learner import Learner
 from polyface.training.memory import keep_freed_memory
-from polyface.training.recipe import Recipe, StageSpec, same_settings
+from polyface.training.recipe import InitSpec, Recipe, StageSpec, same_settings
 from polyface.training.terms import Terms
 from polyface.weighting import Weighting
 
@@ -174,34 +173,32 @@ def build_network(
             f"stage {stage.name}: the trunk takes {network.channels}×{network.size}² pixels but data.crop gives "
             f"{stage.data.crop.channels}×{stage.data.crop.size}²: set data.crop.size and channels to match"
         )
-    if stage.init and (weights := _published(stage, earlier)) is not None:
-        if not isinstance(network.trunk, TimmTrunk):
-            raise PolyfaceError(f"stage {stage.name}: init.source {stage.init.source} is for trunks of timm alone")
-        network.trunk.start_from(weights)
-    elif stage.init:
-        folder = earlier.get(stage.init.source, Path(stage.init.source))
-        start = load_bundle(folder, quiet=True).network
-        for part in stage.init.parts:
-            own, given = getattr(network, part).state_dict(), getattr(start, part).state_dict()
-            shared = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
-            if (own and not shared) or (part == "trunk" and len(shared) < len(own)):
-                raise PolyfaceError(
-                    f"stage {stage.name}: init.source {stage.init.source} fits {len(shared)} of {len(own)} {part} "
-                    "tensors: both stages need the same network.trunk"
-                )
-            getattr(network, part).load_state_dict(own | shared)
+    if stage.init:
+        _start(network, stage.name, stage.init, earlier)
     return network
 
 
-def _published(stage: StageSpec, earlier: dict[str, Path]) -> dict[str, Tensor] | None:
-    """The weights of a whole timm model that `init` names, if it does not name a stage or bundle."""
-    assert stage.init
-    source = stage.init.source
-    if source in earlier or not (source == "imagenet" or source.endswith((".safetensors", ".pth"))):
-        return None
-    if stage.init.parts != ["trunk"]:
-        raise PolyfaceError(f"stage {stage.name}: init.source {source} has a trunk alone: init.parts must be [trunk]")
-    return imagenet_weights(stage.network.trunk["model"]) if source == "imagenet" else read_weights(Path(source))
+def _start(network: networks.FaceNetwork, stage: str, init: InitSpec, earlier: dict[str, Path]) -> None:
+    """Copy over a network what `init` names: parts of a stage's or bundle's, or published weights of a timm trunk."""
+    source = init.source
+    if source not in earlier and (source == "imagenet" or Path(source).suffix in (".safetensors", ".pth")):
+        trunk = network.trunk
+        if not isinstance(trunk, TimmTrunk):
+            raise PolyfaceError(f"stage {stage}: init.source {source} is for trunks of timm alone")
+        if init.parts != ["trunk"]:
+            raise PolyfaceError(f"stage {stage}: init.source {source} has a trunk alone: init.parts must be [trunk]")
+        trunk.start_from(imagenet_weights(trunk.model) if source == "imagenet" else read_weights(Path(source)))
+        return
+    start = load_bundle(earlier.get(source, Path(source)), quiet=True).network
+    for part in init.parts:
+        own, given = getattr(network, part).state_dict(), getattr(start, part).state_dict()
+        shared = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+        if (own and not shared) or (part == "trunk" and len(shared) < len(own)):
+            raise PolyfaceError(
+                f"stage {stage}: init.source {source} fits {len(shared)} of {len(own)} {part} "
+                "tensors: both stages need the same network.trunk"
+            )
+        getattr(network, part).load_state_dict(own | shared)
 
 
 def _trainer(stage: StageSpec, options: RunOptions, folder: Path, callbacks: list[L.Callback]) -> L.Trainer:
