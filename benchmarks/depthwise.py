@@ -18,7 +18,7 @@ import torch
 
 from polyface.evaluation.metrics import Row
 from polyface.evaluation.results import write_results
-from polyface.networks.layers import DepthwiseConv2d
+from polyface.networks.depthwise import DepthwiseConv2d
 
 BATCH, STEPS = 32, 5
 

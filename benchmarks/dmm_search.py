@@ -73,7 +73,8 @@ SMALLER: dict[str, Any] = {
     "celeba.network.trunk.frozen": [],
     "celeba.optimisation.ema": 0.998,
 }
-PLAIN = {f"celeba.network.branches.{branch}.norm": False for branch in ("objective", "subjective", "points")}
+BRANCHES = [f"celeba.network.branches.{branch}" for branch in ("objective", "subjective", "points")]
+PLAIN = {f"{branch}.norm": False for branch in BRANCHES}
 SLOW_WEIGHTS = PLAIN | {"celeba.optimisation.validate_steps": 200}
 BY_HAND: dict[str, dict[str, dict[str, Any]]] = {
     "Baseline": {
@@ -137,9 +138,7 @@ def settings(row: str, trial: int | str) -> dict[str, Any]:
     }
     if row == "Baseline":
         return found | {"celeba.network.branches.face.dropout": dropout}
-    found |= PLAIN
-    for branch in ("objective", "subjective", "points"):
-        found[f"celeba.network.branches.{branch}.dropout"] = dropout
+    found |= PLAIN | {f"{branch}.dropout": dropout for branch in BRANCHES}
     return found | {
         "celeba.weighting.options.fixed.landmarks": round(10 ** draw.uniform(-1.5, 1), 3),
         "celeba.weighting.options.normalise": draw.choice([False, True, True]),

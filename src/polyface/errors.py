@@ -14,11 +14,14 @@ class NoDataError(PolyfaceError):
     """A data set that is asked for is not there, or not whole."""
 
 
+HINTED = 60  # names that a hint lists at most
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that ends an error about an unknown name: its nearest neighbour, or what is known (the first sixty)."""
+    """A hint that ends an error about an unknown name: its nearest neighbour, or what is known (the first `HINTED`)."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     if close:
         return f"did you mean '{close[0]}'?"
-    more = f" and {len(known) - 60} more" if len(known) > 60 else ""
-    return f"known: {', '.join(known[:60])}{more}" if known else "none is known"
+    more = f" and {len(known) - HINTED} more" if len(known) > HINTED else ""
+    return f"known: {', '.join(known[:HINTED])}{more}" if known else "none is known"

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from polyface.errors import PolyfaceError, nearest
-from polyface.networks.layers import DepthwiseConv2d
 
 
 class SpatialPoints(nn.Module):
@@ -64,6 +63,8 @@ class TimmTrunk(nn.Module):
     ) -> None:
         super().__init__()
         import timm
+
+        from polyface.networks.depthwise import DepthwiseConv2d
 
         if model not in timm.list_models():
             raise PolyfaceError(f"trunk timm: unknown model '{model}'; {nearest(model, timm.list_models())}")
