@@ -40,6 +40,7 @@ variants:
       five.tasks.pose: {kind: classification, column: pose}
       five.weighting.options.weights: {pose: 0.1}
   averaged: {stages: [five], seeds: 2, model: alone, set: {five.evaluation.translations: 4}}
+  both: {stages: [five], seeds: 2, average: [averaged, with pose]}
   longer: {stages: [five], seeds: 1, start: alone, set: {five.init: {source: five}}}
 comparisons:
   - {better: with pose, than: alone}
@@ -63,10 +64,41 @@ def runs(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_jobs_that_need_another_network_come_last(recipe: Recipe) -> None:
     names = [job.variant for job in reproduce.jobs(recipe)]
-    assert len(names) == 7
-    assert set(names[-3:]) == {"averaged", "longer"}
+    assert len(names) == 9
+    assert set(names[4:7]) == {"averaged", "longer"}
+    assert names[7:] == ["both", "both"]  # after "averaged", which itself comes after "alone"
     assert {job.seed for job in reproduce.jobs(recipe, seeds=1)} == {0}
     assert reproduce.hours(recipe, reproduce.jobs(recipe)) == pytest.approx(6 / 60)
+
+
+def test_an_average_is_the_mean_of_the_answers(recipe: Recipe, runs: Path) -> None:
+    for seed in (0, 1):
+        of = [
+            tables.stored(runs, reproduce.Job(name, seed))["landmarks"]["points"] for name in ("averaged", "with pose")
+        ]
+        found = tables.stored(runs, reproduce.Job("both", seed))["landmarks"]["points"]
+        np.testing.assert_allclose(found, (of[0] + of[1]) / 2, rtol=1e-6)
+        assert np.abs(of[0] - of[1]).max() > 0.01
+
+
+def test_an_average_is_no_longer_finished_once_its_parts_are_older_than_they(
+    recipe: Recipe, runs: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "runs"
+    shutil.copytree(runs, own)
+    job, options = reproduce.Job("both", 0), stages.RunOptions(accelerator="cpu", logger="none", threads=1)
+    kept = tables.stored(own, job)["landmarks"]["points"]
+    path = own / "averaged" / "seed0" / "test.npz"
+    with np.load(path) as file:
+        moved = dict(file)
+    moved["landmarks/points"] += 1
+    np.savez_compressed(path, **moved)
+    assert not tables.finished(recipe, own, job)
+    reproduce.run_jobs(recipe, [job], None, own, options)
+    np.testing.assert_allclose(tables.stored(own, job)["landmarks"]["points"], kept + 0.5, rtol=1e-5)
+    path.unlink()
+    with pytest.raises(PolyfaceError, match="averages 'averaged': run that one first"):
+        reproduce.run_jobs(recipe, [job], None, own, options)
 
 
 def test_only_takes_wildcards_and_names_what_there_is(recipe: Recipe) -> None:
@@ -154,7 +186,7 @@ def test_faces_are_opened_once_for_all_variants_and_answers_judged_once(
     for _ in range(2):
         reproduce.rows_of(every)
     assert len(opened) == 1
-    assert len(judged) == 7
+    assert len(judged) == 9
     assert every.results("with pose", "pose")[0].n > 0
     assert len(opened) == 1
 

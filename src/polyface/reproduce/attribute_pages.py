@@ -12,6 +12,7 @@ from polyface.evaluation.attributes import AttributesResult
 from polyface.evaluation.pictures import plot_grid
 from polyface.evaluation.published import Published
 from polyface.evaluation.report import Block, Figure, Figures, Section, Table, Text
+from polyface.reproduce.jobs import trains
 from polyface.reproduce.tables import Runs
 
 
@@ -20,7 +21,7 @@ def attribute_sections(runs: Runs, published: Sequence[Published]) -> list[Secti
     found: dict[str, list[AttributesResult]] = {}
     for name in runs.recipe.variants:
         results = [result for result in runs.results(name).values() if isinstance(result, AttributesResult)]
-        if results and not runs.recipe.variants[name].model:
+        if results and trains(runs.recipe.variants[name]):
             found[name] = results
     sections: list[Section] = []
     for shown in _by_faces(found):

@@ -45,12 +45,12 @@ def jobs(recipe: Recipe, only: Sequence[str] = (), seeds: int | None = None) -> 
     if not chosen:
         raise PolyfaceError(f"no variant matches {', '.join(only)}; there are: {', '.join(recipe.variants)}")
     found = [Job(name, seed) for name in chosen for seed in range(seeds or recipe.variants[name].seeds)]
-    return sorted(found, key=lambda job: (_follows(recipe, job), job.seed))
+    return sorted(found, key=lambda job: (_depth(recipe, job.variant), job.seed))
 
 
-def _follows(recipe: Recipe, job: Job) -> bool:
-    """Whether a job needs another variant's network."""
-    return bool(recipe.variants[job.variant].model or recipe.variants[job.variant].start)
+def _depth(recipe: Recipe, name: str) -> int:
+    """How many variants, one after the other, must be finished before this one."""
+    return max((1 + _depth(recipe, other) for other in recipe.variants[name].needs), default=0)
 
 
 def hours(recipe: Recipe, todo: Sequence[Job]) -> float:
@@ -100,7 +100,7 @@ def _store(path: Path, answers: Mapping[str, Mapping[str, Any]], missed: int) ->
 
 def trains(variant: VariantSpec) -> bool:
     """Whether a variant has a network of its own."""
-    return variant.predictor == "network" and not variant.model
+    return variant.predictor == "network" and not variant.model and not variant.average
 
 
 def record(out: Path, job: Job, stage: str) -> dict[str, Any] | None:
@@ -117,20 +117,22 @@ def trained(recipe: Recipe, out: Path, job: Job) -> bool:
 
 def answered(recipe: Recipe, out: Path, job: Job, part: str) -> bool:
     """Whether a job's answers on the faces of a part are kept, and are no older than the network they are of."""
-    path, measured = answers_path(out, job, part), recipe.variants[job.variant].model
-    if not path.exists() or not measured:
-        return path.exists()
-    source = folder(out, Job(measured, job.seed)) / recipe.variant(measured).stages[-1].name / stages.HISTORY
-    return source.exists() and path.stat().st_mtime >= source.stat().st_mtime
+    path, variant = answers_path(out, job, part), recipe.variants[job.variant]
+    sources = [answers_path(out, Job(name, job.seed), part) for name in variant.average]
+    if measured := variant.model:
+        sources.append(folder(out, Job(measured, job.seed)) / recipe.variant(measured).stages[-1].name / stages.HISTORY)
+    return path.exists() and all(s.exists() and path.stat().st_mtime >= s.stat().st_mtime for s in sources)
 
 
 def finished(recipe: Recipe, out: Path, job: Job, parts: Sequence[str] = ("test",)) -> bool:
     """Whether a job has nothing left to do: trained as the recipe says now, its answers on these parts kept."""
     if not all(answered(recipe, out, job, part) for part in parts):
         return False
-    measured = recipe.variants[job.variant].model
-    if measured:
-        return trained(recipe, out, Job(measured, job.seed))
+    variant = recipe.variants[job.variant]
+    if variant.model:
+        return trained(recipe, out, Job(variant.model, job.seed))
+    if variant.average:
+        return all(finished(recipe, out, Job(name, job.seed), parts) for name in variant.average)
     return not trains(recipe.variants[job.variant]) or trained(recipe, out, job)
 
 
@@ -156,6 +158,10 @@ def run_job(
             answers = {stage.evaluation.main: {"points": pool.detector_points}}
             _store(answers_path(out, job, part), answers, pool.missed)
         return
+    if averaged := recipe.variants[job.variant].average:
+        for part in parts:
+            _average(stages.stage_tasks(stage), [Job(name, job.seed) for name in averaged], job, out, part)
+        return
     bundle = load_bundle(_network(recipe, own, job, data, out, options), quiet=True)
     tasks, chosen = _tasks(stage, bundle), stage.evaluation
     views = Views(chosen.translations, chosen.spread, chosen.mirror)
@@ -165,6 +171,19 @@ def run_job(
         pool = pool_of(stage, data, {}, part)
         found = predict(bundle.network, tasks, pool, views=views)
         _store(answers_path(out, job, part), found, pool.missed)
+
+
+def _average(tasks: Mapping[str, Task], others: Sequence[Job], job: Job, out: Path, part: str) -> None:
+    """Keep the mean of other jobs' answers; what follows from their numbers follows from the mean."""
+    if lacking := [other for other in others if not answers_path(out, other, part).exists()]:
+        raise PolyfaceError(f"variant '{job.variant}' averages '{lacking[0].variant}': run that one first")
+    given = [stored(out, other, part) for other in others]
+    answers = {}
+    for name, task in tasks.items():
+        numbers = [key for key, value in given[0][name].items() if np.issubdtype(value.dtype, np.floating)]
+        each = {key: np.stack([one[name][key] for one in given]) for key in numbers}
+        answers[name] = task.conclude({key: values.mean(0) for key, values in each.items()})
+    _store(answers_path(out, job, part), answers, missed=0)
 
 
 def _tasks(stage: StageSpec, bundle: Bundle) -> dict[str, Task]:
@@ -209,8 +228,8 @@ def run_jobs(
     """
     left = [job for job in todo if not finished(recipe, out, job, parts)]
     done = len(todo) - len(left)
-    for later in (False, True):
-        wave = [job for job in left if _follows(recipe, job) == later]
+    depths = sorted({_depth(recipe, job.variant) for job in left})
+    for wave in ([job for job in left if _depth(recipe, job.variant) == depth] for depth in depths):
         for job, error in _each(recipe, wave, data, out, options, workers, parts):
             done += 1
             if error is not None:

@@ -21,7 +21,7 @@ from polyface.data.table import Progress
 from polyface.errors import PolyfaceError, nearest
 from polyface.evaluation.landmarks import LandmarkResult
 from polyface.evaluation.measure import Result
-from polyface.reproduce.jobs import Job, finished, run_jobs, slug
+from polyface.reproduce.jobs import Job, finished, run_jobs, slug, trains
 from polyface.reproduce.tables import Faces, Runs
 from polyface.training import stages
 from polyface.training.recipe import Recipe, StageSpec, VariantSpec
@@ -111,7 +111,7 @@ def _base(recipe: Recipe, variant: str | None) -> Recipe:
     hint = ""
     if variant:
         given = recipe.variants[variant]
-        if given.model or given.predictor != "network":
+        if not trains(given):
             raise PolyfaceError(f"variant '{variant}' trains no network of its own: nothing to weigh")
         if given.start:
             base = base.model_copy(update={"stages": [*recipe.variant(given.start).stages, *base.stages]})

@@ -155,14 +155,16 @@ def same_settings(stage: StageSpec, seed: int, kept: Mapping[str, Any]) -> bool:
 
 class VariantSpec(_Strict):
     """A row of the paper's table: the stages it runs (the last one is measured) and what it changes
-    (`stage.key.key: value`). model: measure that variant's network instead of training. start: `init` may name a stage
-    of that variant, which is trained first. predictor "detector": the face
+    (`stage.key.key: value`). model: measure that variant's network instead of training. average: the mean of those
+    variants' answers instead of a network. start: `init` may name a stage of that variant, which is trained first.
+    predictor "detector": the face
     detector's own points instead of a network's."""
 
     stages: list[str]
     set: dict[str, Any] = {}
     seeds: int = Field(3, ge=1)
     model: str | None = None
+    average: list[str] = []
     start: str | None = None
     predictor: Literal["network", "detector"] = "network"
     minutes: float = Field(0.0, ge=0)
@@ -170,6 +172,11 @@ class VariantSpec(_Strict):
     note: str = ""
     correlation: bool = False
     """Report the correlation of head weights between the main task and every other."""
+
+    @property
+    def needs(self) -> list[str]:
+        """The variants that must be finished before this one."""
+        return [name for name in (self.model, self.start, *self.average) if name]
 
 
 class ComparisonSpec(_Strict):
@@ -335,11 +342,11 @@ def _checked(tree: dict[str, Any], where: str) -> Recipe:
         if unknown:
             raise PolyfaceError(f"{where}: stopping.main names '{unknown[0]}'; {nearest(unknown[0], stage.tasks)}")
     compared = [name for pair in recipe.comparisons for name in (pair.better, pair.than)]
-    needed = [name for variant in recipe.variants.values() for name in (variant.model, variant.start) if name]
+    needed = [name for variant in recipe.variants.values() for name in variant.needs]
     for named in [*compared, *needed]:
         if named not in recipe.variants:
             raise PolyfaceError(
-                f"{where}: comparisons, model or start names '{named}'; {nearest(named, recipe.variants)}"
+                f"{where}: comparisons, model, average or start names '{named}'; {nearest(named, recipe.variants)}"
             )
     if len(set(names)) < len(names):
         raise PolyfaceError(f"{where}: two stages have the same name among {', '.join(names)}")
