@@ -298,7 +298,7 @@ class _PerSample(torch.utils.data.Dataset[torch.Tensor]):
 
     def __init__(self, encoded: list[bytes], boxes: np.ndarray, crop: CropSpec) -> None:
         self.encoded, self.size = encoded, crop.size
-        centres, sides = crop.squares(boxes)
+        centres, sides, _ = crop.squares(boxes)
         half = sides[:, None] * crop.margin / 2
         self.regions = np.round(np.concatenate([centres - half, centres + half], axis=1)).astype(int)
         middle = round(crop.size * crop.margin * crop.oversample)

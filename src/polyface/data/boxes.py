@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +13,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from polyface.data.detector import Detector, RetinaFace, face_of
+from polyface.data.detector import Detection, Detector, RetinaFace, face_of
 from polyface.data.table import FaceTable, Progress
 from polyface.errors import PolyfaceError
 from polyface.files import atomic_path, cache_folder
@@ -23,20 +24,22 @@ class BoxSpec(BaseModel):
     """Which boxes to crop by.
 
     source "detector": the detector's box and never its points; where it finds no face, a centred box of the table's
-    median detected size (counted in `Boxes.missed`). "table": the `box` column. "landmarks": the landmarks' bounding
-    box (the first landmark column of the table unless `landmarks` names one); augmentation supplies the jitter.
-    "image": the whole picture, for data sets whose faces are aligned already.
+    median detected size (counted in `Boxes.missed`). "points": the upright square that the detector's five points lie
+    in (`upright`), which turns the face level; a missed face is treated likewise. "table": the `box` column.
+    "landmarks": the landmarks' bounding box (the first landmark column of the table unless `landmarks` names one);
+    augmentation supplies the jitter. "image": the whole picture, for data sets whose faces are aligned already.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    source: Literal["detector", "table", "landmarks", "image"] = "detector"
+    source: Literal["detector", "points", "table", "landmarks", "image"] = "detector"
     landmarks: str | None = None
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """xyxy float32 [N, 4]; missed: rows [M] that fell back to the image's centre; points: the detector's own five
-    points [N, 5, 2] (NaN where missed), kept for comparison and never used to crop."""
+    """xyxy float32 [N, 4], or [N, 5] for source "points": the fifth number is the angle in degrees by which a square is
+    turned about its centre, clockwise as seen. missed: rows [M] that fell back to the image's centre. points: the
+    detector's own five points [N, 5, 2] (NaN where it found no face)."""
 
     xyxy: np.ndarray
     missed: np.ndarray
@@ -61,10 +64,56 @@ def boxes_of(
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + short)  # collinear points still make a box
         return Boxes(boxes, nothing)
     if spec.source == "image":
-        sizes = np.array([table.image_size(row) for row in range(len(table))], dtype=np.float32).reshape(-1, 2)
+        sizes = _sizes(table)
         # pixel centres are at integers, so a picture reaches from -½ to its length less ½
         return Boxes(np.concatenate([np.full_like(sizes, -0.5), sizes - 0.5], axis=1), nothing)
-    return _detected(table, detector or RetinaFace(threads=1), progress)
+    found = _detected(table, detector or RetinaFace(threads=1), progress)
+    boxes, points = found[:, :4], found[:, 4:].reshape(-1, 5, 2)
+    missed = np.isnan(found[:, 4])
+    if spec.source == "points":
+        boxes = upright(points)
+        missed = np.isnan(boxes[:, 0])
+        if missed.any():
+            _centre(boxes, missed, _sizes(table))
+    return Boxes(boxes, np.flatnonzero(missed), points)
+
+
+_PLACES = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
+_PLACES /= 112
+"""Eyes, nose and corners of the mouth in an upright square of side 1 (ArcFace, Deng et al., CVPR 2019)."""
+
+
+def upright(points: np.ndarray) -> np.ndarray:
+    """A detector's five points [N, 5, 2] → the squares in which they lie as ArcFace's do in theirs, turned as they are:
+    float32 [N, 5], x0, y0, x1, y1 and the angle in degrees (−180 … 180, clockwise as seen; 0: an upright face).
+
+    The similarity from those places to these points is that of least squares (Umeyama 1991, without reflection). NaN
+    where points are NaN or so close together that the square would be smaller than a pixel.
+    """
+    # As complex numbers a similarity is z → turn·z + shift, and fitting it a linear regression.
+    places, found = _PLACES @ [1, 1j], np.asarray(points, dtype=np.float64).reshape(-1, 5, 2) @ [1, 1j]
+    around = places - places.mean()
+    turn = found @ around.conj() / (abs(around) ** 2).sum()
+    centre, half = found.mean(axis=1) + turn * (0.5 + 0.5j - places.mean()), abs(turn) / 2
+    x, y = centre.real, centre.imag
+    squares = np.stack([x - half, y - half, x + half, y + half, np.degrees(np.angle(turn))], axis=1)
+    squares[~(half >= 0.5)] = np.nan
+    return squares.astype(np.float32)
+
+
+def boxes_for(found: Sequence[Detection], spec: BoxSpec) -> np.ndarray:
+    """What a model whose boxes are `spec` crops detected faces by: their boxes, float32 [n, 4], or for source "points"
+    their upright squares [n, 5] (the box itself, not turned, where points make no square)."""
+    boxes = np.array([face.box for face in found], dtype=np.float32).reshape(-1, 4)
+    if spec.source != "points":
+        return boxes
+    squares = upright(np.array([face.points for face in found], dtype=np.float32))
+    return np.where(np.isnan(squares), np.pad(boxes, ((0, 0), (0, 1))), squares)
+
+
+def _sizes(table: FaceTable) -> np.ndarray:
+    """Width and height of every picture, float32 [N, 2]."""
+    return np.array([table.image_size(row) for row in range(len(table))], dtype=np.float32).reshape(-1, 2)
 
 
 def _require(has: np.ndarray, column: str) -> None:
@@ -76,13 +125,16 @@ def _require(has: np.ndarray, column: str) -> None:
         )
 
 
-def _detected(table: FaceTable, detector: Detector, progress: Progress | None) -> Boxes:
-    """Detect in every image once; the result is cached by the table's content and the detector's identity."""
+def _detected(table: FaceTable, detector: Detector, progress: Progress | None) -> np.ndarray:
+    """Every row's box (centred where no face is found) and points (NaN there), float32 [N, 14].
+
+    Detected in every image once; the result is cached by the table's content and the detector's identity.
+    """
     path = cache_folder("boxes") / f"{table.fingerprint[:20]}-{detector.id}.npy"
     if path.exists():
-        found = np.load(path)
+        found: np.ndarray = np.load(path)
         if found.shape == (len(table), 14):
-            return _boxes(found[:, :4], found[:, 4:])
+            return found
     rows = np.full((len(table), 14), np.nan, dtype=np.float32)
     sizes = np.zeros((len(table), 2), dtype=np.float32)
 
@@ -98,23 +150,24 @@ def _detected(table: FaceTable, detector: Detector, progress: Progress | None) -
         for done, _ in enumerate(pool.map(detect, range(len(table))), 1):
             if progress and (done % 64 == 0 or done == len(table)):
                 progress(done, len(table), "faces detected")
-    missed = np.isnan(rows[:, 0])
-    if missed.all():
-        raise PolyfaceError(
-            f"the detector found no face in any of {len(table)} images: give boxes, or another detector"
-        )
-    shorter = sizes.min(axis=1)
-    sides = (rows[:, 2:4] - rows[:, :2]).max(axis=1)
-    half = np.median((sides / shorter)[~missed]) * shorter[missed, None] / 2
-    centres = (sizes[missed] - 1) / 2
-    rows[missed, :4] = np.concatenate([centres - half, centres + half], axis=1)
+    _centre(rows[:, :4], np.isnan(rows[:, 0]), sizes)
     with atomic_path(path) as aside, open(aside, "wb") as file:
         np.save(file, rows)
-    return _boxes(rows[:, :4], rows[:, 4:])
+    return rows
 
 
-def _boxes(xyxy: np.ndarray, points: np.ndarray) -> Boxes:
-    return Boxes(xyxy, np.flatnonzero(np.isnan(points[:, 0])), points.reshape(-1, 5, 2))
+def _centre(boxes: np.ndarray, missed: np.ndarray, sizes: np.ndarray) -> None:
+    """Give missed faces the square of the median size (in shorter sides of the picture) in the middle, not turned."""
+    if missed.all():
+        raise PolyfaceError(
+            f"the detector found no face in any of {len(boxes)} images: give boxes, or another detector"
+        )
+    shorter = sizes.min(axis=1)
+    sides = (boxes[:, 2:4] - boxes[:, :2]).max(axis=1)
+    half = np.median((sides / shorter)[~missed]) * shorter[missed, None] / 2
+    centres = (sizes[missed] - 1) / 2
+    boxes[missed, :4] = np.concatenate([centres - half, centres + half], axis=1)
+    boxes[missed, 4:] = 0
 
 
 def key(spec: BaseModel, *parts: str) -> str:

@@ -2,8 +2,11 @@
 
 A crop is a 2×3 similarity from image pixels to input pixels (pixel centres at integers in both). The same matrix moves
 landmarks; its inverse brings predictions back. A face is cut out of its image once, antialiased, with some margin and
-without rotation (the *cut*, which is what the cache holds); augmentation then composes matrices and samples a whole
-batch of cuts at once, on whatever device trains.
+turned only if its box is (the *cut*, which is what the cache holds); augmentation then composes matrices and samples a
+whole batch of cuts at once, on whatever device trains.
+
+A box is x0, y0, x1, y1 in image pixels. One with a fifth number is turned by so many degrees about its centre,
+clockwise as seen: its crop shows upright what leans that way in the image.
 """
 
 from __future__ import annotations
@@ -23,8 +26,9 @@ class CropSpec(BaseModel):
     """How a face box becomes network input.
 
     size: side of the input in pixels. channels: 1 (grey) or 3 (RGB). scale: side of the crop over the longer side of
-    the box. shift_y: how far the crop's centre lies below the box's, in box sides. margin: how much wider than the crop
-    the cut is, so that augmentation may move. oversample: pixels of the cut per input pixel.
+    the box. shift_y: how far the crop's centre lies below the box's (down the face, where the box is turned), in box
+    sides. margin: how much wider than the crop the cut is, so that augmentation may move. oversample: pixels of the cut
+    per input pixel.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,20 +44,24 @@ class CropSpec(BaseModel):
         """Side of the cut in pixels."""
         return round(self.size * self.margin * self.oversample)
 
-    def squares(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes [N, 4] → centres [N, 2] and sides [N] of their square crops, in image pixels."""
-        boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-        extent = boxes[:, 2:] - boxes[:, :2]
+    def squares(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Boxes [N, 4] or [N, 5] → centres [N, 2], sides [N] (image pixels) and angles [N] (degrees) of their square
+        crops."""
+        boxes = np.asarray(boxes, dtype=np.float64)
+        boxes = boxes.reshape(-1, 5 if boxes.shape[-1] == 5 else 4)
+        angles = boxes[:, 4] if boxes.shape[1] == 5 else np.zeros(len(boxes))
+        extent = boxes[:, 2:4] - boxes[:, :2]
         longer = extent.max(axis=1)
         if not (np.isfinite(boxes).all() and (extent > 0).all()):
             bad = int(np.flatnonzero(~(np.isfinite(boxes).all(axis=1) & (extent > 0).all(axis=1)))[0])
             raise PolyfaceError(f"box {bad} is {boxes[bad].tolist()}; expected finite x0 < x1 and y0 < y1")
-        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        centres[:, 1] += self.shift_y * longer
-        return centres, longer * self.scale
+        turn = np.radians(angles)
+        down = np.stack([-np.sin(turn), np.cos(turn)], axis=1)
+        centres = (boxes[:, :2] + boxes[:, 2:4]) / 2 + (self.shift_y * longer)[:, None] * down
+        return centres, longer * self.scale, angles
 
     def crops(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes [N, 4] → matrices [N, 2, 3] from image to input, float32."""
+        """Boxes [N, 4] or [N, 5] → matrices [N, 2, 3] from image to input, float32."""
         return _squares_to(self.size, *self.squares(boxes))
 
     def cut_to_input(self) -> np.ndarray:
@@ -63,36 +71,55 @@ class CropSpec(BaseModel):
         return np.array([[zoom, 0, shift], [0, zoom, shift]], dtype=np.float32)
 
 
-def _squares_to(size: int, centres: np.ndarray, sides: np.ndarray) -> np.ndarray:
-    zoom = size / sides
+def _squares_to(size: int, centres: np.ndarray, sides: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    zoom, turn = size / sides, np.radians(angles)
+    cos, sin = zoom * np.cos(turn), zoom * np.sin(turn)
     matrices = np.zeros((len(sides), 2, 3))
-    matrices[:, 0, 0] = matrices[:, 1, 1] = zoom
-    matrices[:, :, 2] = (size - 1) / 2 - zoom[:, None] * centres
+    matrices[:, 0, 0] = matrices[:, 1, 1] = cos
+    matrices[:, 0, 1], matrices[:, 1, 0] = sin, 0 - sin  # turned back
+    matrices[:, :, 2] = (size - 1) / 2 - np.einsum("nij,nj->ni", matrices[:, :, :2], centres)
     return matrices.astype(np.float32)
 
 
 def cut(image: np.ndarray, box: np.ndarray, spec: CropSpec) -> np.ndarray:
-    """Cut a face out of uint8 RGB [H, W, 3]: uint8 [channels, P, P], P = `spec.cut_size`; black outside the image."""
-    (centre,), (side,) = spec.squares(box)
-    half = side * spec.margin / 2
-    edges = np.concatenate([centre - half, centre + half]) + 0.5  # Pillow counts from pixel edges
-    left, top = math.floor(edges[0]), math.floor(edges[1])
-    right, bottom = math.ceil(edges[2]), math.ceil(edges[3])
-    if max(right - left, bottom - top) > min(8 * max(*image.shape[:2], 64), 12_000):
+    """Cut a face out of uint8 RGB [H, W, 3] by its box [4] or [5]: uint8 [channels, P, P], P = `spec.cut_size`; black
+    outside the image."""
+    (centre,), (side,), (angle,) = spec.squares(box)
+    side, size, mode = side * spec.margin, spec.cut_size, "L" if spec.channels == 1 else "RGB"
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    reach = side * (abs(cos) + abs(sin))  # side of the level square that holds the turned one
+    if reach > min(8 * max(*image.shape[:2], 64), 12_000):
         raise PolyfaceError(
             f"box {np.round(box, 1).tolist()} is far larger than its {image.shape[1]}×{image.shape[0]} image"
         )
+    if angle == 0:
+        picture = _level(image, centre, side, size, mode)
+    else:
+        # Turned at twice the cut's resolution and halved: the three filters together are as wide as the level one.
+        wide = math.ceil(2 * size * reach / side)
+        picture = _level(image, centre, side * wide / (2 * size), wide, mode)
+        turn = (cos, -sin, wide / 2 - size * (cos - sin), sin, cos, wide / 2 - size * (sin + cos))
+        picture = picture.transform((2 * size,) * 2, Image.Transform.AFFINE, turn, Image.Resampling.BILINEAR).reduce(2)
+    out = np.array(picture)
+    return out[None] if spec.channels == 1 else np.ascontiguousarray(out.transpose(2, 0, 1))
+
+
+def _level(image: np.ndarray, centre: np.ndarray, side: float, size: int, mode: str) -> Image.Image:
+    """The square of this centre and side (image pixels), as a picture of `size` pixels; black outside the image."""
+    half = side / 2
+    edges = np.concatenate([centre - half, centre + half]) + 0.5  # Pillow counts from pixel edges
+    left, top = math.floor(edges[0]), math.floor(edges[1])
+    right, bottom = math.ceil(edges[2]), math.ceil(edges[3])
     # Only what the crop needs becomes a picture: an image of a crowd is not converted once a face.
     height, width = image.shape[:2]
     x0, y0, x1, y1 = min(max(left, 0), width), min(max(top, 0), height), min(right, width), min(bottom, height)
-    region = Image.new("L" if spec.channels == 1 else "RGB", (right - left, bottom - top))
+    region = Image.new(mode, (right - left, bottom - top))
     if x1 > x0 and y1 > y0:
         part = Image.fromarray(np.ascontiguousarray(image[y0:y1, x0:x1]))
-        region.paste(part.convert(region.mode), (x0 - left, y0 - top))
+        region.paste(part.convert(mode), (x0 - left, y0 - top))
     inner = (edges[0] - left, edges[1] - top, edges[2] - left, edges[3] - top)
     inner = tuple(np.clip(inner, 0, [region.width, region.height] * 2))
-    out = np.array(region.resize((spec.cut_size, spec.cut_size), Image.Resampling.BILINEAR, box=inner))
-    return out[None] if spec.channels == 1 else np.ascontiguousarray(out.transpose(2, 0, 1))
+    return region.resize((size, size), Image.Resampling.BILINEAR, box=inner)
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from polyface.data.boxes import boxes_for
 from polyface.data.crops import cut
 from polyface.data.detector import Detector, RetinaFace
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError
-from polyface.inference.inputs import Source, count, image_files, is_single, sources
+from polyface.inference.inputs import Source, count, image_files, is_single, own_boxes, sources, usable_device
 from polyface.inference.results import FaceResult, ImageResult
 from polyface.models import default_models, find
 from polyface.networks.bundle import Bundle, load_bundle
@@ -29,6 +30,8 @@ from polyface.tasks import Task
 
 __all__ = ["Analyzer", "analyze", "image_files"]
 
+_Crops = list[tuple[np.ndarray, np.ndarray]]
+"""A face as each model sees it: its cut, and the matrix from image to input."""
 _NONE = object()
 _OTHER_BOXES = {"landmarks": "boxes around landmarks", "image": "whole pictures of faces that are aligned already"}
 """What a model was trained on, by its boxes' source, where a detector's boxes are something else."""
@@ -36,7 +39,8 @@ _OTHER_BOXES = {"landmarks": "boxes around landmarks", "image": "whole pictures 
 
 @dataclass
 class _Image:
-    """An image whose faces wait for answers: boxes [N, 4], scores, and what was found of each face so far."""
+    """An image whose faces wait for answers: boxes [N, 4], scores, what each model crops them by ([N, 4] or [N, 5]),
+    and what was found of each face so far."""
 
     path: str | None
     width: int = 0
@@ -44,6 +48,7 @@ class _Image:
     error: str | None = None
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     scores: list[float | None] = field(default_factory=list)
+    crop_by: list[np.ndarray] = field(default_factory=list)
     found: list[dict[str, dict[str, Any]]] = field(default_factory=list)
 
     def ready(self) -> bool:
@@ -70,8 +75,9 @@ class Analyzer:
     """Finds faces and answers for each of them all questions of one or more models.
 
     models: bundles, their folders, or names of shipped models; all shipped ones if none is given. Each sees the face in
-    its own crop. A task answers under its own name; where several models have a task of that name, under the label
-    column it was trained on (`landmarks_5`, `landmarks_68`), or, if they share that too, under `<model>/<task>`.
+    its own crop: one whose boxes are of source "points" turned upright by the detector's points, or one's own box as it
+    is. A task answers under its own name; where several models have a task of that name, under the label column it was
+    trained on (`landmarks_5`, `landmarks_68`), or, if they share that too, under `<model>/<task>`.
     detector: finds faces where no boxes are given (`RetinaFace()` by default, loaded when first needed).
     device: where the networks run. batch: network inputs that are in memory at once. average: how many small
     translations (±`spread` crop sides) of each face are averaged; 1 is plain, 20 is TCDCN-Averaged (Zhang et al. 2014).
@@ -94,7 +100,7 @@ class Analyzer:
         if batch < 1:
             raise PolyfaceError(f"batch is {batch}: give at least 1")
         self.batch, self.views = batch, Views(average, spread, mirror)
-        self._detector, self._device = detector, _device(device)
+        self._detector, self._device = detector, usable_device(device)
         self._models = _named([self._open(model) for model in models or default_models()])
         self._told = False
 
@@ -128,13 +134,13 @@ class Analyzer:
         """The same, each result as soon as it is known; memory stays bounded however many pictures there are."""
         single, step = is_single(images), max(1, self.batch // len(self.views))
         waiting: deque[_Image] = deque()
-        queue: list[tuple[_Image, int, list[np.ndarray]]] = []
+        queue: list[tuple[_Image, _Crops]] = []
         for source, own in _paired(sources(images), boxes, single):
             image, pixels = self._look(source, own, raising=single)
             waiting.append(image)
-            for index, box in enumerate(image.boxes):
+            for face in range(len(image.boxes)):
                 assert pixels is not None
-                queue.append((image, index, self._cuts(pixels, box, source.where)))
+                queue.append((image, self._crops(pixels, [boxes[face] for boxes in image.crop_by], source.where)))
                 if len(queue) == step:
                     self._answer(queue)
                     queue = []
@@ -157,7 +163,7 @@ class Analyzer:
         return _Model(name, bundle, network, {task: task for task in bundle.tasks})
 
     def _look(self, source: Source, own: Any, raising: bool) -> tuple[_Image, np.ndarray | None]:
-        boxes = _own_boxes(own, source.where)
+        boxes = own_boxes(own, source.where)
         try:
             pixels = source.pixels()
         except PolyfaceError as error:
@@ -166,12 +172,14 @@ class Analyzer:
             return _Image(source.path, error=str(error)), None
         height, width = pixels.shape[:2]
         if boxes is not None:
-            return _Image(source.path, width, height, None, boxes, [None] * len(boxes)), pixels
+            crop_by = [boxes] * len(self._models)
+            return _Image(source.path, width, height, None, boxes, [None] * len(boxes), crop_by), pixels
         self._detector = self._detector or RetinaFace()
         self._warn_of_other_boxes()
         found = self._detector(pixels)
         given = np.array([face.box for face in found], dtype=np.float32).reshape(-1, 4)
-        return _Image(source.path, width, height, None, given, [float(face.score) for face in found]), pixels
+        crop_by = [boxes_for(found, model.bundle.boxes) for model in self._models]
+        return _Image(source.path, width, height, None, given, [float(face.score) for face in found], crop_by), pixels
 
     def _warn_of_other_boxes(self) -> None:
         for model in self._models:
@@ -183,28 +191,30 @@ class Analyzer:
                 )
         self._told = True
 
-    def _cuts(self, pixels: np.ndarray, box: np.ndarray, where: str) -> list[np.ndarray]:
+    def _crops(self, pixels: np.ndarray, boxes: Sequence[np.ndarray], where: str) -> _Crops:
+        specs = [model.bundle.crop for model in self._models]
         try:
-            return [cut(pixels, box, model.bundle.crop) for model in self._models]
+            return [(cut(pixels, box, spec), spec.crops(box)[0]) for box, spec in zip(boxes, specs, strict=True)]
         except PolyfaceError as error:
             raise PolyfaceError(f"{where}: {error}") from error
 
-    def _answer(self, queue: list[tuple[_Image, int, list[np.ndarray]]]) -> None:
+    def _answer(self, queue: list[tuple[_Image, _Crops]]) -> None:
         """One forward a model over all faces that wait; what is found is kept with each face's image."""
         if not queue:
             return
-        boxes = np.stack([image.boxes[index] for image, index, _ in queue])
         told: list[dict[str, dict[str, Any]]] = [{} for _ in queue]
         for number, model in enumerate(self._models):
             spec = model.bundle.crop
-            cuts = torch.from_numpy(np.stack([faces[number] for _, _, faces in queue])).to(self._device)
-            crops = torch.from_numpy(spec.crops(boxes)).to(self._device)
+            cuts, crops = (
+                torch.from_numpy(np.stack(parts)).to(self._device)
+                for parts in zip(*(faces[number] for _, faces in queue), strict=True)
+            )
             found = answers(model.network, model.bundle.tasks, cuts, crops, spec, self.views)
             for task, answer in found.items():
                 words = {"vocabulary": getattr(model.bundle.tasks[task], "vocabulary", None)}
                 for face, here in enumerate(told):
                     here[model.names[task]] = words | {key: value[face] for key, value in answer.items()}
-        for (image, _, _), here in zip(queue, told, strict=True):
+        for (image, _), here in zip(queue, told, strict=True):
             image.found.append(here)
 
 
@@ -227,14 +237,6 @@ def analyze(
 @lru_cache(maxsize=4)
 def _shipped(**options: Any) -> Analyzer:
     return Analyzer(**options)
-
-
-def _device(device: torch.device | str) -> torch.device:
-    try:
-        return torch.zeros(0, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().split("\n")[0][:160]
-        raise PolyfaceError(f"device '{device}' cannot be used ({reason}); try cpu") from error
 
 
 def _named(models: list[_Model]) -> list[_Model]:
@@ -266,28 +268,6 @@ def _paired(found: Iterator[Source], boxes: Any, single: bool) -> Iterator[tuple
             more, fewer = ("boxes", "images") if source is _NONE else ("images", "boxes")
             raise PolyfaceError(f"there are more {more} than {fewer} (of which there are {index}): give one entry each")
         yield source, own  # type: ignore[misc]  # neither is the mark
-
-
-def _own_boxes(own: Any, where: str) -> np.ndarray | None:
-    """Boxes float32 [N, 4] that were given for an image; None where it is left to the detector."""
-    if own is None:
-        return None
-    try:
-        boxes = np.asarray(own, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise PolyfaceError(f"{where}: its boxes are not numbers of the shape [N, 4] ({error})") from error
-    if boxes.shape == (4,):
-        if np.isnan(boxes).all():
-            return None  # how a FaceTable's numbers say "no box"
-        boxes = boxes[None]
-    boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise PolyfaceError(f"{where}: its boxes have the shape {list(boxes.shape)}, expected [N, 4] as x0, y0, x1, y1")
-    bad = ~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1))
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise PolyfaceError(f"{where}: box {row} is {boxes[row].tolist()}; expected finite x0 < x1 and y0 < y1")
-    return boxes
 
 
 def _face(box: np.ndarray, score: float | None, found: dict[str, dict[str, Any]]) -> FaceResult:

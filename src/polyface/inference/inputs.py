@@ -1,4 +1,5 @@
-"""Whatever a picture comes as: a file, a folder, a PIL image, an array, a tensor, or many of these."""
+"""Whatever a picture comes as: a file, a folder, a PIL image, an array, a tensor, or many of these; what else is given
+with pictures: boxes of one's own, a device."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,9 @@ from PIL import Image
 from polyface.data import images as files
 from polyface.data.readers.common import IMAGE_SUFFIXES
 from polyface.errors import PolyfaceError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -123,3 +127,44 @@ def _of_pil(image: Image.Image, where: str) -> np.ndarray:
         raise
     except Exception as error:  # an open file is decoded only here, and raises as variously as decoders do
         raise PolyfaceError(f"{where}: is truncated or corrupt ({' '.join(str(error).split())[:160]})") from error
+
+
+def own_boxes(own: Any, where: str) -> np.ndarray | None:
+    """Boxes float32 [N, 4] that were given for the picture `where`; None where it is left to the detector.
+
+    Raises:
+        PolyfaceError: no numbers, another shape than [N, 4] or [4], or a box without an inside.
+    """
+    if own is None:
+        return None
+    try:
+        boxes = np.asarray(own, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise PolyfaceError(f"{where}: its boxes are not numbers of the shape [N, 4] ({error})") from error
+    if boxes.shape == (4,):
+        if np.isnan(boxes).all():
+            return None  # how a FaceTable's numbers say "no box"
+        boxes = boxes[None]
+    boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise PolyfaceError(f"{where}: its boxes have the shape {list(boxes.shape)}, expected [N, 4] as x0, y0, x1, y1")
+    bad = ~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise PolyfaceError(f"{where}: box {row} is {boxes[row].tolist()}; expected finite x0 < x1 and y0 < y1")
+    return boxes
+
+
+def usable_device(device: torch.device | str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        PolyfaceError: there is no such device, or nothing can be put on it.
+    """
+    import torch  # not to be waited for where only pictures are read
+
+    try:
+        return torch.zeros(0, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().split("\n")[0][:160]
+        raise PolyfaceError(f"device '{device}' cannot be used ({reason}); try cpu") from error
