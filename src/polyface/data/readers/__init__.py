@@ -15,12 +15,14 @@ import dataclasses
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from polyface.data.readers.cavi import CaVI
 from polyface.data.readers.celeba import CelebA
 from polyface.data.readers.folder import Folder
 from polyface.data.readers.ibug300w import Ibug300W
 from polyface.data.readers.lfwa import LFWA
 from polyface.data.readers.mtfl import MTFL
 from polyface.data.readers.parquet import Parquet
+from polyface.data.readers.webcaricature import WebCaricature
 from polyface.data.table import Reader
 from polyface.errors import PolyfaceError, nearest
 
@@ -28,7 +30,7 @@ __all__ = ["GROUP", "READERS", "reader", "reader_names"]
 
 GROUP = "polyface.readers"
 
-_BUILT_IN: tuple[Reader, ...] = (MTFL(), Ibug300W(), CelebA(), LFWA(), Folder(), Parquet())
+_BUILT_IN: tuple[Reader, ...] = (MTFL(), Ibug300W(), CelebA(), LFWA(), CaVI(), WebCaricature(), Folder(), Parquet())
 READERS: dict[str, Reader] = {built_in.name: built_in for built_in in _BUILT_IN}
 """Polyface's own readers by name."""
 

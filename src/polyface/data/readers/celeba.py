@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polyface.data.images import size_of
-from polyface.data.readers.common import IMAGE_SUFFIXES, Described, demand, read_text
+from polyface.data.readers.common import IMAGE_SUFFIXES, Described, demand, read_text, without_ending
 from polyface.data.table import Record, Skipped
 from polyface.errors import PolyfaceError, nearest
 from polyface.schema import ATTRIBUTES
@@ -178,7 +178,7 @@ class Listed:
         repeated: dict[str, int] = {}
         for number, line in lines:
             name, *text = line.split(None, 1)
-            key = _without_ending(name)
+            key = without_ending(name)
             if key in rows:
                 repeated[key] = number
             else:
@@ -317,11 +317,6 @@ def _home(root: Path) -> Path:
 
 def _find(root: Path, name: str) -> Path | None:
     return next((file for file in (root / name, root / "Anno" / name, root / "Eval" / name) if file.is_file()), None)
-
-
-def _without_ending(name: str) -> str:
-    stem, _, ending = name.replace("\\", "/").rpartition(".")
-    return stem if f".{ending.lower()}" in IMAGE_SUFFIXES else name.replace("\\", "/")
 
 
 def _size(image: Path) -> tuple[int, int] | None:

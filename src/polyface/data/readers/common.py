@@ -1,17 +1,49 @@
-"""What the readers share: file lists, safe paths, and the fixed cut of a validation part."""
+"""What the readers share: file lists, safe paths, people's names, and the fixed cut of a validation part."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from polyface.data.table import Record
 from polyface.errors import PolyfaceError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm", ".jp2", ".avif")
 """File name endings, in lower case, by which a reader knows an image."""
+
+# How the data sets here spell people whom another of them, or Labeled Faces in the Wild, spells as on the right.
+_SPELLINGS = {
+    "ann_hathaway": "anne_hathaway",
+    "anne_hathway": "anne_hathaway",
+    "beckham": "david_beckham",
+    "beyonce": "beyonce_knowles",
+    "brazilian_ronaldo": "ronaldo_luis_nazario_de_lima",
+    "conan_o_brien": "conan_obrien",
+    "dwayne_wade": "dwyane_wade",
+    "elvis": "elvis_presley",
+    "gaddafi": "muammar_gaddafi",
+    "george_bush": "george_w_bush",
+    "hiliary_clinton": "hillary_clinton",
+    "johny_depp": "johnny_depp",
+    "keanu_reaves": "keanu_reeves",
+    "lady_diana": "princess_diana",
+    "ming_yao": "yao_ming",
+    "narender_modi": "narendra_modi",
+    "phillip_seymor_hoffmann": "philip_seymour_hoffman",
+    "robert_downey_jr": "robert_downey_junior",
+    "robin_wright_penn": "robin_wright",
+    "saurav_ganguly": "sourav_ganguly",
+    "slyvester_stallone": "sylvester_stallone",
+    "steven_speilberg": "steven_spielberg",
+    "totti": "francesco_totti",
+}
+_log = logging.getLogger(__name__)
 
 
 class Described(Protocol):
@@ -76,3 +108,78 @@ def held_out(sizes: Mapping[str, int] | Iterable[str], share: float = 0.1) -> se
         chosen.add(name)
         wanted -= faces[name]
     return chosen
+
+
+def without_ending(name: str) -> str:
+    """An image's name, with '/' separators, without the ending that says it is one."""
+    stem, _, ending = name.replace("\\", "/").rpartition(".")
+    return stem if f".{ending.lower()}" in IMAGE_SUFFIXES else name.replace("\\", "/")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A caricature and a photo, by the paths that a table has of them, and whether they show the same person."""
+
+    caricature: str
+    photo: str
+    same: bool
+
+
+class Images:
+    """The images `depth` names below a folder, found by what a list writes of them.
+
+    paths: of the images, from `folder`, with '/' separators, sorted. deeper: those of images further down.
+    """
+
+    def __init__(self, folder: Path, depth: int, within: Iterable[str] = ("",)) -> None:
+        """Look in the folders `within` that folder, by default in all of it."""
+        files = (
+            file for name in within for file in (folder / name).rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES
+        )
+        names = [file.relative_to(folder) for file in files if file.is_file()]
+        names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+        self.folder = folder
+        self.paths = sorted(name.as_posix() for name in names if len(name.parts) == depth)
+        self.deeper = sorted(name.as_posix() for name in names if len(name.parts) > depth)
+        self._exact = set(self.paths)
+        self._loose = {without_ending(path).lower(): path for path in reversed(self.paths)}
+
+    def find(self, name: str) -> str | None:
+        """The path of the image of that name, None without one.
+
+        Lists made where a file opens by its name in any case, or that leave the ending out, find their images too; one
+        of the very name goes first.
+        """
+        name = name.replace("\\", "/")
+        return name if name in self._exact else self._loose.get(without_ending(name).lower())
+
+    def those(self, names: Iterable[str]) -> list[str]:
+        """The paths of those of the named images that are there."""
+        return [path for path in map(self.find, names) if path is not None]
+
+    def find_pair(self, named: Pair) -> Pair | None:
+        """The pair with its images' paths, None without both."""
+        caricature, photo = self.find(named.caricature), self.find(named.photo)
+        return None if caricature is None or photo is None else Pair(caricature, photo, named.same)
+
+
+@lru_cache(maxsize=65536)
+def person_name(name: str) -> str:
+    """One spelling for a person: small letters, and _ for whatever is neither letter nor digit.
+
+    "George W. Bush", "George_W_Bush" and "George_Bush" are all george_w_bush, so that people in two data sets are those
+    whose names here are the same: known misspellings of CaVI, WebCaricature and Labeled Faces in the Wild are mended.
+    """
+    plain = "_".join(re.findall(r"[^\W_]+", name.casefold())) or name
+    return _SPELLINGS.get(plain, plain)
+
+
+def warn_of_one_modality(where: Path, faces: Sequence[Record]) -> None:
+    """A line of the log for people of whom there are caricatures and no photo, or the reverse."""
+    people = {
+        modality: {f.labels["identity"] for f in faces if f.labels["modality"] == modality}
+        for modality in ("caricature", "photo")
+    }
+    for modality, named in people.items():
+        if lacking := sorted(set().union(*people.values()) - named):
+            _log.warning("%s: %d people have no %s: %s", where, len(lacking), modality, ", ".join(lacking))

@@ -1,0 +1,358 @@
+"""WebCaricature: caricatures and photos of 252 people, and its evaluation protocols (Huo et al., BMVC 2018)."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polyface.data.readers.common import (
+    Images,
+    Pair,
+    demand,
+    held_out,
+    person_name,
+    read_text,
+    warn_of_one_modality,
+    without_ending,
+)
+from polyface.data.table import Record, Skipped
+from polyface.errors import PolyfaceError, nearest
+
+_MODALITIES = {"C": "caricature", "P": "photo"}
+_SPLITS = ("none", "test", "half")
+_POINTS = 17
+_VERIFICATION = "EvaluationProtocols/FaceVerification"
+_IDENTIFICATION = "EvaluationProtocols/FaceIdentification"
+_PAIR = re.compile(r"(.+?)\s+(C\d+)\s+(?:(.+?)\s+)?(P\d+)")
+_PERSON = re.compile(r"(.+?)\s+(\d+)\s+(\d+)")
+_IMAGE = re.compile(r"(.+?)\s+([CP]\d+)(?:\.\w+)?")
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class WebCaricature:
+    """WebCaricature.
+
+    Layout: ``OriginalImages/<name>/C00001.jpg`` (caricatures) and ``P00001.jpg`` (photos), with 17 points in
+    ``FacialPoints/<name>/C00001.txt`` and the lists of the protocols, which :func:`restricted_pairs`,
+    :func:`unrestricted_people`, :func:`training_people` and :func:`identification` read, in ``EvaluationProtocols``.
+    Images without the points are read as they are, and so is a part of the people.
+
+    Labels: ``identity`` (the person's name in small letters: see :func:`polyface.data.readers.common.person_name`),
+    ``modality`` (caricature, photo), ``source`` (webcaricature); ``landmarks_17`` where there is a file of them: top of
+    the hairline, left ear, chin, right ear, left and right end of the left and of the right eyebrow, left and right
+    corner of the left and of the right eye, nose tip, middle of the upper lip, left mouth corner, middle of the lower
+    lip, right mouth corner, where left is the viewer's.
+
+    Coordinates are taken as they are: there were no points to measure whether they count pixels from 0 or 1. They are
+    those of the images as published; to aligned copies they do not belong.
+
+    Split, by the option ``split``: none by default; the protocols divide people and pairs in several ways, of which
+    none is the table's. ``test``: all faces are test faces, for a model trained elsewhere. ``half``: the people in two
+    halves drawn by the option ``draw``, one of them test; of the other's images the tenth whose paths have the smallest
+    SHA-1 is val and the rest train. So parts share no image, and test shares no person with them.
+
+    Licence: for academic purposes only, not to be redistributed. Source: https://cs.nju.edu.cn/rl/WebCaricature.htm
+    """
+
+    split: str = "none"
+    draw: int | str = 0
+
+    name = "webcaricature"
+    verified = True  # aligned images of 123 people and FR_Train_dev.txt; not the points and the other protocol files
+    about = "WebCaricature: 6,042 caricatures and 5,974 photos of 252 people, with protocols (Huo et al. 2018)"
+    layout = (
+        "the folder OriginalImages of folders <name> with C00001.jpg, …, P00001.jpg, … and beside it FacialPoints and "
+        "EvaluationProtocols; obtain them from https://cs.nju.edu.cn/rl/WebCaricature.htm"
+    )
+
+    def records(self, root: Path) -> Iterator[Record | Skipped]:
+        """One face an image, by path; `root` is the folder of ``OriginalImages``.
+
+        Raises:
+            PolyfaceError: the images are missing, or ``split`` is none of its words.
+        """
+        if self.split not in _SPLITS:
+            raise PolyfaceError(f"reader '{self.name}': split is '{self.split}'; {nearest(self.split, _SPLITS)}")
+        if isinstance(self.draw, str) or self.draw < 0:
+            raise PolyfaceError(f"reader '{self.name}': draw is '{self.draw}'; expected a number from 0 on")
+        images = _images(Path(root), self)
+        points, parts = Path(root) / "FacialPoints", _parts(images.paths, self.split, self.draw)
+        faces = []
+        for path in images.paths:
+            face = _face(images.folder, path, points)
+            if isinstance(face, Record):
+                face.labels.update({"split": parts[path]} if path in parts else {})
+                faces.append(face)
+            yield face
+        if points.is_dir() and (without := sum("landmarks_17" not in face.labels for face in faces)):
+            _log.warning("%s: %d of %d images have no points there", points, without, len(faces))
+        warn_of_one_modality(images.folder, faces)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A person of a protocol: `identity` as the table has it, and the paths of the images that are here."""
+
+    identity: str
+    caricatures: list[str]
+    photos: list[str]
+
+
+@dataclass(frozen=True)
+class Identification:
+    """A fold of caricature to photo identification, or the reverse: paths of images.
+
+    Every person of the probes has an image in the gallery; there is none of another modality in either.
+    """
+
+    gallery: list[str]
+    probes: list[str]
+
+
+def restricted_pairs(root: Path, view: int = 2) -> list[list[Pair]]:
+    """Verification of given pairs: of view 2 the ten folds, of view 1 the pairs for development, training and test.
+
+    With restricted verification nothing but nine folds' pairs is trained on to test the tenth. Settings are chosen on
+    view 1 alone. Pairs without their images are left out, and counted in a line of the log.
+
+    Raises:
+        PolyfaceError: images or a list are missing, a list says of itself what it is not, or `view` is not 1 or 2.
+    """
+    images = _images(Path(root), WebCaricature())
+    folds = []
+    for file in _views(Path(root), "Restricted/Restricted", view):
+        listed = _blocks(file, _pair, rows=2)
+        for number, fold in enumerate(listed, 1):
+            if 2 * (same := sum(pair.same for pair in fold)) != len(fold):
+                what = f"{same} of the {len(fold)} pairs of fold {number} match, expected half"
+                raise PolyfaceError(f"{file}: {what}; obtain the file again")
+        found = [[pair for pair in map(images.find_pair, fold) if pair] for fold in listed]
+        _tell(file, images, sum(map(len, found)), sum(map(len, listed)), "pairs")
+        folds += found
+    return folds
+
+
+def unrestricted_people(root: Path, view: int = 2) -> list[list[Subject]]:
+    """Verification of any pairs: of view 2 the people of the ten folds, of view 1 those for training and for test.
+
+    Any pairs of nine folds' people may be trained on; the tenth is tested on every caricature with every photo of its
+    people. People and images that are absent are left out, and counted in a line of the log.
+
+    Raises:
+        PolyfaceError: as `restricted_pairs`.
+    """
+    images = _images(Path(root), WebCaricature())
+    files = _views(Path(root), "UnRestricted/UnRestricted", view)
+    return [_present_people(file, images, people) for file in files for people in _blocks(file, _person)]
+
+
+def training_people(root: Path, fold: int | None = None) -> list[Subject]:
+    """The people to train on for identification: of view 2's `fold` 1 to 10, or, with None, of view 1 (development).
+
+    People and images that are absent are left out, and counted in a line of the log.
+
+    Raises:
+        PolyfaceError: as `restricted_pairs`, or `fold` is not one of them.
+    """
+    reader = WebCaricature()
+    images = _images(Path(root), reader)
+    file = demand(Path(root) / _IDENTIFICATION / f"FR_Train{_number(fold)}.txt", reader)
+    return _present_people(file, images, [person for block in _blocks(file, _person) for person in block])
+
+
+def identification(root: Path, direction: str, fold: int | None = None) -> Identification:
+    """Gallery and probes of a fold, of people whom `training_people` does not name.
+
+    Images that are absent are left out, and so are probes of whose person no image is in the gallery; lines of the log
+    count them.
+
+    Args:
+        root: the folder that the reader reads.
+        direction: C2P (caricatures as probes, one photo a person as gallery) or P2C (the reverse).
+        fold: 1 to 10 of view 2, or None for view 1 (development).
+
+    Raises:
+        PolyfaceError: as `training_people`, `direction` is neither, or a list holds images of the other modality.
+    """
+    if direction not in ("C2P", "P2C"):
+        raise PolyfaceError(f"direction is '{direction}'; {nearest(direction, ('C2P', 'P2C'))}")
+    root, reader = Path(root), WebCaricature()
+    images = _images(root, reader)
+    folder, ending = root / _IDENTIFICATION / direction, f"{direction}{_number(fold)}.txt"
+    gallery = _present_images(demand(folder / f"FR_Gallery_{ending}", reader), images, direction[2])
+    file = demand(folder / f"FR_Probe_{ending}", reader)
+    probes = _present_images(file, images, direction[0])
+    people = {path.split("/")[0] for path in gallery}
+    answerable = [path for path in probes if path.split("/")[0] in people]
+    if len(answerable) < len(probes):
+        _log.warning("%s: left out %d probes of people without a gallery image", file, len(probes) - len(answerable))
+    return Identification(gallery, answerable)
+
+
+# ------------------------------------------------------------------------------------------- images and points
+
+
+def _images(root: Path, reader: WebCaricature) -> Images:
+    images = Images(demand(demand(root, reader) / "OriginalImages", reader), depth=2)
+    if not images.paths:
+        raise PolyfaceError(f"{images.folder}: no image; reader '{reader.name}' expects {reader.layout}")
+    return images
+
+
+def _parts(paths: Sequence[str], split: str, draw: int) -> dict[str, str]:
+    """The part of each image, where there are parts."""
+    if split == "none":
+        return {}
+    people = sorted({path.split("/")[0] for path in paths})
+    chosen = set(people)
+    if split == "half":
+        chosen = set(np.random.default_rng(draw).permutation(people)[(len(people) + 1) // 2 :].tolist())
+    rest = [path for path in paths if path.split("/")[0] not in chosen]
+    parts = {path: "test" for path in paths} | dict.fromkeys(rest, "train")
+    return parts | dict.fromkeys(held_out(rest), "val")
+
+
+def _face(folder: Path, path: str, points: Path) -> Record | Skipped:
+    person, image = path.split("/")
+    if image[0] not in _MODALITIES:
+        return Skipped(path, "expected C… (a caricature) or P… (a photo) as its name")
+    labels: dict[str, Any] = {
+        "source": "webcaricature",
+        "modality": _MODALITIES[image[0]],
+        "identity": person_name(person),
+    }
+    file = points / f"{without_ending(path)}.txt"
+    if file.is_file():
+        try:
+            labels["landmarks_17"] = _points(file)
+        except ValueError as error:
+            return Skipped(f"FacialPoints/{without_ending(path)}.txt", str(error))
+    return Record(image=folder / path, where=path, path=path, labels=labels)
+
+
+def _points(file: Path) -> NDArray[np.float64]:
+    """The points of a file, [17, 2]; ValueError says what is wrong with it."""
+    lines = [line.split() for line in read_text(file).splitlines() if line.strip()]
+    if len(lines) != _POINTS or any(len(line) != 2 for line in lines):
+        raise ValueError(f"{len(lines)} lines, expected {_POINTS} of an x and a y")
+    try:
+        return np.array(lines, dtype=np.float64)
+    except ValueError:
+        raise ValueError("a coordinate is not a number") from None
+
+
+# ------------------------------------------------------------------------------------------- lists
+
+
+def _views(root: Path, kind: str, view: int) -> list[Path]:
+    if view not in (1, 2):
+        raise PolyfaceError(f"view is {view}, expected 1 (development) or 2 (evaluation)")
+    endings = ["View1_DevTrain", "View1_DevTest"] if view == 1 else ["View2"]
+    return [demand(root / _VERIFICATION / f"{kind}{ending}.txt", WebCaricature()) for ending in endings]
+
+
+def _number(fold: int | None) -> str:
+    if fold is not None and fold not in range(1, 11):
+        raise PolyfaceError(f"fold is {fold}, expected 1 to 10, or None for development")
+    return "_dev" if fold is None else str(fold)
+
+
+def _blocks(file: Path, parse: Callable[[str], _T], rows: int = 1) -> list[list[_T]]:
+    """The folds of a list, each begun by a line that counts it; one of all the rows if it begins without.
+
+    rows: how many there are for each that is counted. A list may begin with a line that counts the folds.
+    """
+    lines = [(number, line.strip()) for number, line in enumerate(read_text(file).splitlines(), 1) if line.strip()]
+    folds = None
+    if len(lines) > 1 and lines[0][1].isdecimal() and lines[1][1].isdecimal():
+        folds = int(lines.pop(0)[1])
+    counts: list[tuple[int, int]] = []  # line and number of rows to follow
+    blocks: list[list[_T]] = []
+    if lines and not lines[0][1].isdecimal():
+        blocks.append([])
+    for number, line in lines:
+        if line.isdecimal() and len(counts) == len(blocks):
+            counts.append((number, int(line) * rows))
+            blocks.append([])
+            continue
+        try:
+            blocks[-1].append(parse(line))
+        except ValueError as error:
+            raise PolyfaceError(f"{file}:{number}: {error}; obtain the file again") from None
+    for (number, count), block in zip(counts, blocks, strict=False):
+        if count != len(block):
+            what = f"says that {count} rows follow, but {len(block)} do"
+            raise PolyfaceError(f"{file}:{number}: {what}; obtain the file again")
+    if folds not in (None, len(blocks)):
+        raise PolyfaceError(f"{file}:1: says that {folds} folds follow, but {len(blocks)} do; obtain the file again")
+    if not any(blocks):
+        raise PolyfaceError(f"{file}: names nobody; obtain the file again")
+    return blocks
+
+
+def _pair(line: str) -> Pair:
+    """The pair of a line, by images' names; ValueError says what is wrong with it."""
+    match = _PAIR.fullmatch(line)
+    if match is None:
+        raise ValueError(f"'{line}' is not <name> <caricature> <photo>, or <name> <caricature> <other name> <photo>")
+    person, caricature, other, photo = match.groups()
+    return Pair(f"{person}/{caricature}", f"{other or person}/{photo}", other is None)
+
+
+def _person(line: str) -> Subject:
+    """The person of a line, with images' names; ValueError says what is wrong with it."""
+    match = _PERSON.fullmatch(line)
+    if match is None:
+        raise ValueError(f"'{line}' is not <name> <number of caricatures> <number of photos>")
+    person, caricatures, photos = match[1], int(match[2]), int(match[3])
+    return Subject(
+        person_name(person),
+        [f"{person}/C{number:05d}" for number in range(1, caricatures + 1)],
+        [f"{person}/P{number:05d}" for number in range(1, photos + 1)],
+    )
+
+
+def _image(line: str) -> str:
+    """The image's name of a line; ValueError says what is wrong with it."""
+    match = _IMAGE.fullmatch(line)
+    if match is None:
+        raise ValueError(f"'{line}' is not <name> <image>")
+    return "/".join(match.groups())
+
+
+def _present_images(file: Path, images: Images, letter: str) -> list[str]:
+    """The paths of the images of a list that are there, all of the modality that the letter says."""
+    listed = [name for block in _blocks(file, _image) for name in block]
+    for name in listed:
+        if not name.rpartition("/")[2].startswith(letter):
+            raise PolyfaceError(f"{file}: '{name}' is no {_MODALITIES[letter]}; obtain the file again")
+    found = images.those(listed)
+    _tell(file, images, len(found), len(listed), "images")
+    return found
+
+
+def _present_people(file: Path, images: Images, listed: Sequence[Subject]) -> list[Subject]:
+    """The people of whom there are images."""
+    people = [Subject(one.identity, images.those(one.caricatures), images.those(one.photos)) for one in listed]
+    found = [one for one in people if _count(one)]
+    _tell(file, images, len(found), len(listed), "people")
+    _tell(file, images, sum(map(_count, found)), sum(map(_count, listed)), "images")
+    return found
+
+
+def _count(one: Subject) -> int:
+    return len(one.caricatures) + len(one.photos)
+
+
+def _tell(file: Path, images: Images, found: int, listed: int, what: str) -> None:
+    if found < listed:
+        _log.warning("%s: left out %d of %d %s, absent from %s", file, listed - found, listed, what, images.folder)
