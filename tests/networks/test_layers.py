@@ -1,4 +1,4 @@
-"""Locally connected layers against convolutions, gradients against finite differences, |tanh| and its pooled form."""
+"""Locally connected layers against convolutions, gradients against finite differences, |tanh|, cosines, freezing."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
+from polyface.errors import PolyfaceError
 from polyface.networks.layers import (
     AbsTanh,
+    CosineLinear,
     LocallyConnected2d,
     MaxPoolAbsTanh,
     _Patches,
+    freeze,
     from_locations,
     pool_locations,
     to_locations,
@@ -127,3 +130,48 @@ def test_filters_are_not_shared() -> None:
         layer.weight[4] += 1  # the middle of 3 × 3 places
     changed = (layer(maps) != before).squeeze()
     assert changed.nonzero().tolist() == [[1, 1]]
+
+
+# ------------------------------------------------------------------------------------------------ cosines, frozen
+
+
+@given(st.integers(0, 2**31), st.floats(0.01, 100), st.floats(0.01, 100))
+def test_cosines_by_hand_whatever_the_lengths(seed: int, features: float, weights: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    layer, x = CosineLinear(5, 7), torch.randn(4, 5, generator=generator)
+    found = layer(x)
+    expected = nn.functional.cosine_similarity(x[:, None], layer.weight[None], dim=2)
+    torch.testing.assert_close(found, expected)
+    assert float(found.detach().abs().max()) <= 1 + 1e-6
+    with torch.no_grad():
+        layer.weight.mul_(weights)
+    torch.testing.assert_close(layer(features * x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cosine_is_1_along_its_direction_and_minus_1_against_it() -> None:
+    layer = CosineLinear(3, 3)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[2.0, 0, 0], [0, 0.5, 0], [-3, 0, 0]]))
+    torch.testing.assert_close(layer(torch.tensor([[7.0, 0, 0]])), torch.tensor([[1.0, 0.0, -1.0]]))
+    assert layer(torch.zeros(1, 3)).tolist() == [[0.0] * 3]  # no direction, and no NaN
+
+
+def test_cosines_have_the_gradient_of_what_they_are() -> None:
+    layer = CosineLinear(3, 2).double()
+    x = torch.randn(2, 3, dtype=torch.double, requires_grad=True)
+
+    def run(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(layer, {"weight": weight}, (x,))
+
+    assert torch.autograd.gradcheck(run, (x, layer.weight))
+
+
+def test_frozen_modules_learn_nothing_and_the_rest_does() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), nn.Linear(2, 2))
+    found = freeze(module, ["1"], "somewhere")
+    assert found == [module[1]]
+    assert [p.requires_grad for p in module.parameters()] == [True] * 2 + [False] * 4 + [True] * 2
+    assert [m.training for m in module.modules()] == [True, True, False, False, False, True]
+    assert freeze(module, [], "somewhere") == []
+    with pytest.raises(PolyfaceError, match="somewhere: frozen names '3'"):
+        freeze(module, ["3"], "somewhere")

@@ -25,7 +25,14 @@ TASKS = {
 }
 
 
-class Centroid(nn.Module):
+class Plain(nn.Module):
+    """A network without embeddings."""
+
+    def embedding_of(self, task: str) -> None:
+        return None
+
+
+class Centroid(Plain):
     """A network that sees: its one point is the centre of brightness, exactly; its smile depends on where that is."""
 
     def forward(self, images: Tensor) -> FaceOutput:

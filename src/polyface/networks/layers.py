@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from polyface.errors import PolyfaceError, nearest
+
+
+def freeze(module: nn.Module, names: Sequence[str], where: str) -> list[nn.Module]:
+    """The named modules of `module`, which no longer learn and are in evaluation mode: keep them so in `train`."""
+    known = dict(module.named_modules())
+    if unknown := [name for name in names if not name or name not in known]:
+        raise PolyfaceError(f"{where}: frozen names '{unknown[0]}'; {nearest(unknown[0], known)}")
+    return [known[name].requires_grad_(False).eval() for name in names]
+
+
+class CosineLinear(nn.Module):
+    """Cosines of x [B, D] and of a direction for each output: [B, outputs], −1 … 1 (Wang et al. 2018, CosFace)."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / math.sqrt(in_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.normalize(x, eps=1e-5) @ nn.functional.normalize(self.weight, eps=1e-5).T
 
 
 class AbsTanh(nn.Module):

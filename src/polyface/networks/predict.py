@@ -69,8 +69,8 @@ def answers(
 ) -> dict[str, dict[str, Any]]:
     """Decoded answers of every task for cuts uint8 [B, C, P, P] with their image→input crops [B, 2, 3].
 
-    All views of all faces go through the network as one batch; points are moved back and averaged, class probabilities
-    and scores of attributes averaged.
+    All views of all faces go through the network as one batch; points are moved back and averaged, class probabilities,
+    scores of attributes and embeddings averaged. A task that reads an embedding answers it too ("embedding" [B, E]).
     """
     faces, to_input = len(cuts), torch.from_numpy(spec.cut_to_input()).to(cuts.device)
     each, count = views.matrices(spec.size, cuts.device), len(views)
@@ -81,8 +81,12 @@ def answers(
     found: dict[str, dict[str, Any]] = {}
     for name, task in tasks.items():
         numbers = task.read(output.outputs[name], moved, spec.size)
+        if branch := network.embedding_of(name):
+            numbers["embedding"] = output.embeddings[branch].float().cpu().numpy()
         if count > 1:
             numbers = {k: v.reshape(faces, count, *v.shape[1:]).mean(axis=1) for k, v in numbers.items()}
+            if branch and network.embeddings[branch].similarity == "cosine":
+                numbers["embedding"] /= np.linalg.norm(numbers["embedding"], axis=1, keepdims=True)
         found[name] = task.conclude(numbers)
     return found
 

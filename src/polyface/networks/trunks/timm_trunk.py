@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from polyface.errors import PolyfaceError, nearest
+from polyface.networks.layers import freeze
 
 
 class SpatialPoints(nn.Module):
@@ -81,10 +82,7 @@ class TimmTrunk(nn.Module):
         with torch.no_grad():
             maps = self.body(torch.zeros(1, channels, size, size))
         self.body.train()
-        modules = dict(self.body.named_modules())
-        if unknown := [name for name in frozen if not name or name not in modules]:
-            raise PolyfaceError(f"trunk timm: frozen names '{unknown[0]}'; {nearest(unknown[0], modules)}")
-        self._frozen = [modules[name].requires_grad_(False).eval() for name in frozen]
+        self._frozen = freeze(self.body, frozen, "trunk timm")
         last = maps[-1].shape
         width = last[1] * (last[2] * last[3] if pool == "flatten" else 1)
         self.parts: SpatialPoints | None = None
