@@ -21,6 +21,7 @@ from torch import Tensor
 from polyface.data.augment import AugmentSpec, draws, geometry, photometry
 from polyface.data.boxes import Boxes, key
 from polyface.data.crops import CropSpec, compose, cut, invert, sample
+from polyface.data.sampling import balanced
 from polyface.data.table import FaceTable, Progress
 from polyface.errors import PolyfaceError
 from polyface.files import atomic_path, cache_folder
@@ -114,6 +115,8 @@ class FacePool:
     """All faces of one part of a stage: their cuts, their targets, and how often each is seen an epoch.
 
     ratio: per table, how many times an epoch shows each of its faces (1: once; 0.5: every other one, drawn anew).
+    balance: columns whose words are shown equally often (`polyface.data.sampling`); an epoch has as many faces, and
+    ratios are of no account.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class FacePool:
         crop: CropSpec,
         tasks: Mapping[str, Labeller],
         progress: Progress | None = None,
+        balance: Sequence[str] = (),
     ) -> None:
         if not tables or not any(len(table) for table, _, _ in tables):
             raise PolyfaceError("no face is left to read: check the stage's data and its splits")
@@ -135,6 +139,7 @@ class FacePool:
         self.ratios = [ratio for _, _, ratio in tables]
         self.cuts = [cached_cuts(table, boxes, crop, progress) for table, boxes, _ in tables]
         self._starts = np.cumsum([0, *self.sizes])
+        self._groups = [self.table.words(column) for column in balance]
         self.crops = torch.from_numpy(crop.crops(self.boxes))
         self.targets: dict[str, Targets] = {name: task.targets(self.table) for name, task in tasks.items()}
 
@@ -152,6 +157,8 @@ class FacePool:
             return np.arange(len(self))
         name = int.from_bytes(stage.encode()[:8].ljust(8, b"\1"), "little")
         generator = np.random.default_rng([seed, name, epoch, 1])
+        if self._groups:
+            return balanced(self._groups, generator)
         chosen = []
         for start, size, ratio in zip(self._starts, self.sizes, self.ratios, strict=False):
             left = round(size * ratio)
@@ -206,7 +213,9 @@ class FaceLoader:
         random = draws(self.seed, self.stage, self.epoch, len(self.pool)) if self.shuffle else None
         step, first, self.first = self.batch * self.world, self.first, 0
         for index in range(first, self._batches):
-            mine = rows[index * step + self.rank : (index + 1) * step : self.world]
+            batch = rows[index * step : (index + 1) * step]
+            # in training a process takes a run of the batch: balanced rows take turns, and so would the processes
+            mine = np.array_split(batch, self.world)[self.rank]
             yield self._raw(np.asarray(mine), random)
 
     def some(self, step: int, faces: int) -> RawBatch:
