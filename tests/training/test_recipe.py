@@ -8,15 +8,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from polyface import networks
+from polyface.data.table import FaceTable, Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.schema import ATTRIBUTES
-from polyface.training.recipe import Recipe, load
-from polyface.training.stages import network_config, stage_tasks
+from polyface.training.recipe import Recipe, SourceSpec, StageSpec, load
+from polyface.training.stages import _rows, stage_tasks
+from polyface.training.start import network_config
 
 TREE: dict[str, Any] = {
     "name": "toy",
@@ -112,16 +115,25 @@ def test_a_recipe_survives_being_written_and_read(write) -> None:
     "name", sorted(p.name.removesuffix(".yaml") for p in (resources.files("polyface") / "recipes").iterdir())
 )
 def test_recipes_that_come_with_the_package(name: str) -> None:
-    from polyface.training.stages import build_weighting, stage_tasks
+    from polyface.training.stages import build_weighting
 
     recipe = load(name)
     chosen = [recipe.variant(variant) for variant, row in recipe.variants.items() if row.model is None]
     assert recipe.stages
     for each in [recipe, *chosen]:
         assert each.stages
-        for stage in each.stages:
+        for stage in map(with_people, each.stages):
             stage_tasks(stage)
-            build_weighting(stage)
+            build_weighting(stage, features=8)
+
+
+def with_people(stage: StageSpec) -> StageSpec:
+    """Where identity tasks learn whom the training faces show, which are not here: two people."""
+    tasks = {
+        name: task | ({"people": ["ann", "bob"]} if task["kind"] == "identity" else {})
+        for name, task in stage.tasks.items()
+    }
+    return stage.model_copy(update={"tasks": tasks})
 
 
 # --------------------------------------------------------------------------------------------------- errors
@@ -320,3 +332,101 @@ def test_rows_with_fixed_thresholds_are_the_networks_of_those_with_adaptive_ones
         assert recipe.variants[fixed].model == adaptive
         assert a.model_copy(update={"thresholds": b.thresholds}) == b
         assert (a.thresholds is None) == fixed.endswith("FIX")
+
+
+# ------------------------------------------------------------------------------------------ recognition
+
+
+def test_options_of_a_variant_follow_its_seed(write) -> None:
+    """The word seed stands for it, wherever a table has it; other words and the recipe stay as they are."""
+    tables = [{"name": "synthetic", "options": {"seed": "seed", "n": 8, "identities": 2}}, {"name": "seed"}]
+    tree = changed(lambda t: t["stages"][0].update(data={"tables": tables}))
+    recipe = load(write(tree | {"seed": 11}))
+    for seed, expected in ((None, 11), (0, 0), (4, 4)):
+        variant = recipe.variant("plain", seed)
+        one, other = variant.stages[0].data.tables
+        assert one.options == {"seed": expected, "n": 8, "identities": 2}
+        assert (other.name, other.options, variant.seed) == ("seed", {}, expected)
+    assert recipe.stages[0].data.tables[0].options["seed"] == "seed"
+    both = load(write(changed(lambda t: t["stages"][1]["data"]["tables"].append(tables[0])))).variant("both", 6)
+    assert [table.options.get("seed") for stage in both.stages for table in stage.data.tables] == [None, None, 6]
+
+
+def test_where_and_without_choose_rows(tmp_path) -> None:
+    """Rows whose columns hold a word of `where`, and none of `without`; a null is neither."""
+    picture = np.zeros((4, 4, 3), np.uint8)
+    people = [("ann", "photo"), ("bob", "photo"), ("ann", "caricature"), (None, "photo"), ("eve", "caricature")]
+    labels = [{"identity": who, "modality": modality, "split": "train"} for who, modality in people]
+    labels[4]["split"] = "val"
+    write_table([Record(picture, str(i), f"{i}.png", one) for i, one in enumerate(labels)], tmp_path / "t.parquet")
+    table = FaceTable.open(tmp_path / "t.parquet")
+
+    def rows(part: str = "train", **conditions: Any) -> list[int]:
+        return list(_rows(table, part, SourceSpec(name="t", **conditions)).tolist())
+
+    assert rows() == [0, 1, 2, 3]
+    assert rows(without={"identity": "ann"}) == [1, 3]
+    assert rows(without={"identity": ["ann", "bob", "nobody"]}) == [3]
+    assert rows(where={"modality": "photo"}, without={"identity": "ann"}) == [1, 3]
+    assert rows(where={"identity": ["ann", "bob"]}, without={"modality": "photo"}) == [2]
+    assert rows("val", without={"identity": "eve"}) == []
+    with pytest.raises(PolyfaceError, match="'identty'.*'identity'"):
+        rows(without={"identty": "ann"})
+
+
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        ({"centres": {"weight": 1}}, "stages.0.centres.tasks: field required"),
+        ({"centres": {"tasks": ["a"], "rate": 0}}, "stages.0.centres.rate: .*greater than 0"),
+        ({"centres": {"tasks": ["a"], "rate": 1.5}}, "stages.0.centres.rate: .*less than or equal to 1"),
+        ({"centres": {"tasks": ["a"], "wieght": 1}}, "stages.0.centres.wieght: unknown key.*'weight'"),
+        ({"distil": {"tasks": ["a"]}}, "stages.0.distil.teacher: field required"),
+        ({"distil": {"teacher": "x", "tasks": ["a"], "peple": True}}, "stages.0.distil.peple: unknown key.*'people'"),
+        ({"init": {"source": "x", "branch": "face"}}, "stages.0.init.branch: unknown key.*'branches'"),
+        ({"optimisation": {"body_lr": 0}}, "stages.0.optimisation.body_lr: .*greater than 0"),
+        ({"optimisation": {"epsilon": -1}}, "stages.0.optimisation.epsilon: .*greater than 0"),
+        ({"evaluation": {"protocol": "lfw"}}, "stages.0.evaluation.protocol: .*'cavi'"),
+        ({"data": {"tables": [{"name": "a", "witout": {}}]}}, "tables.0.witout: unknown key.*'without'"),
+        ({"data": {"tables": [], "balanced": ["modality"]}}, "stages.0.data.balanced: unknown key.*'balance'"),
+    ],
+)
+def test_mistakes_in_what_recognition_adds(write, settings: dict[str, Any], expected: str) -> None:
+    fails(write(changed(lambda t: t["stages"][0].update(settings))), expected)
+
+
+@pytest.mark.parametrize("size", ["", ":small"])
+def test_every_row_of_caricature_can_be_built(size: str) -> None:
+    """Heads, branches, cosines and crops fit each other; three branches start from the one called face."""
+    recipe = load(f"caricature{size}")
+    for name in recipe.variants:
+        stage = with_people(recipe.variant(name).stages[-1])
+        with torch.device("meta"):
+            network = networks.build(network_config(stage, stage_tasks(stage)))
+        assert (network.size, network.channels) == (stage.data.crop.size, stage.data.crop.channels), name
+        assert set(network.branches) == set(network.heads) or stage.name == "photos", name
+        assert all(network.embedding_of(task) for task in stage.tasks), name
+        assert stage.evaluation.main in stage.tasks, name
+        assert set(stage.centres.tasks if stage.centres else []) <= set(stage.tasks), name
+        if stage.name != "photos":
+            assert stage.init is not None
+            assert (stage.init.branches, stage.data.balance) == ("face", ["modality", "identity"])
+
+
+def test_caricatures_default_is_the_papers_network() -> None:
+    """Spec 2.2: a trunk of 6,439,296 parameters and three branches of 3,201,536, embeddings of 1792."""
+    stage = with_people(load("caricature").variant("Dynamic").stages[0])
+    with torch.device("meta"):
+        network = networks.build(network_config(stage, stage_tasks(stage)))
+    counts = [sum(p.numel() for p in module.parameters()) for module in (network.trunk, *network.branches.values())]
+    assert counts == [6_439_296, 3_201_536, 3_201_536, 3_201_536]
+    assert {form.dim for form in network.embeddings.values()} == {1792}
+    assert (stage.weighting.name, stage.optimisation.epsilon, stage.optimisation.clip) == ("ming", 1.0, 5.0)
+
+
+def test_halves_of_people_are_drawn_by_the_seed_of_a_row() -> None:
+    recipe = load("caricature")
+    for name in ("Dynamic within", "Naive dynamic within", "Single-verif within"):
+        tables = [recipe.variant(name, seed).stages[-1].data.tables[0].options for seed in (0, 3)]
+        assert tables == [{"split": "half", "draw": 0}, {"split": "half", "draw": 3}]
+        assert recipe.variants[name].splits

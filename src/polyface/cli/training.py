@@ -32,10 +32,8 @@ def train(
     from polyface.training.recipe import load
 
     chosen = load(recipe, set_ or ())
-    if variant:
-        chosen = chosen.variant(variant)
-    if seed is not None:
-        chosen = chosen.model_copy(update={"seed": seed})
+    seed = chosen.seed if seed is None else seed
+    chosen = chosen.variant(variant, seed) if variant else chosen.at(seed)
     place = out / chosen.place
     with bar() as progress:
         options = stages.RunOptions(

@@ -12,6 +12,7 @@ from polyface.errors import PolyfaceError, nearest
 from polyface.tasks.attributes import AttributesSpec, AttributesTask
 from polyface.tasks.base import Task, TaskSpec, masked_sums, mean_of_terms, term_means
 from polyface.tasks.classification import ClassificationSpec, ClassificationTask
+from polyface.tasks.identity import IdentitySpec, IdentityTask
 from polyface.tasks.landmarks import LandmarksSpec, LandmarksTask
 
 __all__ = ["Task", "TaskSpec", "build", "masked_sums", "mean_of_terms", "term_means"]
@@ -20,6 +21,7 @@ _KINDS: dict[str, tuple[type[TaskSpec], Any]] = {
     "landmarks": (LandmarksSpec, LandmarksTask),
     "classification": (ClassificationSpec, ClassificationTask),
     "attributes": (AttributesSpec, AttributesTask),
+    "identity": (IdentitySpec, IdentityTask),
 }
 
 

@@ -24,6 +24,8 @@ from polyface.data.loader import FaceBatch, FaceLoader, RawBatch, assemble
 from polyface.errors import PolyfaceError
 from polyface.networks import FaceNetwork, FaceOutput
 from polyface.tasks import Task, masked_sums, term_means
+from polyface.training.centres import Centres, centres_of
+from polyface.training.distil import Distillation
 from polyface.training.progress import AllEpochs, learning_rate
 from polyface.training.recipe import StageSpec, same_settings
 from polyface.training.terms import Terms, attributes_of
@@ -46,6 +48,7 @@ class Learner(L.LightningModule):
         weighting: Weighting,
         train: FaceLoader,
         validation: FaceLoader | None,
+        distillation: Distillation | None = None,
     ) -> None:
         super().__init__()
         self.spec, self.seed, self.tasks, self.weighting = spec, seed, tasks, weighting
@@ -63,6 +66,10 @@ class Learner(L.LightningModule):
         if chosen := spec.thresholds:
             for name in chosen.tasks:
                 self.thresholds[name] = AdaptiveThresholds(attributes_of(tasks, name).thresholds, chosen.rate)
+        self.distillation = distillation
+        self.centres: Centres | None = None
+        if spec.centres:
+            self.centres = centres_of(spec.centres, network, tasks)
         self.register_buffer("loss_sums", torch.zeros(self.terms.count, dtype=torch.float64))
         self.register_buffer("loss_counts", torch.zeros(self.terms.count, dtype=torch.float64))
         self.history: list[dict[str, Any]] = []
@@ -99,10 +106,12 @@ class Learner(L.LightningModule):
         labelled faces of the global batch; under DDP local sum × world size / reduced count, since DDP averages."""
         images = batch.images.contiguous(memory_format=torch.channels_last)
         output: FaceOutput = network(images)
-        pairs = [
-            masked_sums(task.loss(output.outputs[name], batch.targets[name]), batch.labelled[name])
-            for name, task in self.tasks.items()
-        ]
+        losses = {name: task.loss(output.outputs[name], batch.targets[name]) for name, task in self.tasks.items()}
+        if self.centres:
+            self.centres.add_to(losses, output.embeddings, batch.targets)
+        if self.distillation and network.training:  # the teacher was asked of training faces alone
+            self.distillation.add_to(losses, output.embeddings, batch.rows)
+        pairs = [masked_sums(each, batch.labelled[name]) for name, each in losses.items()]
         sums = torch.cat([s for s, _ in pairs])
         totals = torch.stack([sums.detach(), torch.cat([c for _, c in pairs]).to(sums.dtype)])
         totals = sum_over_ranks(totals)
@@ -123,6 +132,8 @@ class Learner(L.LightningModule):
             if count:
                 weight_sum, steps = self.weight_sums.get(name, (0.0, 0))
                 self.weight_sums[name] = (weight_sum + combined.weights[name], steps + 1)
+        if self.centres:
+            self.centres.follow(output.embeddings, batch.targets, batch.labelled)
         if self.weighting.second_forward:
             self._last = batch
         return combined.total
@@ -307,19 +318,24 @@ class Learner(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         o = self.spec.optimisation
-        decay = [p for p in self.network.parameters() if p.ndim > 1]
-        plain = [p for p in self.network.parameters() if p.ndim <= 1]
-        groups: list[dict[str, Any]] = [
-            {"params": decay, "weight_decay": o.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
+        rates = {True: o.lr * o.body_lr, False: o.lr}  # of trunk and branches, and of the heads
+        groups: list[dict[str, Any]] = []
+        for body, matrix in ((False, True), (False, False), (True, True), (True, False)):
+            chosen = [
+                p
+                for name, p in self.network.named_parameters()
+                if (p.ndim > 1) == matrix and (o.body_lr == 1 or name.startswith("heads.") != body)
+            ]
+            if chosen and (body or o.body_lr != 1):
+                decay = o.weight_decay if matrix else 0.0
+                groups.append({"params": chosen, "weight_decay": decay, "lr": rates[body]})
         if own := list(self.weighting.parameters()):
             groups.append({"params": own, "weight_decay": 0.0, "lr": self.weighting.lr or o.lr})
         optimiser: torch.optim.Optimizer
         if o.optimiser == "sgd":
             optimiser = torch.optim.SGD(groups, lr=o.lr, momentum=o.momentum)
         elif o.optimiser == "rmsprop":
-            optimiser = torch.optim.RMSprop(groups, lr=o.lr, momentum=o.momentum, alpha=0.9)
+            optimiser = torch.optim.RMSprop(groups, lr=o.lr, momentum=o.momentum, alpha=0.9, eps=o.epsilon)
         else:
             fused = self.device.type in ("cpu", "cuda")  # one pass over the parameters instead of ten
             optimiser = torch.optim.AdamW(groups, lr=o.lr, fused=fused)

@@ -22,13 +22,15 @@ class _Strict(BaseModel):
 
 class SourceSpec(_Strict):
     """One face table of a stage. name: a reader's name, a table file, or "synthetic"; options: the reader's (or n,
-    size, seed of the synthetic faces); where: words its columns must hold; faces: how many it holds if it is whole;
+    size, seed of the synthetic faces; the value `seed` stands for the run's seed); where: words its columns must hold;
+    without: words that they must not; faces: how many it holds if it is whole;
     labels: models (bundles, shipped names or earlier stages) whose answers stand in for labels that it lacks, as
     `polyface data label` writes them."""
 
     name: str
     ratio: float = Field(1.0, gt=0)
     where: dict[str, str | list[str]] = {}
+    without: dict[str, str | list[str]] = {}
     options: dict[str, Any] = {}
     faces: int = Field(0, ge=0)
     labels: list[str] = []
@@ -37,6 +39,8 @@ class SourceSpec(_Strict):
 class DataSpec(_Strict):
     """Faces of a stage: training rows have split "train", validation rows "val", test rows "test".
 
+    balance: columns whose words are drawn equally often in training, the first before the next: [modality, identity]
+    fills a batch with as many photos as caricatures, and each half with as many faces of one person as of another.
     limit: at most so many training faces (the first by a fixed order), for trials. validate_on: "train" lets the
     training faces stand in for validation faces that a set lacks, as Mao et al. 2020 do on LFWA.
     """
@@ -46,6 +50,7 @@ class DataSpec(_Strict):
     crop: CropSpec = CropSpec()
     augment: AugmentSpec = AugmentSpec()
     batch: int = Field(64, ge=1)
+    balance: list[str] = []
     limit: int | None = Field(None, ge=1)
     validate_on: Literal["val", "train"] = "val"
 
@@ -76,6 +81,27 @@ class ThresholdSpec(_Strict):
     rate: float = Field(0.01, ge=0)
 
 
+class CentresSpec(_Strict):
+    """A centre loss (Wen et al. 2016; Ming et al. 2021, Eq. 5): ½‖e − c_y‖² of a face's embedding e and the centre of
+    its person, `weight` of it added to the loss of each of `tasks`, which share one table of centres. rate: how far a
+    step moves a centre towards the mean of its person's faces in the batch."""
+
+    tasks: list[str]
+    weight: float = Field(0.1, ge=0)
+    rate: float = Field(0.5, gt=0, le=1)
+
+
+class DistilSpec(_Strict):
+    """Let the embeddings of `tasks` stay near those that a teacher (an earlier stage's or another bundle) has of the
+    training faces: `weight` · (1 − cosine) is added to their losses. people: of caricatures, near the mean of the
+    teacher's embeddings of their person's photos."""
+
+    teacher: str
+    tasks: list[str]
+    weight: float = Field(10.0, ge=0)
+    people: bool = False
+
+
 class StoppingSpec(_Strict):
     """Task-wise early stopping (Eq. 5). main: tasks that never stop; window: k; threshold: ε."""
 
@@ -85,15 +111,19 @@ class StoppingSpec(_Strict):
 
 
 class OptimisationSpec(_Strict):
-    """optimiser sgd, adamw or rmsprop. schedule constant, cosine (to 0), steps of ×0.1 at `milestones` (fractions of
-    the run), or plateau: ×0.1 when the main task's validation loss has not fallen for `patience` validations. warmup:
-    fraction of the run. ema: decay of a running mean of the weights, which is then what is evaluated and saved.
-    precision: Lightning's ("32-true", "bf16-mixed", …). validate_every: epochs between validations; validate_steps:
-    let weights and thresholds follow a validation every so many steps instead of those (the paper's P)."""
+    """optimiser sgd, adamw or rmsprop. body_lr: the learning rate of trunk and branches over that of the heads.
+    schedule constant, cosine (to 0), steps of ×0.1 at `milestones` (fractions of the run), or plateau: ×0.1 when the
+    main task's validation loss has not fallen for `patience` validations. warmup: fraction of the run. ema: decay of a
+    running mean of the weights, which is then what is evaluated and saved. precision: Lightning's ("32-true",
+    "bf16-mixed", …). epsilon: of rmsprop, added to the root (TensorFlow's is inside it). validate_every: epochs between
+    validations; validate_steps: let weights and thresholds follow a validation every so many steps instead of those
+    (the paper's P)."""
 
     optimiser: Literal["sgd", "adamw", "rmsprop"] = "adamw"
     lr: float = Field(1e-3, gt=0)
+    body_lr: float = Field(1.0, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
+    epsilon: float = Field(1e-8, gt=0)
     weight_decay: float = Field(5e-4, ge=0)
     epochs: int = Field(30, ge=1)
     schedule: Literal["constant", "cosine", "steps", "plateau"] = "cosine"
@@ -110,17 +140,21 @@ class OptimisationSpec(_Strict):
 
 class InitSpec(_Strict):
     """Start from an earlier stage, a model bundle's folder, "imagenet" (a timm trunk's weights from a package that
-    ships them) or a .safetensors file with timm's names. parts: the trunk, or branches and heads too."""
+    ships them), "dlib" (those of trunk face-resnet and its branches, likewise) or a .safetensors file with timm's
+    names. parts: the trunk, or branches and heads too. branches: the branch that all start from, or {own: given}."""
 
     source: str
     parts: list[Literal["trunk", "branches", "heads"]] = ["trunk"]
+    branches: str | dict[str, str] = {}
 
 
 class EvaluationSpec(_Strict):
     """main: the task that selects and is reported first. select: keep the best epoch by its validation error, or the
     last. translations: predictions averaged over so many small shifts (TCDCN-Averaged; 1: plain) of ±`spread` sides;
-    mirror: over the mirrored face as well."""
+    mirror: over the mirrored face as well. protocol: of recognition, cavi (Ming et al. 2021, Table 2) or webcaricature
+    (Tables 3 to 5), in place of each task's own figures."""
 
+    protocol: Literal["cavi", "webcaricature"] | None = None
     main: str = "landmarks"
     select: Literal["last", "best"] = "last"
     translations: int = Field(1, ge=1)
@@ -139,6 +173,8 @@ class StageSpec(_Strict):
     weighting: WeightingSpec = WeightingSpec()
     stopping: StoppingSpec | None = None
     thresholds: ThresholdSpec | None = None
+    centres: CentresSpec | None = None
+    distil: DistilSpec | None = None
     optimisation: OptimisationSpec = OptimisationSpec()
     init: InitSpec | None = None
     evaluation: EvaluationSpec = EvaluationSpec()
@@ -157,8 +193,9 @@ class VariantSpec(_Strict):
     """A row of the paper's table: the stages it runs (the last one is measured) and what it changes
     (`stage.key.key: value`). model: measure that variant's network instead of training. average: the mean of those
     variants' answers instead of a network. start: `init` may name a stage of that variant, which is trained first.
-    predictor "detector": the face
-    detector's own points instead of a network's."""
+    predictor "detector": the face detector's own points instead of a network's; "start": the network as `init` leaves
+    it, untrained. row: the row it stands in and `prefix` what its figures begin with, where a row has several variants.
+    splits: its seeds are splits of the people, each with test faces of its own."""
 
     stages: list[str]
     set: dict[str, Any] = {}
@@ -166,7 +203,10 @@ class VariantSpec(_Strict):
     model: str | None = None
     average: list[str] = []
     start: str | None = None
-    predictor: Literal["network", "detector"] = "network"
+    predictor: Literal["network", "detector", "start"] = "network"
+    row: str = ""
+    prefix: str = ""
+    splits: bool = False
     minutes: float = Field(0.0, ge=0)
     """Estimated minutes a seed on one core."""
     note: str = ""
@@ -212,15 +252,23 @@ class Recipe(_Strict):
                 return stage
         raise PolyfaceError(f"recipe {self.name} has no stage '{name}'; {nearest(name, [s.name for s in self.stages])}")
 
-    def variant(self, name: str) -> Recipe:
-        """The recipe of one row: its stages only, with its changes."""
+    def at(self, seed: int) -> Recipe:
+        """The recipe at a seed, which readers' options may be: `draw: seed`."""
+        made = self.model_copy(deep=True, update={"seed": seed})
+        for table in (table for stage in made.stages for table in stage.data.tables):
+            table.options = {key: seed if value == "seed" else value for key, value in table.options.items()}
+        return made
+
+    def variant(self, name: str, seed: int | None = None) -> Recipe:
+        """The recipe of one row at a seed (default: the recipe's): its stages only, with its changes."""
         if name not in self.variants:
             raise PolyfaceError(f"recipe {self.name} has no variant '{name}'; {nearest(name, self.variants)}")
         chosen = self.variants[name]
         tree = self.model_dump()
         tree["stages"] = [self.stage(stage).model_dump() for stage in chosen.stages]
         tree["variants"], tree["comparisons"], tree["sizes"] = {}, [], {}
-        return _checked(_override(tree, chosen.set, f"variants.{name}.set"), f"{self.name}: {name}")
+        found = _checked(_override(tree, chosen.set, f"variants.{name}.set"), f"{self.name}: {name}")
+        return found.at(self.seed if seed is None else seed)
 
 
 def load(source: str | Path, changes: Sequence[str] = ()) -> Recipe:

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,24 +21,27 @@ from safetensors import SafetensorError
 from polyface import networks, weighting
 from polyface import tasks as task_kinds
 from polyface.data.boxes import boxes_of
-from polyface.data.loader import FaceLoader, FacePool
+from polyface.data.loader import FaceLoader, FacePool, assemble
 from polyface.data.store import open_source
 from polyface.data.table import FaceTable, Progress
-from polyface.errors import NoDataError, PolyfaceError, nearest
+from polyface.errors import NoDataError, PolyfaceError
 from polyface.files import atomic_path
 from polyface.networks.bundle import Bundle, load_bundle
-from polyface.networks.pretrained import imagenet_weights, read_weights
-from polyface.networks.trunks.timm_trunk import TimmTrunk
+from polyface.networks.trunks.face_resnet import unfold
 from polyface.tasks import Task
+from polyface.tasks.identity import IdentityTask
 from polyface.training.callbacks import Bar, Saver, reason, stopping_between_steps
+from polyface.training.distil import distillation
 from polyface.training.labels import labelled
 from polyface.training.learner import Learner
 from polyface.training.memory import keep_freed_memory
-from polyface.training.recipe import InitSpec, Recipe, StageSpec, same_settings
+from polyface.training.recipe import Recipe, SourceSpec, StageSpec, same_settings
+from polyface.training.start import build_network
 from polyface.training.terms import Terms
 from polyface.weighting import Weighting
 
 CHECKPOINT, HISTORY = "last.ckpt", "history.json"
+_UNFOLDING = 512  # faces that give the batch norms of dlib's network, which has no statistics, those to begin with
 
 
 @dataclass
@@ -69,8 +72,15 @@ class StageResult:
     seconds: float
 
 
-def stage_tasks(stage: StageSpec) -> dict[str, Task]:
-    return {name: task_kinds.build(name, config) for name, config in stage.tasks.items()}
+def stage_tasks(stage: StageSpec, data: Path | None = None) -> dict[str, Task]:
+    """The tasks of a stage. Identity tasks whose settings name nobody know the people of its training faces."""
+    tasks = {name: task_kinds.build(name, config) for name, config in stage.tasks.items()}
+    unknown = [task for task in tasks.values() if isinstance(task, IdentityTask) and not task.vocabulary]
+    if unknown:
+        training = FaceTable.concat([table.take(rows) for table, rows, _ in _chosen(stage, "train", data)])
+        for task in unknown:
+            task.learn_people(training)
+    return tasks
 
 
 def stage_pool(
@@ -86,29 +96,21 @@ def stage_pool(
     earlier: bundles of other stages, which may label its faces.
     """
     found = []
-    for source in stage.data.tables:
-        opened = open_source(source.name, data, source.options, progress)
-        if len(opened) < source.faces:
-            raise NoDataError(
-                f"stage {stage.name}: {source.name} has {len(opened):,} faces here; it takes {source.faces:,}"
-            )
-        rows = _rows(opened, part, source.where)
-        if part == "train" and stage.data.limit:
-            rows = np.sort(np.random.default_rng(0).permutation(rows)[: stage.data.limit])
+    for opened, rows, source in _chosen(stage, part, data, progress):
         if not len(rows):
             continue
         table = opened
         for model in source.labels:
             table = labelled(table, str((earlier or {}).get(model, model)), progress)
         # once a table, whatever part is asked for; once its pictures, whatever models say of them
-        detected = stage.data.boxes.source == "detector"
+        detected = stage.data.boxes.source in ("detector", "points")
         whole = boxes_of(opened if detected else table, stage.data.boxes, progress=progress)
         missed = np.flatnonzero(np.isin(rows, whole.missed))
         boxes = type(whole)(whole.xyxy[rows], missed, None if whole.points is None else whole.points[rows])
         found.append((table.take(rows), boxes, source.ratio))
     if not found:
         return None
-    pool = FacePool(found, stage.data.crop, tasks, progress)
+    pool = FacePool(found, stage.data.crop, tasks, progress, stage.data.balance if part == "train" else ())
     needed = tasks if part == "train" else [name for name in tasks if name == stage.evaluation.main]
     for name in needed:  # a side task may have no labels where it is not learnt: people of other parts, say
         if not pool.targets[name].labelled.any():
@@ -119,86 +121,59 @@ def stage_pool(
     return pool
 
 
-def _rows(table: FaceTable, part: str, where: dict[str, Any]) -> np.ndarray:
+def _chosen(
+    stage: StageSpec, part: str, data: Path | None, progress: Progress | None = None
+) -> Iterator[tuple[FaceTable, np.ndarray, SourceSpec]]:
+    """Each table of a stage, whole, with its rows of a part."""
+    for source in stage.data.tables:
+        table = open_source(source.name, data, source.options, progress)
+        if len(table) < source.faces:
+            raise NoDataError(
+                f"stage {stage.name}: {source.name} has {len(table):,} faces here; it takes {source.faces:,}"
+            )
+        rows = _rows(table, part, source)
+        if part == "train" and stage.data.limit:
+            rows = np.sort(np.random.default_rng(0).permutation(rows)[: stage.data.limit])
+        yield table, rows, source
+
+
+def _rows(table: FaceTable, part: str, source: SourceSpec) -> np.ndarray:
     split = table.words("split")
     keep = split == part
     if part == "train":
         keep |= split == None  # noqa: E711  a table without splits is all for training
-    for column, words in where.items():
-        keep &= table.classes(column, [words] if isinstance(words, str) else words) >= 0
+    for conditions, wanted in ((source.where, True), (source.without, False)):
+        for column, words in conditions.items():
+            keep &= (table.classes(column, [words] if isinstance(words, str) else words) >= 0) == wanted
     return np.flatnonzero(keep)
 
 
-def build_weighting(stage: StageSpec, features: int | None = None) -> Weighting:
-    """The stage's weighting; features: the width of the network's shared features."""
-    names = list(Terms(stage_tasks(stage), stage.weighting.terms).weighed)
+def build_weighting(
+    stage: StageSpec, features: int | None = None, tasks: Mapping[str, Task] | None = None
+) -> Weighting:
+    """The stage's weighting; features: the width of the network's shared features; tasks: those of the stage."""
+    names = list(Terms(tasks or stage_tasks(stage), stage.weighting.terms).weighed)
     return weighting.build(stage.weighting.name, names, features=features, **stage.weighting.options)
 
 
-def network_config(stage: StageSpec, tasks: dict[str, Task]) -> dict[str, Any]:
-    """What `networks.build` makes the stage's network from."""
-    chosen = stage.network
-    if unknown := [name for name in chosen.heads if name not in tasks]:
-        raise PolyfaceError(f"stage {stage.name}: network.heads names '{unknown[0]}'; {nearest(unknown[0], tasks)}")
-    heads = {name: _head(stage.name, task, chosen.heads.get(name)) for name, task in tasks.items()}
-    config: dict[str, Any] = {"trunk": chosen.trunk, "heads": heads, "normalise": chosen.normalise}
-    return config | ({"branches": chosen.branches} if chosen.branches else {})
+def untrained(recipe: Recipe, out: Path, data: Path | None, earlier: Mapping[str, Path]) -> Path:
+    """The bundle of a recipe's last stage as its `init` leaves it."""
+    stage = recipe.stages[-1]
+    tasks = stage_tasks(stage, data)
+    network = build_network(stage, tasks, recipe.seed, dict(earlier))
+    if pool := stage_pool(stage, "train", data, tasks, earlier=earlier):
+        _unfold(network, stage, tasks, pool, recipe.seed)
+    about = {"name": f"{recipe.place}/{stage.name}, untrained", "recipe": recipe.name, "seed": recipe.seed}
+    return Bundle(network, tasks, stage.data.crop, stage.data.boxes, about).save(out / stage.name / "model")
 
 
-def _head(stage: str, task: Task, given: str | dict[str, list[str]] | None) -> int | dict[str, list[int]]:
-    """A head on the shared features, or the places of its outputs by branch."""
-    if given is None:
-        return task.output_dim
-    if isinstance(given, str):
-        return {given: list(range(task.output_dim))}
-    words = [term.partition("/")[2] or term for term in task.terms]
-    named = [word for group in given.values() for word in group]
-    if len(words) != task.output_dim or sorted(named) != sorted(words):
-        wrong = next((w for w in named if w not in words), None) or next((w for w in words if w not in named), named[0])
-        raise PolyfaceError(
-            f"stage {stage}: network.heads.{task.name} must name each of the task's {len(words)} terms once; "
-            f"'{wrong}' is not so; {nearest(wrong, words)}"
-        )
-    return {branch: [words.index(word) for word in group] for branch, group in given.items()}
-
-
-def build_network(
-    stage: StageSpec, tasks: dict[str, Task], seed: int, earlier: dict[str, Path]
-) -> networks.FaceNetwork:
-    """The stage's network: random by seed, then what `init` names copied over it."""
-    torch.manual_seed(seed)
-    network = networks.build(network_config(stage, tasks))
-    if (network.size, network.channels) != (stage.data.crop.size, stage.data.crop.channels):
-        raise PolyfaceError(
-            f"stage {stage.name}: the trunk takes {network.channels}×{network.size}² pixels but data.crop gives "
-            f"{stage.data.crop.channels}×{stage.data.crop.size}²: set data.crop.size and channels to match"
-        )
-    if stage.init:
-        _start(network, stage.name, stage.init, earlier)
-    return network
-
-
-def _start(network: networks.FaceNetwork, stage: str, init: InitSpec, earlier: dict[str, Path]) -> None:
-    """Copy over a network what `init` names: parts of a stage's or bundle's, or published weights of a timm trunk."""
-    source = init.source
-    if source not in earlier and (source == "imagenet" or Path(source).suffix in (".safetensors", ".pth")):
-        trunk = network.trunk
-        if not isinstance(trunk, TimmTrunk):
-            raise PolyfaceError(f"stage {stage}: init.source {source} is for trunks of timm alone")
-        if init.parts != ["trunk"]:
-            raise PolyfaceError(f"stage {stage}: init.source {source} has a trunk alone: init.parts must be [trunk]")
-        trunk.start_from(imagenet_weights(trunk.model) if source == "imagenet" else read_weights(Path(source)))
-        return
-    start = load_bundle(earlier.get(source, Path(source)), quiet=True).network
-    for part in init.parts:
-        own, given = getattr(network, part).state_dict(), getattr(start, part).state_dict()
-        shared = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
-        if (own and not shared) or (part == "trunk" and len(shared) < len(own)):
-            raise PolyfaceError(
-                f"stage {stage}: init.source {source} fits {len(shared)} of {len(own)} {part} "
-                "tensors: both stages need the same network.trunk"
-            )
-        getattr(network, part).load_state_dict(own | shared)
+def _unfold(
+    network: networks.FaceNetwork, stage: StageSpec, tasks: Mapping[str, Task], pool: FacePool, seed: int
+) -> None:
+    """Let the batch norms of dlib's network, which has no statistics, begin with those of training faces."""
+    if stage.init and stage.init.source == "dlib":
+        raw = FaceLoader(pool, stage.data.batch, seed=seed, shuffle=True).some(0, min(_UNFOLDING, len(pool)))
+        unfold(network, assemble(raw, stage.data.crop, tasks, stage.data.augment).images)
 
 
 def _trainer(stage: StageSpec, options: RunOptions, folder: Path, callbacks: list[L.Callback]) -> L.Trainer:
@@ -248,7 +223,7 @@ def run_stage(
     keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    tasks = stage_tasks(stage)
+    tasks = stage_tasks(stage, data)
     pools = {part: stage_pool(stage, part, data, tasks, options.progress, earlier) for part in ("train", "val")}
     if pools["train"] is None:
         raise PolyfaceError(f"stage {stage.name}: no training faces (split 'train') in its tables")
@@ -277,13 +252,18 @@ def run_stage(
                 rank=trainer.global_rank,
                 world=trainer.world_size,
             )
-    balance = build_weighting(stage, network.shared_dim)
+    _unfold(network, stage, tasks, pools["train"], recipe.seed)
+    balance = build_weighting(stage, network.shared_dim, tasks)
     if "val" not in loaders and (needs := _needs_validation(stage, balance)):
         raise PolyfaceError(
             f"stage {stage.name}: {needs} needs validation faces, and no face has split 'val': name some, "
             "or set data.validate_on to train"
         )
-    learner = Learner(stage, recipe.seed, network, tasks, balance, loaders["train"], loaders.get("val"))
+    taught = None
+    if stage.distil:
+        teacher = load_bundle(earlier.get(stage.distil.teacher, Path(stage.distil.teacher)), quiet=True)
+        taught = distillation(stage.distil, teacher, network, pools["train"], options.progress)
+    learner = Learner(stage, recipe.seed, network, tasks, balance, loaders["train"], loaders.get("val"), taught)
     learner.after_batch = lambda done: saver.after_batch(trainer, done)  # callbacks run before the learner's own hook
     start = checkpoint if checkpoint.exists() else None
     began = time.monotonic()

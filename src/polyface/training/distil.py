@@ -1,0 +1,89 @@
+"""Distillation: embeddings that stay near those of a teacher, which saw more photos than there are here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from polyface.data.boxes import Boxes
+from polyface.data.loader import FacePool
+from polyface.data.table import FaceTable, Progress
+from polyface.errors import PolyfaceError
+from polyface.networks import FaceNetwork
+from polyface.networks.bundle import Bundle
+from polyface.networks.predict import Views, predict
+from polyface.training.recipe import DistilSpec
+
+
+class Distillation(nn.Module):
+    """What a teacher says of every training face, and the loss of saying otherwise.
+
+        weight · (1 − cos(e − m, t − m)),   e, t of length 1, m the mean of all t
+
+    The mean is taken away because embeddings that never are negative are all alike. targets [N, E]: t − m at length 1,
+    NaN for a face that nothing is said of. branches: task → the branch whose embedding it reads.
+    """
+
+    targets: Tensor
+    mean: Tensor
+
+    def __init__(self, targets: Tensor, branches: Mapping[str, str], weight: float) -> None:
+        super().__init__()
+        unit = F.normalize(targets)
+        mean = unit[unit.isfinite().all(1)].mean(0)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("targets", F.normalize(unit - mean), persistent=False)  # found again when a run resumes
+        self.branches, self.weight = dict(branches), weight
+
+    def add_to(self, losses: dict[str, Tensor], embeddings: Mapping[str, Tensor], rows: Tensor) -> None:
+        """Add to the tasks' losses [B, 1] what the faces `rows` [B] of the training pool have to stay near to."""
+        target = self.targets[rows.to(self.targets.device)]
+        known = target.isfinite().all(1)
+        for task, branch in self.branches.items():
+            own = F.normalize(F.normalize(embeddings[branch].float()) - self.mean)
+            apart = 1 - (own * torch.where(known[:, None], target, own.detach())).sum(1)
+            losses[task] = losses[task] + self.weight * torch.where(known, apart, 0.0)[:, None]
+
+
+def distillation(
+    spec: DistilSpec, teacher: Bundle, network: FaceNetwork, pool: FacePool, progress: Progress | None = None
+) -> Distillation:
+    """Ask the teacher, a bundle with one embedding, of all training faces (each and its mirror image)."""
+    read = {name: teacher.network.embedding_of(name) for name in teacher.tasks}
+    named = [name for name, branch in read.items() if branch]
+    if len(named) != 1:
+        raise PolyfaceError(
+            f"distil.teacher {spec.teacher} has {len(named)} tasks that read an embedding; expected one"
+        )
+    branches = {}
+    dim = teacher.network.embeddings[read[named[0]] or ""].dim
+    for name in spec.tasks:
+        branch = network.embedding_of(name) if name in network.heads else None
+        if branch is None or network.embeddings[branch].dim != dim:
+            raise PolyfaceError(
+                f"distil.tasks: '{name}' must read an embedding of {dim} numbers, as those of {spec.teacher} are"
+            )
+        branches[name] = branch
+    faces = FacePool.unlabelled(pool.table, Boxes(pool.boxes, np.zeros(0, np.int64)), teacher.crop)
+    asked = {named[0]: teacher.tasks[named[0]]}
+    found = predict(teacher.network, asked, faces, views=Views(mirror=True), progress=progress)[named[0]]["embedding"]
+    if spec.people:
+        found = _of_photos(found, pool.table)
+        if np.isnan(found).any(1).all():
+            raise PolyfaceError("distil.people: no training face is a photo, or shows somebody of whom there is one")
+    return Distillation(torch.from_numpy(found), branches, spec.weight)
+
+
+def _of_photos(found: np.ndarray, table: FaceTable) -> np.ndarray:
+    """For caricatures the mean over their person's photos, NaN where there is none."""
+    people, modality = table.words("identity"), table.words("modality")
+    taught = found / np.linalg.norm(found, axis=1, keepdims=True)
+    drawn = modality == "caricature"
+    for person in set(people[drawn]):
+        photos = taught[(people == person) & (modality == "photo")]
+        taught[drawn & (people == person)] = photos.mean(0) if len(photos) and person is not None else np.nan
+    return np.asarray(taught, dtype=np.float32)

@@ -1,0 +1,127 @@
+"""How a stage's network is built, and what it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polyface import networks
+from polyface.errors import PolyfaceError, nearest
+from polyface.networks.branches import ResidualBranch
+from polyface.networks.bundle import load_bundle
+from polyface.networks.dlib_weights import dlib_weights
+from polyface.networks.pretrained import imagenet_weights, read_weights
+from polyface.networks.trunks.face_resnet import FaceResNet
+from polyface.networks.trunks.timm_trunk import TimmTrunk
+from polyface.tasks import Task
+from polyface.tasks.identity import IdentityTask
+from polyface.training.recipe import InitSpec, StageSpec
+
+
+def network_config(stage: StageSpec, tasks: dict[str, Task]) -> dict[str, Any]:
+    """What `networks.build` makes the stage's network from."""
+    chosen = stage.network
+    if unknown := [name for name in chosen.heads if name not in tasks]:
+        raise PolyfaceError(f"stage {stage.name}: network.heads names '{unknown[0]}'; {nearest(unknown[0], tasks)}")
+    heads = {name: _head(stage.name, task, chosen.heads.get(name)) for name, task in tasks.items()}
+    config: dict[str, Any] = {"trunk": chosen.trunk, "heads": heads, "normalise": chosen.normalise}
+    cosine = [name for name, task in tasks.items() if isinstance(task, IdentityTask) and task.cosine]
+    config |= {"cosine": cosine} if cosine else {}
+    return config | ({"branches": chosen.branches} if chosen.branches else {})
+
+
+def _head(stage: str, task: Task, given: str | dict[str, list[str]] | None) -> int | dict[str, list[int]]:
+    """A head on the shared features, or the places of its outputs by branch."""
+    if given is None:
+        return task.output_dim
+    if isinstance(given, str):
+        return {given: list(range(task.output_dim))}
+    words = [term.partition("/")[2] or term for term in task.terms]
+    named = [word for group in given.values() for word in group]
+    if len(words) != task.output_dim or sorted(named) != sorted(words):
+        wrong = next((w for w in named if w not in words), None) or next((w for w in words if w not in named), named[0])
+        raise PolyfaceError(
+            f"stage {stage}: network.heads.{task.name} must name each of the task's {len(words)} terms once; "
+            f"'{wrong}' is not so; {nearest(wrong, words)}"
+        )
+    return {branch: [words.index(word) for word in group] for branch, group in given.items()}
+
+
+def build_network(
+    stage: StageSpec, tasks: dict[str, Task], seed: int, earlier: dict[str, Path]
+) -> networks.FaceNetwork:
+    """The stage's network: random by seed, then what `init` names copied over it."""
+    torch.manual_seed(seed)
+    network = networks.build(network_config(stage, tasks))
+    if (network.size, network.channels) != (stage.data.crop.size, stage.data.crop.channels):
+        raise PolyfaceError(
+            f"stage {stage.name}: the trunk takes {network.channels}×{network.size}² pixels but data.crop gives "
+            f"{stage.data.crop.channels}×{stage.data.crop.size}²: set data.crop.size and channels to match"
+        )
+    if stage.init:
+        _start(network, stage.name, stage.init, earlier)
+    return network
+
+
+def _start(network: networks.FaceNetwork, stage: str, init: InitSpec, earlier: dict[str, Path]) -> None:
+    """Copy over a network what `init` names: parts of a stage's or bundle's, or published weights of a timm trunk."""
+    source = init.source
+    if source == "dlib" and source not in earlier:
+        _start_as_dlib(network, stage, init.parts)
+        return
+    if source not in earlier and (source == "imagenet" or Path(source).suffix in (".safetensors", ".pth")):
+        trunk = network.trunk
+        if not isinstance(trunk, TimmTrunk):
+            raise PolyfaceError(f"stage {stage}: init.source {source} is for trunks of timm alone")
+        if init.parts != ["trunk"]:
+            raise PolyfaceError(f"stage {stage}: init.source {source} has a trunk alone: init.parts must be [trunk]")
+        trunk.start_from(imagenet_weights(trunk.model) if source == "imagenet" else read_weights(Path(source)))
+        return
+    start = load_bundle(earlier.get(source, Path(source)), quiet=True).network
+    sources = init.branches if isinstance(init.branches, dict) else dict.fromkeys(network.branches, init.branches)
+    if unknown := [name for name in sources if name not in network.branches]:
+        raise PolyfaceError(
+            f"stage {stage}: init.branches names '{unknown[0]}'; {nearest(unknown[0], network.branches)}"
+        )
+    if unknown := [name for name in sources.values() if name not in start.branches]:
+        raise PolyfaceError(
+            f"stage {stage}: init.branches names '{unknown[0]}' of {source}; {nearest(unknown[0], start.branches)}"
+        )
+    for part in init.parts:
+        own, given = getattr(network, part).state_dict(), getattr(start, part).state_dict()
+        if part == "branches":
+            given = _copied(given, list(network.branches), sources)
+        shared = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+        if (own and not shared) or (part == "trunk" and len(shared) < len(own)):
+            raise PolyfaceError(
+                f"stage {stage}: init.source {source} fits {len(shared)} of {len(own)} {part} "
+                "tensors: both stages need the same network.trunk"
+            )
+        getattr(network, part).load_state_dict(own | shared)
+
+
+def _start_as_dlib(network: networks.FaceNetwork, stage: str, parts: Sequence[str]) -> None:
+    started: list[Any] = [network.trunk, *network.branches.values()] if "branches" in parts else [network.trunk]
+    wrong = not isinstance(network.trunk, FaceResNet) or not all(isinstance(m, ResidualBranch) for m in started[1:])
+    if wrong or "heads" in parts or "trunk" not in parts:
+        raise PolyfaceError(
+            f"stage {stage}: init.source dlib is for trunk face-resnet and branches of kind residual: init.parts are "
+            "[trunk] or [trunk, branches]"
+        )
+    trunk, branch = dlib_weights()
+    for module, weights in zip(started, [trunk, *[branch] * (len(started) - 1)], strict=True):
+        module.start_from(weights)
+
+
+def _copied(given: Mapping[str, Any], branches: Sequence[str], sources: Mapping[str, str]) -> dict[str, Any]:
+    """A state of branches under the names that start from them."""
+    found: dict[str, Any] = {}
+    for name in branches:
+        prefix = f"{sources.get(name, name)}."
+        found |= {
+            name + "." + key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)
+        }
+    return found
