@@ -11,7 +11,18 @@ import pytest
 from PIL import Image
 
 from polyface.errors import PolyfaceError
-from polyface.evaluation.pictures import PREDICTED, TRUE, as_image, contact_sheet, draw_face, plot_ced, plot_curves, png
+from polyface.evaluation.pictures import (
+    PALETTE,
+    PREDICTED,
+    TRUE,
+    as_image,
+    contact_sheet,
+    draw_face,
+    plot_ced,
+    plot_curves,
+    plot_scatter,
+    png,
+)
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
 FIVE = np.array([[60.0, 40], [100, 40], [80, 60], [65, 85], [95, 85]])
@@ -165,6 +176,25 @@ def test_plots_are_pictures_with_their_curves_and_marks() -> None:
     assert (plain != marked).any()
     ced = Image.open(io.BytesIO(plot_ced({"FLD": [1.0, 5, 20], "perfect": [0.0]})))
     assert min(ced.size) > 400
+
+
+def test_groups_of_points_have_a_colour_and_kinds_a_marker() -> None:
+    points = {
+        "ann": {"photo": [[0, 0]], "caricature": [[1, 1]]},
+        "bob": {"photo": np.zeros((0, 2)), "caricature": [[0, 1]]},
+    }
+    picture = np.asarray(Image.open(io.BytesIO(plot_scatter(points))).convert("RGB")).astype(int)
+    without = {"ann": points["ann"], "bob": {"photo": [], "caricature": []}}
+    other = np.asarray(Image.open(io.BytesIO(plot_scatter(without))).convert("RGB")).astype(int)
+    changed = (picture != other).any(-1)
+    assert 20 < changed.sum() < 0.9 * changed.size
+    colours = [tuple(int(name[i : i + 2], 16) for i in (1, 3, 5)) for name in PALETTE[:3]]
+    seen = [(np.abs(picture - colour).max(-1) < 12).any() for colour in colours]
+    assert seen == [True, True, False]
+    with pytest.raises(PolyfaceError, match="at least one point"):
+        plot_scatter({})
+    with pytest.raises(PolyfaceError, match="9 groups of 1 kinds: only 8 colours"):
+        plot_scatter({str(i): {"photo": [[0, i]]} for i in range(9)})
 
 
 def test_drawing_loads_neither_torch_nor_matplotlib() -> None:

@@ -22,6 +22,7 @@ from polyface.networks.predict import PLAIN, Views, predict
 from polyface.tasks import Task
 from polyface.tasks.attributes import AttributesTask
 from polyface.tasks.classification import ClassificationTask
+from polyface.tasks.identity import IdentityTask
 from polyface.tasks.landmarks import LandmarksTask
 from polyface.training.recipe import StageSpec
 from polyface.training.stages import stage_pool
@@ -102,7 +103,7 @@ def judge(task: Task, predicted: Mapping[str, Any], pool: FacePool) -> Result:
         truth = np.where(targets.labelled.numpy()[..., None], targets.values.numpy(), np.nan)
         groups = {"pose": list(pool.table.words("pose"))} if "pose" in pool.table.columns else None
         return evaluate_landmarks(predicted["points"], truth, groups=groups)
-    if isinstance(task, ClassificationTask):
+    if isinstance(task, ClassificationTask | IdentityTask):
         truth = np.where(targets.labelled[:, 0].numpy(), targets.values.numpy(), -1)
         return evaluate_classification(predicted["probabilities"].argmax(-1), truth, task.vocabulary)
     if isinstance(task, AttributesTask):

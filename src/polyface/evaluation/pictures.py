@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,9 +20,16 @@ from polyface.errors import PolyfaceError
 from polyface.evaluation.metrics import Floats
 from polyface.schema import landmark_groups
 
+if TYPE_CHECKING:
+    from polyface.evaluation.all_pairs import AllPairsResult
+    from polyface.evaluation.retrieval import RetrievalResult
+    from polyface.evaluation.verification import VerificationResult
+
 # Okabe & Ito's colours, told apart by colour-blind readers too; sky blue and orange also stand out on skin.
 PREDICTED, TRUE, BOX = (86, 200, 255), (255, 159, 10), (255, 255, 255)
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#555555")
+
+_MARKERS = "o^sD"
 
 Picture = Image.Image | NDArray[np.uint8]
 Curve = tuple[ArrayLike, ArrayLike]
@@ -189,6 +197,7 @@ def plot_curves(
     y_label: str,
     title: str = "",
     marks: Mapping[str, float] | None = None,
+    x_log: bool = False,
     y_log: bool = False,
     y_range: tuple[float, float] | None = None,
     size: tuple[float, float] = (7.0, 4.2),
@@ -200,6 +209,7 @@ def plot_curves(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter, MaxNLocator
 
     if not curves:
         raise PolyfaceError("a plot needs at least one curve")
@@ -224,8 +234,15 @@ def plot_curves(
             fontsize=8,
         )
     axes.set(xlabel=x_label, ylabel=y_label, title=title)
-    if y_log:
+    if x_log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+    elif all(np.equal(np.mod(x, 1), 0).all() for x, _ in curves.values()):
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))  # epochs, steps, ranks
+    if y_log and any((np.asarray(y, dtype=np.float64) > 0).any() for _, y in curves.values()):
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(LogFormatter())  # numbers between powers of ten where there are few of these
     if y_range:
         axes.set_ylim(*y_range)
     axes.grid(color="#dddddd", linewidth=0.7)
@@ -235,6 +252,42 @@ def plot_curves(
     figure.legend(
         loc="outside upper left", frameon=False, fontsize=9, ncols=max(1, min(len(curves), 90 // (longest + 7)))
     )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def plot_scatter(
+    points: Mapping[str, Mapping[str, ArrayLike]], title: str = "", size: tuple[float, float] = (7.0, 5.2)
+) -> bytes:
+    """Points {group: {kind: [N, 2]}} in a plane whose axes mean nothing, as PNG bytes: a colour a group (as many as
+    `PALETTE` has), a marker a kind."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    kinds = list(dict.fromkeys(kind for group in points.values() for kind in group))
+    if not kinds:
+        raise PolyfaceError("a plot needs at least one point")
+    if len(points) > len(PALETTE) or len(kinds) > len(_MARKERS):
+        raise PolyfaceError(
+            f"{len(points)} groups of {len(kinds)} kinds: only {len(PALETTE)} colours and {len(_MARKERS)} markers are "
+            "told apart"
+        )
+    figure = Figure(figsize=size, dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    markers = dict(zip(kinds, _MARKERS, strict=False))
+    for colour, group in zip(PALETTE, points.values(), strict=False):
+        for kind, where in group.items():
+            x, y = np.asarray(where, dtype=np.float64).reshape(-1, 2).T
+            axes.scatter(x, y, s=30, c=colour, marker=markers[kind], alpha=0.75, linewidths=0)
+    axes.set(xticks=[], yticks=[], title=title)
+    axes.spines[:].set_color("#dddddd")
+    legend = [Line2D([], [], linestyle="", marker="o", color=c, label=n) for n, c in zip(points, PALETTE, strict=False)]
+    for kind, marker in markers.items():
+        legend.append(Line2D([], [], linestyle="", marker=marker, mfc="none", mec="#222222", label=kind))
+    figure.legend(handles=legend, loc="outside right upper", frameon=False, fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
@@ -281,3 +334,41 @@ def plot_ced(errors: Mapping[str, ArrayLike], to: float = 10.0, title: str = "")
     return plot_curves(
         curves, x_label="error, % of the normalising distance", y_label="faces, %", title=title, y_range=(0, 100.5)
     )
+
+
+def plot_roc(results: Mapping[str, VerificationResult | AllPairsResult], title: str = "") -> bytes:
+    """VAL over FAR, on a logarithmic axis, with the AUC in the legend, as PNG bytes."""
+    curves = {f"{name} (AUC {one.auc.value:.1f} %)": _rates(one) for name, one in results.items()}
+    return plot_curves(curves, x_label="FAR, %", y_label="VAL, %", title=title, x_log=True, y_range=(0, 100.5))
+
+
+def plot_det(results: Mapping[str, VerificationResult | AllPairsResult], title: str = "") -> bytes:
+    """FRR over FAR, both on logarithmic axes, with the equal error rate in the legend, as PNG bytes."""
+    curves: dict[str, Curve] = {}
+    for name, one in results.items():
+        far, val = _rates(one)
+        curves[f"{name} (EER {one.eer.value:.1f} %)"] = (far, np.where(val < 100, 100 - val, np.nan))
+    return plot_curves(curves, x_label="FAR, %", y_label="FRR, %", title=title, x_log=True, y_log=True)
+
+
+def _rates(result: VerificationResult | AllPairsResult, steps: int = 500) -> tuple[Floats, Floats]:
+    """The largest VAL at each of some FARs, in percent, from that of a single pair on: millions of pairs fit a plot."""
+    from polyface.evaluation.all_pairs import AllPairsResult
+    from polyface.evaluation.pairs import roc
+
+    if isinstance(result, AllPairsResult):
+        return result.rates
+    far, val = roc(result.distances, result.truth)
+    levels = np.geomspace(100 / (result.n - result.same), 100, steps)
+    return levels, val[np.searchsorted(far, levels * (1 + 1e-9), side="right") - 1]
+
+
+def plot_cmc(results: Mapping[str, RetrievalResult], to: int = 20, title: str = "") -> bytes:
+    """The share of probes found at each rank up to `to`, with rank-1 in the legend, as PNG bytes."""
+    from polyface.evaluation.retrieval import cmc
+
+    curves: dict[str, Curve] = {}
+    for name, one in results.items():
+        ranks, rate = cmc(one, to)
+        curves[f"{name} (rank-1 {rate[0]:.1f} %)"] = (ranks, rate)
+    return plot_curves(curves, x_label="rank", y_label="found, %", title=title, y_range=(0, 100.5))

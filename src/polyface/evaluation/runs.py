@@ -1,0 +1,92 @@
+"""Figures over folds, training seeds and splits: their rows of results, and differences of two systems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from polyface.errors import PolyfaceError
+from polyface.evaluation.metrics import (
+    Floats,
+    Interval,
+    PairedDifference,
+    Row,
+    difference_of_runs,
+    over_runs,
+    percentile_interval,
+    ratio,
+    summarise,
+)
+
+
+@dataclass(frozen=True)
+class FoldFigure:
+    """A figure in percent: its value, its spread over folds (or draws of a gallery; sample std, None for one), its
+    interval over pairs (or faces; None if none was asked for), and the figure of each fold."""
+
+    value: float
+    std: float | None
+    interval: Interval | None
+    folds: tuple[float, ...]
+
+
+def fold_figure(folds: Sequence[float], drawn: Floats | None, level: float, value: float | None = None) -> FoldFigure:
+    """A figure from that of each fold and from resamples of it [R]; `value` is their mean unless it is given."""
+    summary = summarise(folds)
+    interval = None if drawn is None else percentile_interval(drawn, level)
+    return FoldFigure(summary.mean if value is None else value, summary.std, interval, tuple(map(float, folds)))
+
+
+def mean_of_defined(values: Floats) -> Floats:
+    """The mean over the last axis, NaN left out; NaN if all are."""
+    known = ~np.isnan(values)
+    return ratio(np.where(known, values, 0).sum(-1), known.sum(-1))
+
+
+def row_of_runs(
+    name: str,
+    metric: str,
+    values: Sequence[float],
+    drawn: Floats | None,
+    *,
+    n: int,
+    runs: Iterable[int],
+    published: float | None = None,
+    notes: Iterable[str] = (),
+    level: float = 0.95,
+) -> Row:
+    """The row of one figure measured once a run; `drawn` [R, runs] are resamples of it (none: no interval)."""
+    summary = summarise(values)
+    ends = None
+    if drawn is not None:
+        ends = percentile_interval(over_runs(drawn, np.random.default_rng(1)), level).ends
+    told = "; ".join(filter(None, notes))
+    return Row(name, metric, summary.mean, summary.std, n, tuple(runs), ends, published, note=told)
+
+
+def difference(
+    a: Floats,
+    b: Floats,
+    values: tuple[Sequence[float], Sequence[float]],
+    *,
+    n: int,
+    excluded: int = 0,
+    splits: bool = False,
+    seed: int = 0,
+    level: float = 0.95,
+) -> PairedDifference:
+    """The difference a − b of a figure, measured once a run (`values`) and resampled, [R, runs] each.
+
+    Training seeds of a and b have nothing to do with each other and are resampled independently. With `splits`, run i
+    of a and run i of b saw the same split, and splits are resampled: a difference of each, then their mean.
+    """
+    means = [float(np.mean(one)) for one in values]
+    if not splits:
+        return difference_of_runs(a, b, means[0] - means[1], n=n, excluded=excluded, seed=seed, level=level)
+    if a.shape != b.shape:
+        raise PolyfaceError(f"splits are compared one by one: {a.shape[1]} runs of a for {b.shape[1]} of b")
+    nothing = np.zeros((len(a), 1))
+    found = difference_of_runs(a - b, nothing, means[0] - means[1], n=n, excluded=excluded, seed=seed, level=level)
+    return replace(found, seeds=(a.shape[1], b.shape[1]))
