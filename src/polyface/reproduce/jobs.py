@@ -111,7 +111,7 @@ def record(out: Path, job: Job, stage: str) -> dict[str, Any] | None:
 
 def trained(recipe: Recipe, out: Path, job: Job) -> bool:
     """Whether all stages of a job were trained with the settings that they have now."""
-    kept = [(stage, record(out, job, stage.name)) for stage in recipe.variant(job.variant).stages]
+    kept = [(stage, record(out, job, stage.name)) for stage in recipe.variant(job.variant, job.seed).stages]
     return all(found is not None and same_settings(stage, job.seed, found["settings"]) for stage, found in kept)
 
 
@@ -148,22 +148,24 @@ def run_job(
     parts: Sequence[str] = ("test",),
 ) -> None:
     """Train a variant at a seed (resuming), then keep the answers of all its tasks on the faces of `parts`."""
-    own = recipe.variant(job.variant).model_copy(update={"seed": job.seed})
+    own = recipe.variant(job.variant, job.seed)
     stage = own.stages[-1]
     if recipe.variants[job.variant].predictor == "detector":
         for part in parts:
             pool = pool_of(stage, data, {}, part)
             if pool.detector_points is None:
-                raise PolyfaceError(f"variant '{job.variant}': data.boxes.source must be detector to take its points")
+                raise PolyfaceError(
+                    f"variant '{job.variant}': data.boxes.source must be detector or points to take its points"
+                )
             answers = {stage.evaluation.main: {"points": pool.detector_points}}
             _store(answers_path(out, job, part), answers, pool.missed)
         return
     if averaged := recipe.variants[job.variant].average:
         for part in parts:
-            _average(stages.stage_tasks(stage), [Job(name, job.seed) for name in averaged], job, out, part)
+            _average(stages.stage_tasks(stage, data), [Job(name, job.seed) for name in averaged], job, out, part)
         return
     bundle = load_bundle(_network(recipe, own, job, data, out, options), quiet=True)
-    tasks, chosen = _tasks(stage, bundle), stage.evaluation
+    tasks, chosen = _tasks(stage, bundle, data), stage.evaluation
     views = Views(chosen.translations, chosen.spread, chosen.mirror)
     for part in parts:
         if answered(recipe, out, job, part):
@@ -186,9 +188,9 @@ def _average(tasks: Mapping[str, Task], others: Sequence[Job], job: Job, out: Pa
     _store(answers_path(out, job, part), answers, missed=0)
 
 
-def _tasks(stage: StageSpec, bundle: Bundle) -> dict[str, Task]:
+def _tasks(stage: StageSpec, bundle: Bundle, data: Path | None) -> dict[str, Task]:
     """A bundle's tasks, with the thresholds it found only where the stage lets them move."""
-    tasks, moved = stages.stage_tasks(stage), stage.thresholds.tasks if stage.thresholds else []
+    tasks, moved = stages.stage_tasks(stage, data), stage.thresholds.tasks if stage.thresholds else []
     return {name: bundle.tasks[name] if name in moved else task for name, task in tasks.items()}
 
 
@@ -208,6 +210,8 @@ def _network(recipe: Recipe, own: Recipe, job: Job, data: Path | None, out: Path
     if variant.start:
         before = folder(out, Job(variant.start, job.seed))
         earlier = {name: before / name / "model" for name in recipe.variants[variant.start].stages}
+    if variant.predictor == "start":
+        return stages.untrained(own, place, data, earlier)
     return stages.run(own, place, data, options, earlier)[last].bundle
 
 

@@ -17,7 +17,7 @@ from polyface.evaluation.attributes import AttributesResult, attribute_rows
 from polyface.evaluation.landmarks import LandmarkResult, landmark_rows
 from polyface.evaluation.measure import Measured, measure, pool_of
 from polyface.evaluation.metrics import Row
-from polyface.evaluation.pictures import draw_face
+from polyface.evaluation.pictures import Curve, draw_face
 from polyface.evaluation.published import PUBLISHED, STATEMENTS
 from polyface.evaluation.report import (
     Block,
@@ -37,10 +37,13 @@ from polyface.evaluation.results import read_results
 from polyface.inference import Analyzer, draw
 from polyface.networks.bundle import Bundle, load_bundle
 from polyface.reproduce.attribute_pages import EachAttribute, attribute_sections
+from polyface.reproduce.caricature_pages import recognition_sections
 from polyface.reproduce.tables import Runs, kinds
 from polyface.schema import landmark_groups
 from polyface.training import stages
 from polyface.training.recipe import Recipe, load
+
+_STILL = 1e-6  # weights that differ by no more are the same, rounded
 
 
 def evaluation_report(path: Path, found: Measured, bundle: Bundle, title: str, extra: Sequence[Section] = ()) -> Path:
@@ -78,7 +81,7 @@ def evaluation_report(path: Path, found: Measured, bundle: Bundle, title: str, e
 
 def _drawn(pool: FacePool, row: int, points: np.ndarray, truth: np.ndarray) -> Any:
     """A face cut out of its picture by its box, with predicted and labelled points."""
-    x0, y0, x1, y1 = pool.boxes[row]
+    x0, y0, x1, y1 = pool.boxes[row, :4]
     pad = 0.35 * max(x1 - x0, y1 - y0)
     image = pool.table.image(row)
     left, top = max(0, int(x0 - pad)), max(0, int(y0 - pad))
@@ -109,9 +112,11 @@ def table_report(path: Path, runs: Runs, results: Path) -> Path:
         if all("pose" in r.per_group for r in ones.values()):
             sections.append(_PoseSection(f"Mean error by pose, {count} points (first seed)", ones))
     sections += attribute_sections(runs, PUBLISHED.get(f"{recipe.name} by attribute", ()))
+    sections += recognition_sections(runs)
     for name in recipe.variants:
-        if epochs := runs.history(name):
-            sections.append(_curves(f"Training: {name} (seed 0)", epochs))
+        seed = min(runs.seeds(name), default=None)
+        if seed is not None and (epochs := runs.history(name, seed)):
+            sections.append(training_section(f"Training: {name} (seed {seed})", epochs))
     sections.append(recipe_section(recipe))
     return write_report(path, f"Reproduction of {recipe.place}", sections)
 
@@ -129,15 +134,26 @@ class _PoseSection:
         return [Table(["", *(f">{pose}" for pose in poses)], lines, "In percent.")]
 
 
-def _curves(title: str, history: Sequence[Mapping[str, Any]]) -> TrainingSection:
-    epochs = [float(row["epoch"]) for row in history]
+def training_section(title: str, history: Sequence[Mapping[str, Any]]) -> TrainingSection:
+    """Losses over the epochs of a training, and the tasks' weights where these change (Ming et al. 2021, Figs. 6, 7).
 
-    def curves(part: str) -> dict[str, tuple[list[float], list[float]]]:
-        tasks = history[-1].get(part, {})
-        return {t: (epochs, [float(row.get(part, {}).get(t, np.nan)) for row in history]) for t in tasks}
-
+    Of what was recorded in one epoch alone there is no curve; weights within a task have a picture of their own.
+    """
+    weights = {task: curve for task, curve in followed(history, "weights").items() if "/" not in task}
+    spread = [np.nanmax(values) - np.nanmin(values) for _, values in weights.values()]
+    validation = {task: curve for task, curve in followed(history, "validation").items() if np.size(curve[0]) > 1}
     stopped = {task: float(epoch) for task, epoch in history[-1].get("stopped", {}).items()}
-    return TrainingSection(title, curves("train"), {}, curves("validation"), stopped, "epoch")
+    moving = weights if max(spread, default=0) > _STILL else {}
+    return TrainingSection(title, followed(history, "train"), moving, validation, stopped, "epoch")
+
+
+def followed(history: Sequence[Mapping[str, Any]], part: str) -> dict[str, Curve]:
+    """{task: (epochs, values)} of one part of a history ("train", "validation", "weights"), in the epochs that have it;
+    NaN where a task has no value."""
+    kept = [row for row in history if row.get(part)]
+    tasks = dict.fromkeys(task for row in kept for task in row[part])
+    epochs = [float(row["epoch"]) for row in kept]
+    return {task: (epochs, [float(row[part].get(task, np.nan)) for row in kept]) for task in tasks}
 
 
 def recipe_section(recipe: Recipe, command: str = "") -> RecipeSection:
@@ -162,7 +178,7 @@ def demonstrate(out: Path, photo: Path | None, changes: Sequence[str], progress:
     path = photo or sample_photo()
     (analysed,) = analyzer(path)
     extra: list[Section] = [
-        _curves("Training", trained.history),
+        training_section("Training", trained.history),
         PhotoSection(
             f"Analyzed: {path.name}", draw(path, analysed), f"{len(analysed.faces)} face(s)", analysed.table()
         ),

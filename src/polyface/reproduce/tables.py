@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from polyface.data.loader import FacePool
-from polyface.errors import PolyfaceError
+from polyface.data.readers import cavi
+from polyface.data.readers.common import Pair
+from polyface.errors import NoDataError, PolyfaceError
 from polyface.evaluation import attributes, landmarks
 from polyface.evaluation.attributes import AttributesResult, attribute_rows
 from polyface.evaluation.classification import ClassificationResult
@@ -18,13 +20,21 @@ from polyface.evaluation.landmarks import LandmarkResult, landmark_rows
 from polyface.evaluation.measure import Result, judge, pool_of
 from polyface.evaluation.metrics import PairedDifference, Row, summarise
 from polyface.evaluation.published import PUBLISHED
+from polyface.evaluation.recognition import (
+    RecognitionResult,
+    judge_across,
+    judge_cavi,
+    recognition_differences,
+    recognition_rows,
+)
 from polyface.evaluation.results import markdown_table, read_results, write_results
 from polyface.explain.weights import head_weights, weight_correlation
 from polyface.networks.bundle import load_bundle
 from polyface.reproduce.jobs import Job, finished, folder, record, stored, trains
 from polyface.schema import landmark_groups
 from polyface.tasks import Task
-from polyface.training.recipe import Recipe, StageSpec
+from polyface.tasks.identity import IdentityTask
+from polyface.training.recipe import ComparisonSpec, Recipe, StageSpec
 from polyface.training.stages import stage_tasks
 
 _MOST_SEEDS = 100
@@ -36,6 +46,16 @@ class Faces:
     def __init__(self, data: Path | None) -> None:
         self.data = data
         self._pools: dict[str, FacePool] = {}
+        self._pairs: dict[str, list[Pair]] = {}
+
+    def pairs(self, stage: StageSpec) -> list[Pair]:
+        """The pairs of test faces that CaVI lists for verification, in the split that the stage takes."""
+        if self.data is None:
+            raise NoDataError("data set 'cavi': no data folder was given; pass --data DIR that holds cavi/")
+        split = str(stage.data.tables[0].options.get("split", "clean"))
+        if split not in self._pairs:
+            self._pairs[split] = cavi.pairs(self.data / "cavi", "test", split)
+        return self._pairs[split]
 
     def of(self, stage: StageSpec, part: str) -> FacePool:
         """The faces of a part; how they are cropped is of no account here."""
@@ -61,21 +81,28 @@ class Runs:
     ) -> None:
         self.recipe, self.out, self.parts = recipe, out, parts
         self.faces = faces or Faces(data)
-        self._stages: dict[str, StageSpec] = {}
-        self._tasks: dict[str, dict[str, Task]] = {}
+        self._stages: dict[Job, StageSpec] = {}
+        self._tasks: dict[Job, dict[str, Task]] = {}
         self._judged: dict[tuple[Job, str, str], Result] = {}
+        self._recognised: dict[Job, RecognitionResult] = {}
 
-    def stage(self, name: str) -> StageSpec:
+    def stage(self, name: str, seed: int = 0) -> StageSpec:
         """The stage of a variant that is measured."""
-        if name not in self._stages:
-            self._stages[name] = self.recipe.variant(name).stages[-1]
-        return self._stages[name]
+        job = self._of(name, seed)
+        if job not in self._stages:
+            self._stages[job] = self.recipe.variant(name, job.seed).stages[-1]
+        return self._stages[job]
 
-    def tasks(self, name: str) -> dict[str, Task]:
+    def tasks(self, name: str, seed: int = 0) -> dict[str, Task]:
         """The tasks of a variant's measured stage."""
-        if name not in self._tasks:
-            self._tasks[name] = stage_tasks(self.stage(name))
-        return self._tasks[name]
+        job = self._of(name, seed)
+        if job not in self._tasks:
+            self._tasks[job] = stage_tasks(self.stage(name, seed), self.faces.data)
+        return self._tasks[job]
+
+    def _of(self, name: str, seed: int) -> Job:
+        """The seeds of a variant differ in their faces if they are splits, and in nothing else."""
+        return Job(name, seed if self.recipe.variants[name].splits else 0)
 
     def seeds(self, name: str) -> list[int]:
         """The finished seeds of a variant."""
@@ -83,6 +110,8 @@ class Runs:
 
     def results(self, name: str, task: str | None = None, part: str = "test") -> dict[int, Result]:
         """The finished seeds of a variant, judged at one task (default: the main one)."""
+        if self.stage(name).evaluation.protocol:
+            return {}
         return {seed: self._result(Job(name, seed), task, part) for seed in self.seeds(name)}
 
     def labelled(self, name: str, task: str, part: str = "test") -> bool:
@@ -96,13 +125,33 @@ class Runs:
         return {seed: result for seed, result in found.items() if isinstance(result, LandmarkResult)}
 
     def _result(self, job: Job, task: str | None, part: str) -> Result:
-        stage = self.stage(job.variant)
+        stage = self.stage(job.variant, job.seed)
         task = task or stage.evaluation.main
         key = (job, task, part)
         if key not in self._judged:
             answers = stored(self.out, job, part)[task]
             self._judged[key] = judge(self.tasks(job.variant)[task], answers, self.faces.of(stage, part))
         return self._judged[key]
+
+    def recognition(self, name: str) -> dict[int, RecognitionResult]:
+        """The finished seeds of a variant whose stage has a protocol of recognition."""
+        if not self.stage(name).evaluation.protocol:
+            return {}
+        found = {}
+        for seed in self.seeds(name):
+            job = Job(name, seed)
+            if job not in self._recognised:
+                self._recognised[job] = self._recognise(job)
+            found[seed] = self._recognised[job]
+        return found
+
+    def _recognise(self, job: Job) -> RecognitionResult:
+        stage, answers = self.stage(job.variant, job.seed), stored(self.out, job)
+        table = self.faces.of(stage, "test").table
+        if stage.evaluation.protocol == "webcaricature":
+            return judge_across(answers, table)
+        people = next(task.vocabulary for task in self.tasks(job.variant).values() if isinstance(task, IdentityTask))
+        return judge_cavi(answers, people, table, self.faces.pairs(stage))
 
     def record(self, name: str, seed: int = 0) -> dict[str, Any] | None:
         """What the training of a variant's last stage left: settings, history and seconds."""
@@ -123,12 +172,26 @@ def rows_of(runs: Runs) -> list[Row]:
             rows += _validation_time(runs, name)
         if points := runs.landmarks(name):
             rows += _per_group(name, points)
+        if recognised := runs.recognition(name):
+            rows += recognition_rows(
+                variant.row or name, recognised, prefix=variant.prefix, splits=variant.splits, note=variant.note
+            )
     for pair in runs.recipe.comparisons:
+        rows += _recognition_differences(runs, pair)
         rows += difference_rows(pair.better, pair.than, runs.results(pair.better), runs.results(pair.than))
         a, b = runs.landmarks(pair.better), runs.landmarks(pair.than)
         if set(a) & set(b):
             rows.append(_relative(pair.better, pair.than, a, b))
     return rows + _correlations(runs)
+
+
+def _recognition_differences(runs: Runs, pair: ComparisonSpec) -> list[Row]:
+    a, b = runs.recognition(pair.better), runs.recognition(pair.than)
+    if not set(a) & set(b):
+        return []
+    better, than = (runs.recipe.variants[name] for name in (pair.better, pair.than))
+    names = better.row or pair.better, than.row or pair.than
+    return recognition_differences(*names, a, b, prefix=better.prefix, splits=better.splits)
 
 
 def _validation_time(runs: Runs, name: str) -> list[Row]:
@@ -274,6 +337,7 @@ def printed(recipe: Recipe, results: Path) -> str:
 
 def kinds(recipe: Recipe, rows: Sequence[Row]) -> list[list[str]]:
     """Names of the rows that are variants, and of those that are differences between variants."""
-    names = [name for name in recipe.variants if any(row.row == name for row in rows)]
-    compared = [f"{pair.better} minus {pair.than}" for pair in recipe.comparisons]
+    title = {name: variant.row or name for name, variant in recipe.variants.items()}
+    names = [name for name in dict.fromkeys(title.values()) if any(row.row == name for row in rows)]
+    compared = list(dict.fromkeys(f"{title[pair.better]} minus {title[pair.than]}" for pair in recipe.comparisons))
     return [kind for kind in (names, [name for name in compared if any(row.row == name for row in rows)]) if kind]

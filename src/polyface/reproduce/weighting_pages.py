@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from polyface.evaluation.report import (
     write_report,
 )
 from polyface.evaluation.results import format_number, format_row, markdown_table, read_results, write_results
-from polyface.reproduce.pages import recipe_section
+from polyface.reproduce.pages import followed, recipe_section
 from polyface.reproduce.tables import Runs, difference_rows, sources, task_rows
 from polyface.reproduce.weightings import BASELINES, UNIFORM, Comparison, selecting, validation
 
@@ -142,7 +141,7 @@ def report(path: Path, comparison: Comparison, rows: Sequence[Row], command: str
         sections.append(CedSection("Error curves (first seed)", dict(list(errors.items())[:_MOST_CURVES])))
     for part, title in (("weights", "Weights over training"), ("validation", "Validation losses over training")):
         for runs, prefix in _phases(comparison):
-            curves = {row: _curves(runs.history(row), part) for row in _order(runs, comparison.rows)}
+            curves = {row: followed(runs.history(row), part) for row in _order(runs, comparison.rows)}
             if curves := {row: found for row, found in curves.items() if found}:
                 sections.append(_CurvesSection(f"{title}{' (screening)' if prefix else ''}", part, curves))
     if missing := _missing(comparison):
@@ -191,14 +190,6 @@ def _missing(comparison: Comparison) -> list[str]:
         for final, phase in phases
         for job in comparison.left(final)
     ]
-
-
-def _curves(history: Sequence[Mapping[str, Any]], part: str) -> dict[str, Curve]:
-    """{task: (epochs, values)} of one part of a history; nothing where it was not recorded."""
-    kept = [row for row in history if row.get(part)]
-    epochs = [float(row["epoch"]) for row in kept]
-    tasks = kept[-1][part] if kept else {}
-    return {task: (epochs, [float(row[part].get(task, np.nan)) for row in kept]) for task in tasks}
 
 
 @dataclass(frozen=True)

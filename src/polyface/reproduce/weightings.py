@@ -118,6 +118,11 @@ def _base(recipe: Recipe, variant: str | None) -> Recipe:
     elif recipe.variants:
         hint = f"; choose a --variant: {', '.join(recipe.variants)}"
     last = base.stages[-1]
+    if last.evaluation.protocol:
+        raise PolyfaceError(
+            f"recipe {recipe.name}: stage {last.name} is judged by a protocol, not by its tasks: compare rows of "
+            "`polyface reproduce` instead"
+        )
     if len(last.tasks) < 2:
         raise PolyfaceError(f"recipe {recipe.name}: stage {last.name} trains one task, nothing to weigh{hint}")
     return base

@@ -1,0 +1,160 @@
+"""Choose the settings of `caricature:small` without the test faces: those of `cavi` on CaVI's validation images and
+pairs, those of `across` on people of CaVI who are held out of training.
+
+Every trial changes the recipe as `TRIALS` says; it is a line of the log, and a stopped search goes on.
+
+    python benchmarks/caricature_search.py --data DIR [--only NAME] [--write]
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from polyface.data.readers import cavi
+from polyface.evaluation.measure import pool_of
+from polyface.evaluation.metrics import Row
+from polyface.evaluation.recognition import RecognitionResult, judge_across, judge_cavi, recognition_rows
+from polyface.evaluation.results import write_results
+from polyface.networks.bundle import load_bundle
+from polyface.networks.predict import Views, predict
+from polyface.training import stages
+from polyface.training.recipe import Recipe, load
+
+TRIALS: dict[str, tuple[str, dict[str, Any]]] = {}
+"""Name → the row that is trained and its changes, of the recipe's own settings where they say nothing else."""
+TABLE_2 = ("Single-verif", "Single-visual", "Single-cari", "Naive dynamic", "Dynamic")
+
+
+def trial(name: str, row: str, **changes: Any) -> None:
+    TRIALS[name] = (row, {key.replace("__", "."): value for key, value in changes.items()})
+
+
+AUGMENT = {"rotate": 10, "zoom": 0.1, "shift": 0.06, "mirror": 0.5, "contrast": 0.3, "brightness": 0.15}
+trial(
+    "6 epochs, erasing, slower body",
+    "Dynamic",
+    cavi__data__augment=AUGMENT | {"erase": 0.3},
+    cavi__optimisation__epochs=6,
+    cavi__optimisation__body_lr=0.06,
+)
+trial(
+    "6 epochs", "Dynamic", cavi__data__augment=AUGMENT, cavi__optimisation__body_lr=0.12, cavi__optimisation__epochs=6
+)
+trial(
+    "12 epochs", "Dynamic", cavi__data__augment=AUGMENT, cavi__optimisation__body_lr=0.12, cavi__optimisation__epochs=12
+)
+trial("across, as published", "Photos")
+trial("across, distilled", "Single-verif across", across__optimisation__epochs=3, across__distil__weight=10)
+trial("across, slower body", "Single-verif across", across__optimisation__epochs=3, across__optimisation__body_lr=0.02)
+trial(
+    "across, slower body, distilled more",
+    "Single-verif across",
+    across__optimisation__epochs=3,
+    across__optimisation__body_lr=0.02,
+    across__distil__weight=60,
+)
+trial(
+    "across, distilled much more",
+    "Single-verif across",
+    across__optimisation__epochs=3,
+    across__optimisation__body_lr=0.04,
+    across__distil__weight=200,
+)
+trial(
+    "across, slower body, not distilled",
+    "Single-verif across",
+    across__optimisation__epochs=3,
+    across__optimisation__body_lr=0.02,
+    across__distil=None,
+)
+for weight in (20, 60, 200):
+    trial(f"best, distilled by {weight}", "Best network across", across__distil__weight=weight)
+
+
+def started(recipe: Recipe, row: str, data: Path, folder: Path) -> dict[str, Path]:
+    """The bundle that a row starts from, made once."""
+    start = recipe.variants[row].start
+    if not start:
+        return {}
+    place = folder / "start" / start
+    found = place / recipe.variants[start].stages[-1] / "model"
+    return {found.parent.name: found if found.exists() else stages.untrained(recipe.variant(start), place, data, {})}
+
+
+def run(name: str, data: Path, folder: Path) -> dict[str, Any]:
+    row, changes = TRIALS[name]
+    recipe = load("caricature:small")
+    earlier = started(recipe, row, data, folder)
+    recipe.variants[row].set |= changes
+    recipe.variants[row].set["*.optimisation.validate_every"] = 1000
+    one = recipe.variant(row)
+    stage = one.stages[-1]
+    strangers = stage.evaluation.protocol == "webcaricature"
+    if strangers:
+        source = recipe.stage("across").data.tables[0]
+        stage.data.tables = [source.model_copy(update={"options": {"split": "people"}})]
+    place = folder / name.replace("/", "-")
+    options = stages.RunOptions(accelerator="cpu", threads=1, logger="none")
+    began = time.monotonic()
+    if recipe.variants[row].predictor == "start":
+        model = stages.untrained(one, place, data, {})
+    else:
+        model = stages.run(one, place, data, options, earlier)[stage.name].bundle
+    seconds = round(time.monotonic() - began)
+    bundle = load_bundle(model, quiet=True)
+    pool = pool_of(stage, data, bundle.tasks if not strangers else {}, "test" if strangers else "val")
+    answers: Any = predict(bundle.network, bundle.tasks, pool, views=Views(mirror=stage.evaluation.mirror))
+    found = judged(answers, bundle.tasks, pool, data, strangers)
+    figures = {r.metric: round(r.mean, 3) for r in recognition_rows(name, {0: found}, resamples=0)}
+    shutil.rmtree(place)
+    said = {"trial": name, "row": row, "settings": changes, "faces": len(pool)}
+    return said | {"figures": figures, "seconds": seconds}
+
+
+def judged(answers: Any, tasks: Any, pool: Any, data: Path, strangers: bool) -> RecognitionResult:
+    if strangers:
+        return judge_across(answers, pool.table)
+    people = next(iter(tasks.values())).vocabulary
+    return judge_cavi(answers, people, pool.table, cavi.pairs(data / "cavi", "val"))
+
+
+def read(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--only", default="*")
+    parser.add_argument("--folder", type=Path, default=Path("runs/caricature-search"))
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    log = given.folder / "trials.jsonl"
+    for name in [] if given.write else TRIALS:
+        if fnmatch.fnmatchcase(name, given.only) and name not in [t["trial"] for t in read(log)]:
+            found = run(name, given.data, given.folder)
+            with open(log, "a") as file:
+                file.write(json.dumps(found) + "\n")
+            print(found, flush=True)
+    if given.write:
+        rows = [
+            Row(f"trial {t['trial']}", metric, value, None, t["faces"], (0,))
+            for t in read(log)
+            for metric, value in t["figures"].items()
+        ]
+        write_results(
+            Path("docs/results/caricature-search.json"), rows, merge=False,
+            command="python benchmarks/caricature_search.py --write",
+            data="CaVI: validation images and pairs; for `across` people held out of training",
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
