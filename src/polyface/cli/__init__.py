@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from polyface.cli import data
+from polyface.cli import data, gallery
 from polyface.cli.common import say
 from polyface.cli.inference import analyze, demo, export, models
 from polyface.cli.tables import compare_weightings, reproduce
@@ -24,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data.app, name="data")
+app.add_typer(gallery.app, name="gallery")
 for _command in (train, evaluate, reproduce, compare_weightings, analyze, models, export, demo):
     app.command()(_command)
 

@@ -79,9 +79,9 @@ class ImageResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as a line of JSON holds them."""
-        told: dict[str, Any] = {"path": _text(self.path), "width": self.width, "height": self.height}
+        told: dict[str, Any] = {"path": utf8(self.path), "width": self.width, "height": self.height}
         told["faces"] = [face.to_dict() for face in self.faces]
-        return told | ({} if self.error is None else {"error": _text(self.error)})
+        return told | ({} if self.error is None else {"error": utf8(self.error)})
 
 
 def to_json_lines(results: Iterable[ImageResult]) -> str:
@@ -144,7 +144,7 @@ def _schema(face: FaceResult | None) -> pa.Schema:
 
 
 def _row(result: ImageResult, index: int, face: FaceResult) -> dict[str, Any]:
-    row: dict[str, Any] = {"path": _text(result.path), "width": result.width, "height": result.height, "face": index}
+    row: dict[str, Any] = {"path": utf8(result.path), "width": result.width, "height": result.height, "face": index}
     row |= {"box": face.box.tolist(), "score": face.score}
     row |= {task: points.ravel().tolist() for task, points in face.points.items()}
     for task, (word, probability) in face.labels.items():
@@ -165,6 +165,6 @@ def _plain(value: Any, digits: int) -> Any:
     return [_plain(item, digits) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _text(value: str | None) -> str | None:
+def utf8(value: str | None) -> str | None:
     """Text that UTF-8 can hold: a file name may be any bytes."""
     return None if value is None else value.encode("utf-8", "backslashreplace").decode()

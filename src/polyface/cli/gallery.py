@@ -1,0 +1,154 @@
+"""`polyface gallery`: known faces in a folder, searched by photo or caricature."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from polyface.cli.common import DeviceOption, bar, device_of, say
+from polyface.errors import PolyfaceError
+
+if TYPE_CHECKING:
+    from polyface.inference.gallery import Gallery, QueryImage
+
+app = typer.Typer(help="Known faces: enrol people, search by photo or caricature.", no_args_is_help=True)
+
+GalleryArgument = Annotated[Path, typer.Argument(help="The gallery's folder.")]
+ModelOption = Annotated[
+    str, typer.Option(help="Bundle or shipped name of a network with an embedding; the same for add and search.")
+]
+BranchOption = Annotated[
+    str | None, typer.Option(help="Which of the network's embeddings (default: its only one, or verification).")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("add")
+def gallery_add(
+    gallery: Annotated[Path, typer.Argument(help="The gallery's folder; made if there is none.")],
+    photos: Annotated[list[Path], typer.Argument(help="Folders with a folder of photos for each person.")],
+    model: ModelOption,
+    person: Annotated[
+        str | None, typer.Option(help="All are photos, or folders of photos, of this one person.")
+    ] = None,
+    branch: BranchOption = None,
+    index: Annotated[
+        str | None, typer.Option(help="Of a new gallery: auto (approximate from 50,000 faces on), exact, approximate.")
+    ] = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Enrol people. What was stored survives a crash, and the same command goes on with the other photos."""
+    if missing := [photo for photo in photos if not photo.exists()]:
+        raise PolyfaceError(f"{missing[0]}: there is no such file or folder; nothing was enrolled")
+    with _opened(gallery, model, branch, device, True, index) as known, bar() as progress:
+        added = 0
+        for folder in photos:
+            report = known.enrol_folder(folder, person, progress=progress)
+            added += report.faces
+            for note in (*report.skipped, *report.remarks):
+                kind = "skipped " if note in report.skipped else ""
+                typer.echo(f"{kind}{note.where}: {note.reason}", err=True)
+        known.build_index(progress)
+        _notes(known)
+        say(f"{gallery}: {added:,} faces added; now {len(known):,} of {len(known.people()):,} people")
+
+
+@app.command("search")
+def gallery_search(
+    gallery: GalleryArgument,
+    images: Annotated[list[str], typer.Argument(help="Photos or caricatures, or folders of them.")],
+    model: ModelOption,
+    top: Annotated[int, typer.Option(help="Matches a face.")] = 5,
+    by: Annotated[
+        str, typer.Option(help="person (each with the nearest picture) or image (every picture).")
+    ] = "person",
+    exact: Annotated[bool, typer.Option("--exact", help="Pass over an approximate index.")] = False,
+    json_: JsonOption = False,
+    branch: BranchOption = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Find who is on pictures: for every face the nearest people of the gallery, or with --json a line a picture."""
+    from polyface.inference.inputs import image_files
+
+    files = [file for image in images for file in image_files(image)]
+    with _opened(gallery, model, branch, device, False) as known, bar() as progress:
+        given = files[0] if len(files) == 1 else files
+        found = known.search(given, top=top, by=by, exact=exact, progress=progress)
+        _notes(known)
+    for result in found:
+        if result.error or not result.faces:
+            typer.echo(result.error or f"{result.path}: no face found", err=True)
+        say(json.dumps(result.to_dict())) if json_ else _print(result)
+
+
+@app.command("remove")
+def gallery_remove(
+    gallery: GalleryArgument,
+    people: Annotated[list[str], typer.Argument(help="Their names, as `info --people` lists them.")],
+) -> None:
+    """Forget people, and erase their faces from all files of the gallery."""
+    from polyface.inference.gallery import Gallery
+
+    with Gallery.open(gallery, write=True) as known, bar() as progress:
+        faces = known.remove(*people)
+        known.compact(progress)
+        _notes(known)
+        say(f"{gallery}: {faces:,} faces removed; now {len(known):,} of {len(known.people()):,} people")
+
+
+@app.command("info")
+def gallery_info(
+    gallery: GalleryArgument,
+    people: Annotated[bool, typer.Option("--people", help="List everybody, with the number of their faces.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """What a gallery holds: faces, people, embedder, index, size on disk."""
+    from polyface.inference.gallery import Gallery
+
+    with Gallery.open(gallery) as known:
+        told = dataclasses.asdict(known.info())
+        everybody = known.people() if people else {}
+        _notes(known)
+    if json_:
+        say(json.dumps(told | ({"names": everybody} if people else {})))
+        return
+    for name, value in told.items():
+        text = f"{value:,}" if isinstance(value, int) else "" if value is None else str(value)
+        say(f"{name:12} {text}".rstrip())
+    for name, count in everybody.items():
+        say(f"{count:12,} {name}")
+
+
+def _opened(
+    folder: Path, model: str, branch: str | None, device: str, write: bool, index: str | None = None
+) -> Gallery:
+    """A gallery with its embedder; to be written to, it is made where there is none."""
+    from polyface.inference import BundleEmbedder, Gallery
+    from polyface.inference.gallery_format import MANIFEST
+
+    embedder = BundleEmbedder(model, branch=branch, device=device_of(device))
+    if write and not (folder / MANIFEST).exists():
+        return Gallery.create(folder, embedder, index or "auto")
+    if index is not None:
+        raise PolyfaceError(f"{folder}: --index {index} is for a new gallery, and this one is there already")
+    return Gallery.open(folder, embedder, write=write)
+
+
+def _notes(known: Gallery) -> None:
+    for note in known.notes():
+        typer.echo(note, err=True)
+
+
+def _print(result: QueryImage) -> None:
+    told = result.to_dict()
+    for face in told["faces"]:
+        x0, y0, x1, y1 = (f"{value:.0f}" for value in face["box"])
+        say(f"{told['path']}: face at {x0}, {y0} – {x1}, {y1}")
+        wide = max(len(match["person"]) for match in face["matches"])
+        for place, match in enumerate(face["matches"], 1):
+            nearness = f"{match['similarity']:.3f}" if "similarity" in match else f"{match['distance']:.4g} away"
+            say(f"{place:4}  {match['person']:{wide}}  {nearness}  {match['path'] or ''}".rstrip())
