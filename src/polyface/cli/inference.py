@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from polyface.cli.common import AverageOption, DeviceOption, MirrorOption, SetOption, bar, device_of, say
 from polyface.errors import PolyfaceError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from polyface.networks.bundle import Bundle
 
 
 def analyze(
@@ -64,14 +70,40 @@ def models() -> None:
 def export(
     bundle: Annotated[str, typer.Argument(help="A model bundle's folder, or a shipped model's name.")],
     path: Annotated[Path, typer.Argument(help="The .onnx file to write.")],
+    branch: Annotated[str | None, typer.Option(help="Only this branch's embedding, without the tasks.")] = None,
+    int8: Annotated[
+        Path | None, typer.Option(help="In 8-bit integers: a folder of a hundred photos or more to calibrate by.")
+    ] = None,
 ) -> None:
     """Export a bundle's network to ONNX, normalisation included, and check that it answers the same."""
     from polyface.inference.export import export_onnx
     from polyface.models import find
     from polyface.networks.bundle import load_bundle
 
-    difference = export_onnx(load_bundle(find(bundle)), path)
+    loaded = load_bundle(find(bundle))
+    difference = export_onnx(loaded, path, branch=branch, int8=None if int8 is None else _faces(loaded, branch, int8))
     say(f"{path}: largest difference from PyTorch {difference:.1e}")
+
+
+def _faces(bundle: Bundle, branch: str | None, folder: Path) -> NDArray[np.float32]:
+    """What an embedding's network sees of the faces of up to 500 photos, spread over a folder's."""
+    import numpy as np
+
+    from polyface.data.images import decode
+    from polyface.inference.embedder import BundleEmbedder
+    from polyface.inference.inputs import image_files
+
+    embedder, found = BundleEmbedder(bundle, branch=branch), image_files(folder)
+    files = found[:: -(-len(found) // 500)]
+    faces = []
+    with bar() as progress:
+        for done, file in enumerate(files, 1):
+            faces.append(embedder.inputs([decode(file)]))
+            progress(done, len(files), "photos to calibrate by")
+    seen = np.concatenate(faces)
+    if not len(seen):
+        raise PolyfaceError(f"{folder}: no face was found in its {len(files)} photos; give photos of faces")
+    return seen
 
 
 def demo(
