@@ -232,7 +232,7 @@ def test_heads_by_branch(toy, table) -> None:
     chosen = loaded(toy, changes(table, network=network))
     stage = chosen.stages[0]
     tasks = stages.stage_tasks(stage)
-    config = stages.network_config(stage, tasks)
+    config = network_config(stage, tasks)
     assert config["heads"]["smile"] == {"face": [2, 1], "points": [3, 0]}
     assert config["heads"]["landmarks"] == {"points": list(range(10))}
     built = stages.build_network(stage, tasks, 0, {})

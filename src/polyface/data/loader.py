@@ -143,6 +143,11 @@ class FacePool:
         self.crops = torch.from_numpy(crop.crops(self.boxes))
         self.targets: dict[str, Targets] = {name: task.targets(self.table) for name, task in tasks.items()}
 
+    @property
+    def balanced(self) -> bool:
+        """Whether training shows groups of faces in turn."""
+        return bool(self._groups)
+
     @classmethod
     def unlabelled(cls, table: FaceTable, boxes: Boxes, crop: CropSpec) -> FacePool:
         """Faces to predict on, of which nothing need be known."""
@@ -214,9 +219,10 @@ class FaceLoader:
         step, first, self.first = self.batch * self.world, self.first, 0
         for index in range(first, self._batches):
             batch = rows[index * step : (index + 1) * step]
-            # in training a process takes a run of the batch: balanced rows take turns, and so would the processes
-            mine = np.array_split(batch, self.world)[self.rank]
-            yield self._raw(np.asarray(mine), random)
+            # balanced rows take turns: if processes did so too, one would have the photos and one the caricatures
+            runs = self.shuffle and self.pool.balanced
+            mine = np.array_split(batch, self.world)[self.rank] if runs else batch[self.rank :: self.world]
+            yield self._raw(mine, random)
 
     def some(self, step: int, faces: int) -> RawBatch:
         """This rank's share of the step's `faces` next faces of one fixed, shuffled cycle through the pool."""
