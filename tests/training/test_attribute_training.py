@@ -17,6 +17,7 @@ from polyface.training import recipe as recipes
 from polyface.training import stages
 from polyface.training.learner import Learner
 from polyface.training.progress import plateaus
+from polyface.training.start import network_config
 from polyface.training.terms import Terms
 from polyface.weighting import AdaptiveThresholds, ValidationTrend
 
