@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 
 from polyface.errors import PolyfaceError
 from polyface.evaluation.verification import (
-    VerificationResult,
-    evaluate_verification,
     paired_difference,
     verification_rows,
 )
 
-SAME, OTHER = [0.1, 0.2, 0.6], [0.4, 0.8, 0.9]
-HAND = np.array(SAME + OTHER), np.array([True] * 3 + [False] * 3)
-seeds = st.integers(0, 2**31)
-
-
-def system(count: int = 400, seed: int = 0, noise: float = 0.4, truth_seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(distances, same): who is on a pair depends on `truth_seed` alone, so seeds are runs over the same pairs."""
-    same = np.random.default_rng(truth_seed).random(count) < 0.5
-    return np.where(same, 1.0, 1.8) + noise * np.random.default_rng([seed, 1]).normal(size=count), same
-
-
-def evaluate(*given: np.ndarray, **settings: object) -> VerificationResult:
-    return evaluate_verification(*given, **{"resamples": 0} | settings)  # type: ignore[arg-type]
-
+from .verifying import evaluate, system
 
 # ------------------------------------------------------------------------------------------------------------ rows
 

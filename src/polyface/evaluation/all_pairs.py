@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from polyface.errors import PolyfaceError, nearest
 from polyface.evaluation.metrics import Floats, PairedDifference, Row, ratio
 from polyface.evaluation.pairs import Bools, Indices, auc, equal_error_rate, resampled_counts, val_name
-from polyface.evaluation.runs import FoldFigure, difference, fold_figure, row_of_runs
+from polyface.evaluation.runs import FoldFigure, compared, difference, fold_figure, fold_row, results_of
 
 _LEVELS = 400  # of FAR and of VAL: an interval needs no more of millions of pairs
 _ROWS = 100  # resamples of people held at once: their weights are [rows, people²]
@@ -217,31 +217,26 @@ def all_pairs_rows(
 
     As `verification_rows`, but that intervals are bootstraps over people.
     """
-    if not results:
-        raise PolyfaceError(f"{name}: give one result per seed")
-    found = list(results.values())
+    found = results_of(name, results)
     if not splits:
         _over_the_same_faces(found)
     drawn = _resampled(found, resamples, 0, splits) if resamples else {}
-    rows = []
-    for metric in found[0].figures:
-        figures = [one.figures[metric] for one in found]
-        spread = [one.std for one in figures if one.std is not None]
-        told = f"± {np.mean(spread):.2f} over {found[0].folds} folds of people" if spread else ""
-        rows.append(
-            row_of_runs(
-                name,
-                prefix + metric,
-                [one.value for one in figures],
-                drawn.get(metric),
-                n=found[0].n,
-                runs=results,
-                published=(published or {}).get(prefix + metric),
-                notes=(note, told, "interval over people" if resamples else ""),
-                level=level,
-            )
+    return [
+        fold_row(
+            name,
+            prefix + metric,
+            [one.figures[metric] for one in found],
+            drawn.get(metric),
+            over=f"{found[0].folds} folds of people",
+            n=found[0].n,
+            runs=results,
+            published=published,
+            note=note,
+            notes=["interval over people"] if resamples else (),
+            level=level,
         )
-    return rows
+        for metric in found[0].figures
+    ]
 
 
 def paired_difference(
@@ -260,13 +255,10 @@ def paired_difference(
     People are resampled jointly, with several seeds the seeds as well: see `difference_of_runs`. With `splits`, a[i]
     and b[i] are over the faces of split i, and splits are resampled in place of seeds.
     """
-    if not a or not b:
-        raise PolyfaceError("a difference needs a result of each system, one a training seed")
+    groups = compared(a, b, splits)
     if statistic not in a[0].figures:
         raise PolyfaceError(f"unknown statistic '{statistic}': {nearest(statistic, a[0].figures)}")
-    if splits and len(a) != len(b):
-        raise PolyfaceError(f"splits are compared one by one: {len(a)} results of a for {len(b)} of b")
-    for group in zip(a, b, strict=True) if splits else [(*a, *b)]:
+    for group in groups:
         _over_the_same_faces(group)
     drawn = [_resampled(side, resamples, seed, splits)[statistic] for side in (a, b)]
     values = tuple([one.figures[statistic].value for one in side] for side in (a, b))

@@ -21,7 +21,7 @@ from polyface.evaluation.metrics import (
     ratio,
     resampled_means,
 )
-from polyface.evaluation.runs import difference, mean_of_defined, row_of_runs
+from polyface.evaluation.runs import compared, difference, mean_of_defined, results_of, row_of_runs
 
 Bools = NDArray[np.bool_]
 
@@ -143,9 +143,7 @@ def identification_rows(
     Mean and std are over seeds. Intervals are bootstraps over faces and, for several seeds, over seeds as well (see
     `difference_of_runs`). `published` maps a metric to the paper's figure.
     """
-    if not results:
-        raise PolyfaceError(f"{name}: give one result per seed")
-    found = list(results.values())
+    found = results_of(name, results)
     drawn = _resampled(*_named(found), resamples, 0) if resamples else {}
     left_out = f"{found[0].unlabelled} faces without a label" if found[0].unlabelled else ""
     rows = []
@@ -184,9 +182,8 @@ def paired_difference(
     """
     if statistic not in _STATISTICS:
         raise PolyfaceError(f"unknown statistic '{statistic}': {nearest(statistic, _STATISTICS)}")
-    if not a or not b:
-        raise PolyfaceError("a difference needs a result of each system, one a training seed")
-    correct, person = _named([*a, *b])
+    (both,) = compared(a, b)
+    correct, person = _named(both)
     drawn = _resampled(correct, person, resamples, seed)[statistic]
     values = [[getattr(one, _STATISTICS[statistic]) for one in side] for side in (a, b)]
     return difference(

@@ -15,7 +15,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from polyface.errors import PolyfaceError
 from polyface.evaluation.metrics import Floats, PairedDifference, Row, ratio, resampled_means
-from polyface.evaluation.runs import FoldFigure, difference, fold_figure, mean_of_defined, row_of_runs
+from polyface.evaluation.runs import (
+    FoldFigure,
+    compared,
+    difference,
+    fold_figure,
+    fold_row,
+    mean_of_defined,
+    results_of,
+)
 
 Indices = NDArray[np.intp]
 
@@ -210,36 +218,28 @@ def retrieval_rows(
     people, each with probes of its own. `published` maps a metric, with its prefix, to the paper's figure. The spread
     over draws of the gallery, and probes that were excluded, are in the notes.
     """
-    if not results:
-        raise PolyfaceError(f"{name}: give one result per seed")
-    found = list(results.values())
+    found = results_of(name, results)
     if not splits:
         _over_the_same_probes(found)
     ranks = list(found[0].rate)
     drawn = _of_runs(found, ranks, resamples, 0, splits) if resamples else {}
     absent = max(one.excluded for one in found)
-    rows = []
-    for rank in ranks:
-        figures = [one.rate[rank] for one in found]
-        spread = [one.std for one in figures if one.std is not None]
-        rows.append(
-            row_of_runs(
-                name,
-                f"{prefix}rank-{rank}",
-                [one.value for one in figures],
-                drawn.get(rank),
-                n=found[0].n,
-                runs=results,
-                published=(published or {}).get(f"{prefix}rank-{rank}"),
-                notes=(
-                    note,
-                    f"± {np.mean(spread):.2f} over {found[0].draws} draws of the gallery" if spread else "",
-                    f"{absent} probes without their person in the gallery" if absent else "",
-                ),
-                level=level,
-            )
+    return [
+        fold_row(
+            name,
+            f"{prefix}rank-{rank}",
+            [one.rate[rank] for one in found],
+            drawn.get(rank),
+            over=f"{found[0].draws} draws of the gallery",
+            n=found[0].n,
+            runs=results,
+            published=published,
+            note=note,
+            notes=[f"{absent} probes without their person in the gallery"] if absent else (),
+            level=level,
         )
-    return rows
+        for rank in ranks
+    ]
 
 
 def paired_difference(
@@ -258,11 +258,8 @@ def paired_difference(
     Probes are resampled jointly, with several seeds the seeds as well: see `difference_of_runs`. With `splits`, a[i]
     and b[i] are over the probes of split i, and splits are resampled in place of seeds.
     """
-    if not a or not b:
-        raise PolyfaceError("a difference needs a result of each system, one a training seed")
-    if splits and len(a) != len(b):
-        raise PolyfaceError(f"splits are compared one by one: {len(a)} results of a for {len(b)} of b")
-    for group in zip(a, b, strict=True) if splits else [(*a, *b)]:
+    groups = compared(a, b, splits)
+    for group in groups:
         _over_the_same_probes(group)
     if rank not in a[0].rate:
         raise PolyfaceError(f"rank-{rank} was not measured: known: {', '.join(map(str, a[0].rate))}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from polyface.evaluation.metrics import (
     ratio,
     summarise,
 )
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,44 @@ def row_of_runs(
         ends = percentile_interval(over_runs(drawn, np.random.default_rng(1)), level).ends
     told = "; ".join(filter(None, notes))
     return Row(name, metric, summary.mean, summary.std, n, tuple(runs), ends, published, note=told)
+
+
+def fold_row(
+    name: str,
+    metric: str,
+    figures: Sequence[FoldFigure],
+    drawn: Floats | None,
+    *,
+    over: str,
+    n: int,
+    runs: Iterable[int],
+    published: Mapping[str, float] | None = None,
+    note: str = "",
+    notes: Iterable[str] = (),
+    level: float = 0.95,
+) -> Row:
+    """The row of a figure of several folds (or draws: `over` says of what), one figure a run; `published` by metric.
+    `note` comes first in its note, then the spread over folds where there is any, then `notes`."""
+    spread = [one.std for one in figures if one.std is not None]
+    told = (note, f"± {np.mean(spread):.2f} over {over}" if spread else "", *notes)
+    values, paper = [one.value for one in figures], (published or {}).get(metric)
+    return row_of_runs(name, metric, values, drawn, n=n, runs=runs, published=paper, notes=told, level=level)
+
+
+def results_of(name: str, results: Mapping[int, T]) -> list[T]:
+    """The results of a method, one a seed; there must be one."""
+    if not results:
+        raise PolyfaceError(f"{name}: give one result per seed")
+    return list(results.values())
+
+
+def compared(a: Sequence[T], b: Sequence[T], splits: bool = False) -> list[tuple[T, ...]]:
+    """The results of two systems in groups that must be over the same faces: all, or those of one split each."""
+    if not a or not b:
+        raise PolyfaceError("a difference needs a result of each system, one a training seed")
+    if splits and len(a) != len(b):
+        raise PolyfaceError(f"splits are compared one by one: {len(a)} results of a for {len(b)} of b")
+    return list(zip(a, b, strict=True)) if splits else [(*a, *b)]
 
 
 def difference(

@@ -26,7 +26,7 @@ from polyface.evaluation.pairs import (
     shuffled_folds,
     val_name,
 )
-from polyface.evaluation.runs import FoldFigure, difference, fold_figure, row_of_runs
+from polyface.evaluation.runs import FoldFigure, compared, difference, fold_figure, fold_row, results_of
 
 AUTHORS_GRID = np.arange(400) / 100
 """Thresholds that the code of Ming et al. tries on squared distances: from 0 to below 4 in steps of 0.01."""
@@ -205,9 +205,7 @@ def verification_rows(
     with pairs of its own. `published` maps a metric, with its prefix, to the paper's figure. The spread over folds is
     in the notes.
     """
-    if not results:
-        raise PolyfaceError(f"{name}: give one result per seed")
-    found = list(results.values())
+    found = results_of(name, results)
     if not splits:
         _over_the_same_pairs(found)
     metrics = found[0].figures
@@ -215,18 +213,20 @@ def verification_rows(
     rows = []
     for metric in metrics:
         figures = [one.figures[metric] for one in found]
-        spread = [one.std for one in figures if one.std is not None]
-        told = f"± {np.mean(spread):.2f} over {found[0].protocol}" if spread else found[0].protocol
+        # a threshold from elsewhere has no spread to tell of
+        elsewhere = metric not in ("AUC", "EER") and all(one.std is None for one in figures)
         rows.append(
-            row_of_runs(
+            fold_row(
                 name,
                 prefix + metric,
-                [one.value for one in figures],
+                figures,
                 drawn.get(metric),
+                over=found[0].protocol,
                 n=found[0].n,
                 runs=results,
-                published=(published or {}).get(prefix + metric),
-                notes=(note, told if spread or metric not in ("AUC", "EER") else ""),
+                published=published,
+                note=note,
+                notes=[found[0].protocol] if elsewhere else (),
                 level=level,
             )
         )
@@ -250,13 +250,10 @@ def paired_difference(
     b[i] are over the pairs of split i, and splits are resampled in place of seeds. `statistic` is "verification",
     "AUC", "EER" or "VAL@1%" for one of the FARs.
     """
-    if not a or not b:
-        raise PolyfaceError("a difference needs a result of each system, one a training seed")
+    groups = compared(a, b, splits)
     if statistic not in a[0].figures:
         raise PolyfaceError(f"unknown statistic '{statistic}': {nearest(statistic, a[0].figures)}")
-    if splits and len(a) != len(b):
-        raise PolyfaceError(f"splits are compared one by one: {len(a)} results of a for {len(b)} of b")
-    for group in zip(a, b, strict=True) if splits else [(*a, *b)]:
+    for group in groups:
         _over_the_same_pairs(group)
     wanted = [statistic]
     if splits:

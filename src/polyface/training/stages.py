@@ -172,7 +172,7 @@ def _unfold(
 ) -> None:
     """Let the batch norms of dlib's network, which has no statistics, begin with those of training faces."""
     if stage.init and stage.init.source == "dlib":
-        raw = FaceLoader(pool, stage.data.batch, seed=seed, shuffle=True).some(0, min(_UNFOLDING, len(pool)))
+        raw = FaceLoader(pool, stage.data.batch, seed=seed, shuffle=False).some(0, min(_UNFOLDING, len(pool)))
         unfold(network, assemble(raw, stage.data.crop, tasks, stage.data.augment).images)
 
 
