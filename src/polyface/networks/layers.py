@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,20 @@ from torch.autograd.function import once_differentiable
 from polyface.errors import PolyfaceError, nearest
 
 
+class PartlyFrozen(nn.Module):
+    """A module of which the parts in `frozen` stay in evaluation mode whatever mode it is in (see `freeze`)."""
+
+    frozen: Sequence[nn.Module] = ()
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
+
+
 def freeze(module: nn.Module, names: Sequence[str], where: str) -> list[nn.Module]:
-    """The named modules of `module`, which no longer learn and are in evaluation mode: keep them so in `train`."""
+    """The named modules of `module`, which no longer learn and are in evaluation mode: `PartlyFrozen` keeps them so."""
     known = dict(module.named_modules())
     if unknown := [name for name in names if not name or name not in known]:
         raise PolyfaceError(f"{where}: frozen names '{unknown[0]}'; {nearest(unknown[0], known)}")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polyface.errors import PolyfaceError
-from polyface.networks.layers import freeze
+from polyface.networks.layers import PartlyFrozen, freeze
 
 SIDE = 150  # of the pictures that the published weights were trained on
 LEVELS = ((32, 3), (64, 4), (128, 3), (256, 3))
@@ -76,7 +76,7 @@ def level(channels: int, width: int, blocks: int, down: bool) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(channels if i == 0 else width, width, down and i == 0) for i in range(blocks)))
 
 
-class FaceResNet(nn.Module):
+class FaceResNet(PartlyFrozen):
     """dlib's network but for its last level, which is a branch of kind "residual" (King 2017, dlib.net).
 
     size: input side in pixels; a picture of another side than 150 is enlarged or shrunk to that, which the published
@@ -98,13 +98,7 @@ class FaceResNet(nn.Module):
             *(level(widths[i], width, blocks, down=i > 0) for i, (width, blocks) in enumerate(LEVELS))
         )
         self.register_buffer("means", torch.tensor(MEANS).view(3, 1, 1), persistent=False)
-        self._frozen = freeze(self, frozen, "trunk face-resnet")
-
-    def train(self, mode: bool = True) -> FaceResNet:
-        super().train(mode)
-        for module in self._frozen:
-            module.eval()
-        return self
+        self.frozen = freeze(self, frozen, "trunk face-resnet")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Pixels [B, 3, size, size] in 0..255 → {"level1" …: maps, "shared": the last [B, 256, 4, 4]}."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from polyface.errors import PolyfaceError, nearest
-from polyface.networks.layers import freeze
+from polyface.networks.layers import PartlyFrozen, freeze
 
 
 class SpatialPoints(nn.Module):
@@ -38,7 +38,7 @@ class SpatialPoints(nn.Module):
         return torch.cat([weights @ x, weights @ y], dim=1)
 
 
-class TimmTrunk(nn.Module):
+class TimmTrunk(PartlyFrozen):
     """A `timm` feature extractor, then the shared vector x.
 
     model: a timm name; options go to `timm.create_model`. size: input side in pixels. pool: "flatten" is one fully
@@ -82,7 +82,7 @@ class TimmTrunk(nn.Module):
         with torch.no_grad():
             maps = self.body(torch.zeros(1, channels, size, size))
         self.body.train()
-        self._frozen = freeze(self.body, frozen, "trunk timm")
+        self.frozen = freeze(self.body, frozen, "trunk timm")
         last = maps[-1].shape
         width = last[1] * (last[2] * last[3] if pool == "flatten" else 1)
         self.parts: SpatialPoints | None = None
@@ -96,12 +96,6 @@ class TimmTrunk(nn.Module):
             self._finer = next(i for i, m in enumerate(maps) if m.shape[-1] * 8 <= size)
             self.parts = SpatialPoints(last[1], maps[self._finer].shape[1], points)
             self.shared_dim += 2 * points
-
-    def train(self, mode: bool = True) -> TimmTrunk:
-        super().train(mode)
-        for module in self._frozen:
-            module.eval()
-        return self
 
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
         """Take a whole timm model's weights, by its names; timm fits them to other numbers of input channels."""
