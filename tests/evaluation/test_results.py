@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,7 @@ def test_outside_a_checkout_the_commit_is_the_installed_version(tmp_path: Path) 
 
 def test_figures_as_text() -> None:
     assert format_row(FLD) == "8.25 ± 0.50 (8.00–8.50)"
+    assert format_row(replace(FLD, mean=0.1, std=None, interval=(-0.5, 0.7))) == "0.10 (-0.50 to 0.70)"
     assert format_row(SPEED) == "1.23"
     assert format_row(Row("net", "parameters", 3412141, unit="")) == "3,412,141"
 
@@ -208,6 +210,12 @@ def test_the_table_puts_published_beside_measured(tmp_path: Path) -> None:
         "| FLD+all (shared) | 8.00 |  |  | 1 | 2,995 |  |",
     ]
     assert "published" not in markdown_table(results, published=False)
+
+
+def test_what_figures_of_a_line_have_in_common_is_noted_once(tmp_path: Path) -> None:
+    first = Row("peer", "rank-1", 50.0, note="by angle; ± 1.00 over draws")
+    results = write(tmp_path / "r.json", first, replace(first, metric="rank-10", note="by angle; ± 2.00 over draws"))
+    assert markdown_table(results).endswith("| by angle; ± 1.00 over draws; ± 2.00 over draws |")
 
 
 def test_rows_and_metrics_are_chosen_and_ordered(tmp_path: Path) -> None:

@@ -207,12 +207,13 @@ def format_number(value: float, unit: str) -> str:
 
 
 def format_row(row: Row) -> str:
-    """A figure as text: mean ± std (low to high)."""
+    """A figure as text: mean ± std (low–high), or (low to high) where a minus sign would stand beside the dash."""
     text = format_number(row.mean, row.unit)
     if row.std is not None:
         text += f" ± {format_number(row.std, row.unit)}"
     if row.interval is not None:
-        text += f" ({format_number(row.interval[0], row.unit)}–{format_number(row.interval[1], row.unit)})"
+        low, high = (format_number(end, row.unit) for end in row.interval)
+        text += f" ({low} to {high})" if "-" in low + high else f" ({low}–{high})"
     return text
 
 
@@ -253,8 +254,9 @@ def markdown_table(
             header.append("published")
             for text, cell in zip(body, cells, strict=True):
                 text.append("" if cell is None or cell.published is None else format_number(cell.published, cell.unit))
-    for title, value in (("seeds", lambda row: str(len(row.seeds) or "")), ("n", _n), ("note", lambda row: row.note)):
-        texts = ["; ".join(dict.fromkeys(value(row) for row in line if row and value(row))) for line in lines]
+    for title, value in (("seeds", lambda row: [str(len(row.seeds) or "")]), ("n", _n), ("note", _notes)):
+        told = [dict.fromkeys(text for row in line if row for text in value(row) if text) for line in lines]
+        texts = ["; ".join(texts) for texts in told]
         if any(texts):
             header.append(title)
             for text, extra in zip(body, texts, strict=True):
@@ -263,8 +265,13 @@ def markdown_table(
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in [header, ruler, *body])
 
 
-def _n(row: Row) -> str:
-    return "" if row.n is None else f"{row.n:,}"
+def _n(row: Row) -> list[str]:
+    return [] if row.n is None else [f"{row.n:,}"]
+
+
+def _notes(row: Row) -> list[str]:
+    """The parts of a row's note: what several figures of a line have in common is said once."""
+    return row.note.split("; ")
 
 
 def _cell(text: str) -> str:
