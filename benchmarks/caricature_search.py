@@ -75,6 +75,17 @@ trial(
 )
 for weight in (20, 60, 200):
     trial(f"best, distilled by {weight}", "Best network across", across__distil__weight=weight)
+trial("best, 8 epochs", "Best network across", across__optimisation__epochs=8)
+trial(
+    "best, faster body, distilled by 200",
+    "Best network across",
+    across__distil__weight=200,
+    across__optimisation__body_lr=0.06,
+)
+for name in ("gls", "uncertainty", "imtl-l", "upgrad", "nash"):
+    trial(f"weighting {name}", "Dynamic", cavi__weighting={"name": name})
+trial("weighting uniform", "Dynamic", cavi__weighting={"name": "uniform"})
+trial("weighting ming", "Dynamic")
 
 
 def started(recipe: Recipe, row: str, data: Path, folder: Path) -> dict[str, Path]:
