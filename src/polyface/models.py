@@ -11,6 +11,9 @@ from typing import Any
 
 from polyface.errors import PolyfaceError, nearest
 
+EMBEDDER = "identity"
+"""The shipped model that a gallery embeds with when none is named."""
+
 # As in `networks.bundle`, which is not imported here: listing models needs no network engine.
 _MANIFEST, _CARD = "polyface.json", "README.md"
 
@@ -45,8 +48,8 @@ def models() -> list[ModelInfo]:
 
 
 def default_models() -> list[Path]:
-    """The bundles that answer when none is named: all shipped ones. Raises where there is none."""
-    found = [model.path for model in models()]
+    """The bundles that answer when none is named: all shipped ones with a task. Raises where there is none."""
+    found = [model.path for model in models() if model.tasks]
     if not found:
         raise PolyfaceError(
             "this installation ships no model: train one (`polyface train tcdcn`) and give its bundle's folder"

@@ -13,6 +13,7 @@ import pytest
 
 import polyface
 from polyface import models as module
+from polyface import networks
 from polyface.errors import PolyfaceError
 from polyface.inference import Analyzer
 from polyface.inference import analyzer as analyzer_module
@@ -94,6 +95,16 @@ def test_all_shipped_models_answer_by_default(shipped: Path, picture: Any) -> No
     (face,) = result.faces
     assert set(face.points) == {"landmarks_5", "landmarks_68"}
     assert set(face.labels) == {"pose", "smile"}
+
+
+def test_an_embedder_answers_no_question(shipped: Path, saved: Path, picture: Any) -> None:
+    toy = load_bundle(saved, quiet=True)
+    config = {**toy.network.config, "heads": {}}
+    Bundle(networks.build(config), {}, toy.crop, toy.boxes, {"name": "embedder"}).save(shipped / "embedder")
+    assert [model.name for model in models()] == ["embedder", "tcdcn", "tcdcn-68"]
+    assert default_models() == [shipped / "tcdcn", shipped / "tcdcn-68"]
+    with pytest.raises(PolyfaceError, match="embedder: it answers no task, it embeds: use it with `polyface gallery`"):
+        polyface.analyze(picture(), [20, 15, 70, 75], models="embedder")
 
 
 def test_shipped_models_are_loaded_once(shipped: Path, picture: Any) -> None:

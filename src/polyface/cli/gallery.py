@@ -11,6 +11,7 @@ import typer
 
 from polyface.cli.common import DeviceOption, bar, device_of, say
 from polyface.errors import PolyfaceError
+from polyface.models import EMBEDDER
 
 if TYPE_CHECKING:
     from polyface.inference.gallery import Gallery, QueryImage
@@ -19,7 +20,7 @@ app = typer.Typer(help="Known faces: enrol people, search by photo or caricature
 
 GalleryArgument = Annotated[Path, typer.Argument(help="The gallery's folder.")]
 ModelOption = Annotated[
-    str, typer.Option(help="Bundle or shipped name of a network with an embedding; the same for add and search.")
+    str, typer.Option(help="A network with an embedding, a bundle or a shipped one; the same for add and search.")
 ]
 BranchOption = Annotated[
     str | None, typer.Option(help="Which of the network's embeddings (default: its only one, or verification).")
@@ -31,7 +32,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def gallery_add(
     gallery: Annotated[Path, typer.Argument(help="The gallery's folder; made if there is none.")],
     photos: Annotated[list[Path], typer.Argument(help="Folders with a folder of photos for each person.")],
-    model: ModelOption,
+    model: ModelOption = EMBEDDER,
     person: Annotated[
         str | None, typer.Option(help="All are photos, or folders of photos, of this one person.")
     ] = None,
@@ -61,7 +62,7 @@ def gallery_add(
 def gallery_search(
     gallery: GalleryArgument,
     images: Annotated[list[str], typer.Argument(help="Photos or caricatures, or folders of them.")],
-    model: ModelOption,
+    model: ModelOption = EMBEDDER,
     top: Annotated[int, typer.Option(help="Matches a face.")] = 5,
     by: Annotated[
         str, typer.Option(help="person (each with the nearest picture) or image (every picture).")

@@ -64,7 +64,8 @@ def models() -> None:
     from polyface.models import models as shipped
 
     for info in shipped():
-        say(f"{info.name:20} {info.size_mb:5.2f} MB  {', '.join(info.tasks)}\n{'':20} {info.terms}")
+        answers = ", ".join(info.tasks) or "an embedding, for polyface gallery"
+        say(f"{info.name:20} {info.size_mb:5.2f} MB  {answers}\n{'':20} {info.terms}")
 
 
 def export(

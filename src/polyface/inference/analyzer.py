@@ -160,6 +160,10 @@ class Analyzer:
         # A copy: whoever gave a bundle may go on training it, or use it on another device.
         network = copy.deepcopy(bundle.network).to(self._device).eval()
         name = str(bundle.about.get("name") or (folder.name if folder else "model"))
+        if not bundle.tasks:
+            raise PolyfaceError(
+                f"{name}: it answers no task, it embeds: use it with `polyface gallery` or BundleEmbedder"
+            )
         return _Model(name, bundle, network, {task: task for task in bundle.tasks})
 
     def _look(self, source: Source, own: Any, raising: bool) -> tuple[_Image, np.ndarray | None]:

@@ -19,18 +19,19 @@ from polyface.errors import PolyfaceError
 from polyface.inference.gallery_types import FoundFace
 from polyface.inference.inputs import usable_device
 from polyface.inference.lean import chosen_branch, embedding_only, folded, in_bfloat16
-from polyface.models import find
+from polyface.models import EMBEDDER, find
 from polyface.networks.bundle import Bundle, load_bundle
 
 
 class BundleEmbedder:
     """A model bundle as an embedder.
 
-    model: a bundle, its folder, or a shipped model's name. branch: which embedding of the network is taken; by default
-    its only one, or of several that called "verification", which is trained on photos and caricatures alike. detector:
-    finds faces where no boxes are given (`RetinaFace()` by default, loaded when first needed). batch: faces a forward
-    pass takes. precision: of the convolutions; "bfloat16" is several times as quick where the processor multiplies in
-    it, and slower elsewhere. Its embeddings are close enough to be compared with those in float32: the id is the same.
+    model: a bundle, its folder, or a shipped model's name (by default the shipped embedder's). branch: which embedding
+    of the network is taken; by default its only one, or of several that called "verification", which is trained on
+    photos and caricatures alike. detector: finds faces where no boxes are given (`RetinaFace()` by default, loaded when
+    first needed). batch: faces a forward pass takes. precision: of the convolutions; "bfloat16" is several times as
+    quick where the processor multiplies in it, and slower elsewhere. Its embeddings are close enough to be compared
+    with those in float32: the id is the same.
 
     Raises:
         PolyfaceError: an unknown model or branch, a network without an embedding, another precision, or a device that
@@ -39,7 +40,7 @@ class BundleEmbedder:
 
     def __init__(
         self,
-        model: Bundle | Path | str,
+        model: Bundle | Path | str = EMBEDDER,
         *,
         branch: str | None = None,
         detector: Detector | None = None,
