@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import socket
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from .recognition import CENTRES, FACE, TASKS, recipe_of, stage_tree
 
 SCRIPT = Path(__file__).with_name("distributed.py")
 # Few smiles: of a batch of 16 two or three are labelled for it, rarely as many on either process.
@@ -76,6 +79,37 @@ def test_two_processes_learn_what_one_does(toy, trainings, tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     assert all(torch.equal(tensor, double[name]) for name, tensor in weights(tmp_path / "resumed").items())
     assert json.loads((tmp_path / "resumed/rank1.json").read_text())["one"] == ranks[0]
+
+
+@pytest.mark.slow
+def test_two_processes_recognise_as_one_does(trainings, tmp_path) -> None:
+    """Balanced batches, centres that follow both processes' faces, distillation from an earlier stage."""
+    face = FACE | {"dropout": 0.0}
+    # no batch norm, whose statistics are each process's own
+    trunk = {"name": "timm", "model": "test_convnext", "size": 40, "channels": 1, "pool": "map"}
+    network = {"trunk": trunk, "branches": dict.fromkeys(TASKS, face), "heads": {name: name for name in TASKS}}
+    distil = {"teacher": "teacher", "tasks": ["verification"], "weight": 5.0, "people": True}
+    alone = {"trunk": trunk, "branches": {"verification": face}, "heads": {"verification": "verification"}}
+    teacher = stage_tree({"name": "teacher", "network": alone, "tasks": {"verification": {"kind": "identity"}}})
+    teacher["weighting"] = {"name": "uniform"}
+    recipes = {}
+    for name, batch in (("single", 16), ("double", 8)):
+        taught = stage_tree({"network": network, "centres": CENTRES, "distil": distil})
+        stages = [copy.deepcopy(stage) for stage in (teacher, taught)]
+        for stage in stages:
+            stage["data"]["batch"] = batch
+        (tmp_path / name).mkdir()
+        recipe_of(tmp_path / name, *stages)
+        recipes[name] = tmp_path / name / "recipe.yaml"
+    trainings([{"recipe": recipes["single"], "out": tmp_path / "single"}])
+    done = distributed(recipes["double"], tmp_path / "double")
+    assert done.returncode == 0, done.stderr
+
+    one, double = weights(tmp_path / "single"), weights(tmp_path / "double")
+    for name, tensor in one.items():
+        torch.testing.assert_close(double[name], tensor, rtol=0, atol=1e-4)
+    history = json.loads((tmp_path / "single/one/history.json").read_text())["history"]
+    assert_close(json.loads((tmp_path / "double/rank1.json").read_text())["one"], history)
 
 
 def test_a_process_without_a_validation_face(toy, trainings, tmp_path) -> None:
