@@ -17,4 +17,6 @@ rows() { queue polyface reproduce "$@" --data "$data" --out "$out" --device "$de
 rows dmm-cnn:small                                                     # the rows that two cores take hours for
 rows dmm-cnn --seeds 1 --only Baseline --only DMM-CNN \
     --set "*.optimisation.precision=bf16-mixed"                        # the paper's network and length
+rows caricature --seeds 1 --only Photos --only Single-verif --only "Naive dynamic" --only Dynamic \
+    --set "*.optimisation.precision=bf16-mixed"                        # the paper's network, 160 px and length
 rows tcdcn --only "*60 epochs*" --seeds 5                              # more seeds of the long runs
