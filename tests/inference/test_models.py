@@ -15,9 +15,9 @@ import polyface
 from polyface import models as module
 from polyface import networks
 from polyface.errors import PolyfaceError
-from polyface.inference import Analyzer
+from polyface.inference import Analyzer, BundleEmbedder
 from polyface.inference import analyzer as analyzer_module
-from polyface.models import default_models, find, models
+from polyface.models import EMBEDDER, default_models, find, models
 from polyface.networks.bundle import MANIFEST, Bundle, load_bundle
 
 
@@ -129,3 +129,11 @@ def test_what_the_package_really_ships_can_be_read() -> None:
         assert info.terms, f"{info.name} states no terms of use"
         assert info.card, f"{info.name} has no model card"
         assert info.size_mb < 20
+
+
+def test_the_shipped_embedder_is_the_default(picture: Any) -> None:
+    embedder = BundleEmbedder()
+    assert embedder.id.startswith(f"{EMBEDDER}-")
+    ((face,),) = embedder.embed([picture()], [np.array([[20, 15, 70, 75]], np.float32)])
+    assert face.embedding.shape == (128,)
+    assert np.linalg.norm(face.embedding) == pytest.approx(1, abs=1e-5)
