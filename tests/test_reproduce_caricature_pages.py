@@ -22,8 +22,10 @@ from polyface.evaluation.report import Figures, PlotSection, Section, Text, Text
 from polyface.evaluation.verification import VerificationResult
 from polyface.reproduce import caricature_pages
 from polyface.reproduce.caricature_pages import (
+    all_pairs_mistakes,
     curve_sections,
     embeddings_section,
+    listed_mistakes,
     mistakes_section,
     recognition_sections,
 )
@@ -120,7 +122,7 @@ def test_the_clearest_mistakes_are_shown_caricature_over_photo(table: FaceTable,
     assert isinstance(found, VerificationResult)
     wrong = found.accepted & ~found.truth
     worst = int(np.flatnonzero(wrong)[found.distances[wrong].argmin()])
-    section = mistakes_section("Mistakes", found, pairs, table, count=3)
+    section = mistakes_section("Mistakes", listed_mistakes(found, pairs), table, count=3)
     text, positives, negatives = section.blocks()
     assert isinstance(text, Text)
     assert isinstance(positives, Figures)
@@ -144,22 +146,39 @@ def test_the_clearest_mistakes_are_shown_caricature_over_photo(table: FaceTable,
 
 def test_no_image_is_among_the_mistakes_twice() -> None:
     pairs = [Pair("a", "x", False), Pair("a", "y", False), Pair("b", "x", False), Pair("b", "y", False)]
-    assert list(caricature_pages._apart([2, 1, 0, 3], pairs)) == [2, 1]
+    wrong = [(pairs[place], float(place)) for place in (2, 1, 0, 3)]
+    assert [place for _, place in caricature_pages._apart(wrong)] == [2, 1]
+
+
+def test_the_clearest_mistakes_among_all_pairs(table: FaceTable, pairs: list[Pair]) -> None:
+    values = embedding(table, 0.7)
+    wrong = all_pairs_mistakes(values, table, most=4)
+    row_of = {table.path(row): row for row in range(len(table))}
+    for kind, same, worst in (("false positives", False, min), ("false negatives", True, max)):
+        apart = {
+            pair: float(np.square(values[row_of[pair.caricature]] - values[row_of[pair.photo]]).sum())
+            for pair in pairs
+            if pair.same == same
+        }
+        assert wrong[kind][0][0] == worst(apart, key=apart.__getitem__)
+        assert [distance for _, distance in wrong[kind]] == pytest.approx(
+            sorted(apart.values(), reverse=same)[:4], abs=1e-5
+        )
 
 
 def test_other_pairs_than_were_judged_are_refused(table: FaceTable, pairs: list[Pair]) -> None:
     found = cavi(table, pairs, 0.5).verification
     assert isinstance(found, VerificationResult)
     with pytest.raises(PolyfaceError, match="the 149 pairs are not the 150 that were judged"):
-        mistakes_section("Mistakes", found, pairs[1:], table)
+        listed_mistakes(found, pairs[1:])
     with pytest.raises(PolyfaceError, match=r"section 'Mistakes': \d+.png is not in the table"):
-        mistakes_section("Mistakes", found, pairs, table.take(np.arange(2)))
+        mistakes_section("Mistakes", listed_mistakes(found, pairs), table.take(np.arange(2)))
 
 
 def test_a_perfect_run_has_no_mistake_to_show(table: FaceTable, pairs: list[Pair]) -> None:
     found = cavi(table, pairs, 0).verification
     assert isinstance(found, VerificationResult)
-    (text,) = mistakes_section("Mistakes", found, pairs, table).blocks()
+    (text,) = mistakes_section("Mistakes", listed_mistakes(found, pairs), table).blocks()
     assert isinstance(text, Text)
 
 
@@ -290,7 +309,7 @@ def sections(runs: reproduce.Runs) -> dict[str, Section]:
 def test_variants_of_one_protocol_and_prefix_are_shown_together(sections: dict[str, Section]) -> None:
     across, listed = "WebCaricature, across", "CaVI"
     assert list(sections) == [
-        *(f"{what}: {across}" for what in ("ROC", "DET", "CMC, C2P", "CMC, P2C", "Embeddings")),
+        *(f"{what}: {across}" for what in ("ROC", "DET", "CMC, C2P", "CMC, P2C", "Mistakes of dlib", "Embeddings")),
         *(f"{what}: {listed}" for what in ("ROC", "DET", "Mistakes of Dynamic", "Embeddings")),
     ]
     for title, names in {f"ROC: {across}": "dlib", f"DET: {listed}": "Dynamic, Last"}.items():

@@ -108,7 +108,7 @@ def judge_across(answers: Answers, table: FaceTable, draws: int = 10, seed: int 
         PolyfaceError: no embedding, or several of which none is `verification`'s; embeddings that do not fit the table
             or are not of length 1; faces without a person or a modality; fewer than three people with both.
     """
-    embedding = _answer(answers, _embedding_task(answers), "embedding", table)
+    embedding = _answer(answers, embedding_task(answers), "embedding", table)
     rows, names = _rows_of(table), table.words("identity")
     nameless, other = sum(name is None for name in names), len(table) - sum(map(len, rows.values()))
     if nameless or other:
@@ -142,7 +142,8 @@ def _answer(answers: Answers, task: str, key: str, table: FaceTable) -> NDArray[
     return found
 
 
-def _embedding_task(answers: Answers) -> str:
+def embedding_task(answers: Answers) -> str:
+    """The task whose embedding faces are compared by: `verification`, or the only one that has any."""
     having = [task for task in answers if "embedding" in answers[task]]
     if not having:
         raise PolyfaceError(f"answers of {_listed(answers)}: no task has an embedding to compare faces by")

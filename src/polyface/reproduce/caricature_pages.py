@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike
 from polyface.data.readers.common import Pair
 from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError
-from polyface.evaluation.pairs import unit_vectors
+from polyface.evaluation.pairs import squared_distances, unit_vectors
 from polyface.evaluation.pictures import PALETTE, Picture, contact_sheet, plot_cmc, plot_det, plot_roc, plot_scatter
-from polyface.evaluation.recognition import RecognitionResult
+from polyface.evaluation.recognition import RecognitionResult, embedding_task
 from polyface.evaluation.report import Block, FacesSection, Figure, Figures, PlotSection, Section, Text, TextSection
 from polyface.evaluation.verification import VerificationResult, mistakes
 from polyface.reproduce.jobs import Job, stored
@@ -69,12 +69,17 @@ class _Group:
 
     def _mistakes(self) -> list[Section]:
         verified = {name: self.runs.recognition(name)[self.seed].verification for name in self.names}
-        listed = {name: one for name, one in verified.items() if isinstance(one, VerificationResult)}
-        if not listed:
+        judged = [name for name, result in verified.items() if result is not None]
+        if not judged:
             return []
-        name = self._proposed([*listed])
-        title = f"Mistakes of {self._title(name)}: {self.about}"
-        return [mistakes_section(title, listed[name], self.runs.faces.pairs(self.runs.stage(name)), self._table(name))]
+        name = self._proposed(judged)
+        table, result = self._table(name), verified[name]
+        if isinstance(result, VerificationResult):
+            wrong = listed_mistakes(result, self.runs.faces.pairs(self.runs.stage(name)))
+        else:
+            answers = stored(self.runs.out, Job(name, self.seed))
+            wrong = all_pairs_mistakes(answers[embedding_task(answers)]["embedding"], table)
+        return [mistakes_section(f"Mistakes of {self._title(name)}: {self.about}", wrong, table)]
 
     def _embeddings(self) -> list[Section]:
         """The networks of one task, each beside the same task's branch of the network of several."""
@@ -121,49 +126,77 @@ def curve_sections(results: Mapping[str, RecognitionResult], about: str = "") ->
 # ----------------------------------------------------------------------------------------------------------- mistakes
 
 
-def mistakes_section(
-    title: str, result: VerificationResult, pairs: Sequence[Pair], table: FaceTable, count: int = 12
-) -> Section:
-    """The most confident wrong pairs, a caricature over its photo (Ming et al. 2021, Fig. 8): different people who are
-    close, and one person who is far. `pairs` are those that were judged, in their order. No image is shown twice.
+Wrong = Mapping[str, Sequence[tuple[Pair, float]]]
+"""What was mistaken for what, each pair with its squared distance, the clearest mistake first: "false positives"
+(different people who are close), "false negatives" (one person who is far)."""
 
-    Raises:
-        PolyfaceError: other pairs than were judged, or one whose image is not in the table.
-    """
+
+def listed_mistakes(result: VerificationResult, pairs: Sequence[Pair]) -> Wrong:
+    """The pairs that were judged wrongly. `pairs` are those that were judged, in their order, or it is an error."""
     judged = np.array([pair.same for pair in pairs], dtype=bool)
     if not np.array_equal(judged, result.truth):
-        raise PolyfaceError(f"section '{title}': the {len(pairs)} pairs are not the {result.n} that were judged")
-    groups = {kind: list(_apart(found, pairs))[:count] for kind, found in mistakes(result, result.n).items()}
-    named = {path for chosen in groups.values() for place in chosen for path in _paths(pairs[place])}
+        raise PolyfaceError(f"the {len(pairs)} pairs are not the {result.n} that were judged")
+    wrong = mistakes(result, result.n)
+    return {kind: [(pairs[place], float(result.distances[place])) for place in found] for kind, found in wrong.items()}
+
+
+def all_pairs_mistakes(embedding: ArrayLike, table: FaceTable, most: int = 2000) -> Wrong:
+    """Of every caricature [N, E] with every photo, the `most` different people who are closest, and the `most` times
+    that one person is farthest."""
+    kinds, names = table.words("modality"), table.words("identity")
+    vectors = unit_vectors(embedding)
+    caricatures, photos = (np.flatnonzero(kinds == kind) for kind in ("caricature", "photo"))
+    distances = squared_distances(vectors[caricatures], vectors[photos])
+    same = names[caricatures][:, None] == names[photos][None]
+    found: dict[str, list[tuple[Pair, float]]] = {}
+    for kind, of, sign in (("false positives", ~same, 1), ("false negatives", same, -1)):
+        where = np.flatnonzero(of)
+        worst = where[np.argsort(sign * distances.ravel()[where], kind="stable")[:most]]
+        found[kind] = [
+            (Pair(table.path(caricatures[i]), table.path(photos[j]), bool(same[i, j])), float(distances[i, j]))
+            for i, j in zip(*np.unravel_index(worst, same.shape), strict=True)
+        ]
+    return found
+
+
+def mistakes_section(title: str, wrong: Wrong, table: FaceTable, count: int = 12) -> Section:
+    """The most confident wrong pairs, a caricature over its photo (Ming et al. 2021, Fig. 8). No image is shown twice.
+
+    Raises:
+        PolyfaceError: a pair whose image is not in the table.
+    """
+    groups = {kind: list(_apart(found))[:count] for kind, found in wrong.items()}
+    named = {path for chosen in groups.values() for pair, _ in chosen for path in _paths(pair)}
     rows = {path: row for row in range(len(table)) if (path := table.path(row)) in named}
     if absent := sorted(named - rows.keys()):
         raise PolyfaceError(f"section '{title}': {absent[0]} is not in the table: give the part that was judged")
     people = table.words("identity")
 
-    def shown(place: int) -> tuple[Picture, str]:
-        places = [rows[path] for path in _paths(pairs[place])]
+    def shown(pair: Pair, distance: float) -> tuple[Picture, str]:
+        places = [rows[path] for path in _paths(pair)]
         names = " / ".join(dict.fromkeys(str(people[row]).replace("_", " ") for row in places))
         both = contact_sheet([table.image(row) for row in places], columns=1, cell=240)
-        return both, f"{names}: {result.distances[place]:.2f}"
+        return both, f"{names}: {distance:.2f}"
 
     text = (
         "A caricature over a photo each, with their squared distance, the clearest mistakes first. False positives are "
         "different people who were taken for one, false negatives one person who was taken for two."
     )
-    return FacesSection(title, {kind.capitalize(): [*map(shown, chosen)] for kind, chosen in groups.items()}, text)
+    faces = {kind.capitalize(): [shown(*one) for one in chosen] for kind, chosen in groups.items()}
+    return FacesSection(title, faces, text)
 
 
 def _paths(pair: Pair) -> tuple[str, str]:
     return pair.caricature, pair.photo
 
 
-def _apart(places: Sequence[int], pairs: Sequence[Pair]) -> Iterator[int]:
+def _apart(wrong: Sequence[tuple[Pair, float]]) -> Iterator[tuple[Pair, float]]:
     """Those of the pairs that share no image with one before."""
     seen: set[str] = set()
-    for place in places:
-        if not seen & set(_paths(pairs[place])):
-            seen.update(_paths(pairs[place]))
-            yield place
+    for pair, distance in wrong:
+        if not seen & set(_paths(pair)):
+            seen.update(_paths(pair))
+            yield pair, distance
 
 
 # --------------------------------------------------------------------------------------------------------- embeddings
