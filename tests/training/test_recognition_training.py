@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from polyface.data.loader import assemble
+from polyface.data.table import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.networks.branches import ResidualBranch
 from polyface.networks.bundle import load_bundle
@@ -413,3 +414,32 @@ def test_a_row_of_a_network_as_it_starts(tmp_path) -> None:
         np.testing.assert_allclose(embedding, stored(tmp_path / "out", jobs[0])["verification"]["embedding"], atol=1e-5)
         assert answers[name]["probabilities"].shape == (10, 4)
     assert answered(recipe, tmp_path / "out", jobs[1], "test")
+
+
+def test_strangers_need_not_validate(tmp_path: Path) -> None:
+    """Validation faces of people whom training does not show: an error that says so, unless training faces stand in."""
+    records = [
+        Record(
+            np.full((40, 40), 9 * row, np.uint8),
+            "",
+            f"{row}.png",
+            {"identity": who, "modality": "photo", "split": part},
+        )
+        for row, (who, part) in enumerate([("ann", "train"), ("bob", "train")] * 10 + [("cid", "val")] * 2)
+    ]
+    write_table(records, tmp_path / "faces.parquet")
+    changes = {
+        "tasks": {"verification": {"kind": "identity"}},
+        "network": STAGE["network"] | {"branches": {"face": FACE}, "heads": {"verification": "face"}},
+        "weighting": {"name": "uniform"},
+        "optimisation": {"epochs": 1},
+    }
+    data = STAGE["data"] | {
+        "boxes": {"source": "image"},
+        "balance": [],
+        "tables": [{"name": str(tmp_path / "faces.parquet")}],
+    }
+    with pytest.raises(PolyfaceError, match="task 'verification': no face with split 'val' is labelled"):
+        fit(recipe_of(tmp_path, stage_tree(changes | {"data": data})), tmp_path / "out")
+    found = fit(recipe_of(tmp_path, stage_tree(changes | {"data": data | {"validate_on": "train"}})), tmp_path / "out")
+    assert found["one"].history[-1]["validation"].keys() == {"verification"}

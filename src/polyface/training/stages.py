@@ -224,7 +224,8 @@ def run_stage(
     if options.threads:
         torch.set_num_threads(options.threads)
     tasks = stage_tasks(stage, data)
-    pools = {part: stage_pool(stage, part, data, tasks, options.progress, earlier) for part in ("train", "val")}
+    parts = ("train",) if stage.data.validate_on == "train" else ("train", "val")
+    pools = {part: stage_pool(stage, part, data, tasks, options.progress, earlier) for part in parts}
     if pools["train"] is None:
         raise PolyfaceError(f"stage {stage.name}: no training faces (split 'train') in its tables")
     if stage.data.validate_on == "train":
