@@ -75,14 +75,9 @@ trial(
 )
 for weight in (20, 60, 200):
     trial(f"best, distilled by {weight}", "Best network across", across__distil__weight=weight)
+trial("best, as published", "dlib")
 trial("best, 8 epochs", "Best network across", across__optimisation__epochs=8)
-trial(
-    "best, faster body, distilled by 200",
-    "Best network across",
-    across__distil__weight=200,
-    across__optimisation__body_lr=0.06,
-)
-for name in ("gls", "uncertainty", "imtl-l", "upgrad", "nash"):
+for name in ("gls", "uncertainty", "upgrad"):
     trial(f"weighting {name}", "Dynamic", cavi__weighting={"name": name})
 trial("weighting uniform", "Dynamic", cavi__weighting={"name": "uniform"})
 trial("weighting ming", "Dynamic")

@@ -136,7 +136,8 @@ def main() -> None:
     bundle.about["figures"] = found
     place = bundle.save(given.out / NAME, torch.float16)
     card = CARD.format(
-        **about | {"terms": TERMS.capitalize(), "figures": "".join(f"| {key} | {found[key]:.2f} | {other[key]:.2f} |\n" for key in found)},
+        **about | {"terms": TERMS.capitalize()},
+        figures="".join(f"| {key} | {found[key]:.2f} | {other[key]:.2f} |\n" for key in found),
         dim=bundle.network.embeddings[branch].dim,
         size=bundle.crop.size,
         faces=len(open_source("webcaricature", given.data, {"split": "test"}).where(split="test")),
