@@ -78,7 +78,7 @@ def judge_cavi(
     """
     if not answers.keys() & set(_TASKS):
         raise PolyfaceError(f"answers of {_listed(answers)}: CaVI is judged by one of {', '.join(_TASKS)}")
-    rows, people = _rows_of(table), table.classes("identity", vocabulary)
+    rows, people = rows_by_modality(table), table.classes("identity", vocabulary)
     verified = None
     if "verification" in answers:
         distances, same = _distances(_answer(answers, "verification", "embedding", table), table, pairs)
@@ -109,7 +109,7 @@ def judge_across(answers: Answers, table: FaceTable, draws: int = 10, seed: int 
             or are not of length 1; faces without a person or a modality; fewer than three people with both.
     """
     embedding = _answer(answers, embedding_task(answers), "embedding", table)
-    rows, names = _rows_of(table), table.words("identity")
+    rows, names = rows_by_modality(table), table.words("identity")
     nameless, other = sum(name is None for name in names), len(table) - sum(map(len, rows.values()))
     if nameless or other:
         raise PolyfaceError(
@@ -152,7 +152,7 @@ def embedding_task(answers: Answers) -> str:
     return "verification" if "verification" in having else having[0]
 
 
-def _rows_of(table: FaceTable) -> dict[str, Indices]:
+def rows_by_modality(table: FaceTable) -> dict[str, Indices]:
     """The rows of caricatures and of photos."""
     words = table.words("modality")
     rows = {modality: np.flatnonzero(words == modality) for modality in ("caricature", "photo")}

@@ -15,7 +15,7 @@ from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError
 from polyface.evaluation.pairs import squared_distances, unit_vectors
 from polyface.evaluation.pictures import PALETTE, Picture, contact_sheet, plot_cmc, plot_det, plot_roc, plot_scatter
-from polyface.evaluation.recognition import RecognitionResult, embedding_task
+from polyface.evaluation.recognition import RecognitionResult, embedding_task, rows_by_modality
 from polyface.evaluation.report import Block, FacesSection, Figure, Figures, PlotSection, Section, Text, TextSection
 from polyface.evaluation.verification import VerificationResult, mistakes
 from polyface.reproduce.jobs import Job, stored
@@ -143,9 +143,8 @@ def listed_mistakes(result: VerificationResult, pairs: Sequence[Pair]) -> Wrong:
 def all_pairs_mistakes(embedding: ArrayLike, table: FaceTable, most: int = 2000) -> Wrong:
     """Of every caricature [N, E] with every photo, the `most` different people who are closest, and the `most` times
     that one person is farthest."""
-    kinds, names = table.words("modality"), table.words("identity")
-    vectors = unit_vectors(embedding)
-    caricatures, photos = (np.flatnonzero(kinds == kind) for kind in ("caricature", "photo"))
+    caricatures, photos = rows_by_modality(table).values()
+    vectors, names = np.asarray(embedding), table.words("identity")
     distances = squared_distances(vectors[caricatures], vectors[photos])
     same = names[caricatures][:, None] == names[photos][None]
     found: dict[str, list[tuple[Pair, float]]] = {}
