@@ -318,19 +318,16 @@ class Learner(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         o = self.spec.optimisation
-        rates = {True: o.lr * o.body_lr, False: o.lr}  # of trunk and branches, and of the heads
+        named = [(name.startswith("heads."), p) for name, p in self.network.named_parameters()]
+        apart = o.body_lr != 1  # trunk and branches have a rate of their own
         groups: list[dict[str, Any]] = []
-        for body, matrix in ((False, True), (False, False), (True, True), (True, False)):
-            chosen = [
-                p
-                for name, p in self.network.named_parameters()
-                if (p.ndim > 1) == matrix and (o.body_lr == 1 or name.startswith("heads.") != body)
-            ]
-            if chosen and (body or o.body_lr != 1):
-                decay = o.weight_decay if matrix else 0.0
-                groups.append({"params": chosen, "weight_decay": decay, "lr": rates[body]})
-        if own := list(self.weighting.parameters()):
-            groups.append({"params": own, "weight_decay": 0.0, "lr": self.weighting.lr or o.lr})
+        for heads, lr in ((True, o.lr), (False, o.lr * o.body_lr)):
+            own = [p for of_heads, p in named if (apart and of_heads) == heads]
+            for matrix, decay in ((True, o.weight_decay), (False, 0.0)):
+                if chosen := [p for p in own if (p.ndim > 1) == matrix]:
+                    groups.append({"params": chosen, "weight_decay": decay, "lr": lr})
+        if weights := list(self.weighting.parameters()):
+            groups.append({"params": weights, "weight_decay": 0.0, "lr": self.weighting.lr or o.lr})
         optimiser: torch.optim.Optimizer
         if o.optimiser == "sgd":
             optimiser = torch.optim.SGD(groups, lr=o.lr, momentum=o.momentum)

@@ -224,12 +224,11 @@ def run_stage(
     if options.threads:
         torch.set_num_threads(options.threads)
     tasks = stage_tasks(stage, data)
-    parts = ("train",) if stage.data.validate_on == "train" else ("train", "val")
-    pools = {part: stage_pool(stage, part, data, tasks, options.progress, earlier) for part in parts}
-    if pools["train"] is None:
+    train = stage_pool(stage, "train", data, tasks, options.progress, earlier)
+    if train is None:
         raise PolyfaceError(f"stage {stage.name}: no training faces (split 'train') in its tables")
-    if stage.data.validate_on == "train":
-        pools["val"] = pools["train"]
+    stand_in = stage.data.validate_on == "train"
+    val = train if stand_in else stage_pool(stage, "val", data, tasks, options.progress, earlier)
     network = build_network(stage, tasks, recipe.seed, earlier)
     optimisation = stage.optimisation
     checkpoint = folder / CHECKPOINT
@@ -242,7 +241,7 @@ def run_stage(
         callbacks.append(Bar(options.progress, stage.name))
     trainer = _trainer(stage, options, folder, callbacks)
     loaders = {}
-    for part, pool in pools.items():
+    for part, pool in (("train", train), ("val", val)):
         if pool is not None:
             loaders[part] = FaceLoader(
                 pool,
@@ -253,7 +252,7 @@ def run_stage(
                 rank=trainer.global_rank,
                 world=trainer.world_size,
             )
-    _unfold(network, stage, tasks, pools["train"], recipe.seed)
+    _unfold(network, stage, tasks, train, recipe.seed)
     balance = build_weighting(stage, network.shared_dim, tasks)
     if "val" not in loaders and (needs := _needs_validation(stage, balance)):
         raise PolyfaceError(
@@ -263,7 +262,7 @@ def run_stage(
     taught = None
     if stage.distil:
         teacher = load_bundle(earlier.get(stage.distil.teacher, Path(stage.distil.teacher)), quiet=True)
-        taught = distillation(stage.distil, teacher, network, pools["train"], options.progress)
+        taught = distillation(stage.distil, teacher, network, train, options.progress)
     learner = Learner(stage, recipe.seed, network, tasks, balance, loaders["train"], loaders.get("val"), taught)
     learner.after_batch = lambda done: saver.after_batch(trainer, done)  # callbacks run before the learner's own hook
     start = checkpoint if checkpoint.exists() else None
