@@ -20,12 +20,11 @@ from polyface.evaluation.metrics import (
     PairedDifference,
     Row,
     difference_of_runs,
-    over_runs,
     percentile_interval,
     ratio,
     resampled_means,
-    summarise,
 )
+from polyface.evaluation.runs import row_of_runs
 from polyface.schema import VOCABULARIES, eyes
 
 NORMALISERS = ("eyes", "outer corners", "box")
@@ -306,20 +305,18 @@ def landmark_rows(
     notes = [note, *(f"{count} faces {what}" for what, count in counts.items() if count)]
     rows = []
     for metric, attribute in (("mean error", "mean_error"), ("failure rate", "failure_rate")):
-        summary = summarise([getattr(result, attribute) for result in results.values()])
         values, _ = _statistic(np.stack([r.face_errors for r in results.values()]), metric, first.threshold)
-        drawn = over_runs(resampled_means(values.T, resamples), np.random.default_rng(1))
         rows.append(
-            Row(
+            row_of_runs(
                 name,
                 metric,
-                summary.mean,
-                summary.std,
-                first.n,
-                tuple(results),
-                percentile_interval(drawn, level).ends,
-                (published or {}).get(metric),
-                note="; ".join(filter(None, notes)),
+                [getattr(result, attribute) for result in results.values()],
+                resampled_means(values.T, resamples),
+                n=first.n,
+                runs=results,
+                published=(published or {}).get(metric),
+                notes=notes,
+                level=level,
             )
         )
     return rows
