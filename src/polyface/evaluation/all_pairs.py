@@ -260,7 +260,13 @@ def paired_difference(
         raise PolyfaceError(f"unknown statistic '{statistic}': {nearest(statistic, a[0].figures)}")
     for group in groups:
         _over_the_same_faces(group)
-    drawn = [_resampled(side, resamples, seed, splits)[statistic] for side in (a, b)]
-    values = tuple([one.figures[statistic].value for one in side] for side in (a, b))
-    n = sum(one.n for one in a) if splits else a[0].n
-    return difference(drawn[0], drawn[1], (values[0], values[1]), n=n, splits=splits, seed=seed, level=level)
+    return difference(
+        a,
+        b,
+        lambda side: _resampled(side, resamples, seed, splits)[statistic],
+        lambda one: one.figures[statistic].value,
+        lambda one: (one.n, 0),
+        splits=splits,
+        seed=seed,
+        level=level,
+    )

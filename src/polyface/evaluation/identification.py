@@ -183,15 +183,13 @@ def paired_difference(
     if statistic not in _STATISTICS:
         raise PolyfaceError(f"unknown statistic '{statistic}': {nearest(statistic, _STATISTICS)}")
     (both,) = compared(a, b)
-    correct, person = _named(both)
-    drawn = _resampled(correct, person, resamples, seed)[statistic]
-    values = [[getattr(one, _STATISTICS[statistic]) for one in side] for side in (a, b)]
+    _named(both)  # over the same faces
     return difference(
-        drawn[:, : len(a)],
-        drawn[:, len(a) :],
-        (values[0], values[1]),
-        n=len(person),
-        excluded=a[0].unlabelled,
+        a,
+        b,
+        lambda side: _resampled(*_named(side), resamples, seed)[statistic],
+        lambda one: float(getattr(one, _STATISTICS[statistic])),
+        lambda one: (one.n, one.unlabelled),
         seed=seed,
         level=level,
     )

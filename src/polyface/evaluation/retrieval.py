@@ -263,19 +263,12 @@ def paired_difference(
         _over_the_same_probes(group)
     if rank not in a[0].rate:
         raise PolyfaceError(f"rank-{rank} was not measured: known: {', '.join(map(str, a[0].rate))}")
-    if splits:
-        drawn = [_of_runs(side, [rank], resamples, seed, True)[rank] for side in (a, b)]
-    else:
-        both = _of_runs([*a, *b], [rank], resamples, seed, False)[rank]
-        drawn = [both[:, : len(a)], both[:, len(a) :]]
-    values = [[one.rate[rank].value for one in side] for side in (a, b)]
-    many = a if splits else a[:1]
     return difference(
-        drawn[0],
-        drawn[1],
-        (values[0], values[1]),
-        n=sum(one.n for one in many),
-        excluded=sum(one.excluded for one in many),
+        a,
+        b,
+        lambda side: _of_runs(side, [rank], resamples, seed, splits)[rank],
+        lambda one: one.rate[rank].value,
+        lambda one: (one.n, one.excluded),
         splits=splits,
         seed=seed,
         level=level,

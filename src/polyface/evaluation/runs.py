@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -108,26 +108,27 @@ def compared(a: Sequence[T], b: Sequence[T], splits: bool = False) -> list[tuple
 
 
 def difference(
-    a: Floats,
-    b: Floats,
-    values: tuple[Sequence[float], Sequence[float]],
+    a: Sequence[T],
+    b: Sequence[T],
+    resampled: Callable[[Sequence[T]], Floats],
+    figure: Callable[[T], float],
+    counts: Callable[[T], tuple[int, int]],
     *,
-    n: int,
-    excluded: int = 0,
     splits: bool = False,
     seed: int = 0,
     level: float = 0.95,
 ) -> PairedDifference:
-    """The difference a − b of a figure, measured once a run (`values`) and resampled, [R, runs] each.
+    """The difference a − b of a `figure`, measured once a run; `resampled` gives that of some runs [R, runs], of the
+    same draws whichever runs are asked for; `counts` what a run judged and what it left out.
 
     Training seeds of a and b have nothing to do with each other and are resampled independently. With `splits`, run i
     of a and run i of b saw the same split, and splits are resampled: a difference of each, then their mean.
     """
-    means = [float(np.mean(one)) for one in values]
+    ours, theirs = resampled(a), resampled(b)
+    value = float(np.mean([*map(figure, a)])) - float(np.mean([*map(figure, b)]))
+    n, excluded = (sum(column) for column in zip(*map(counts, a if splits else a[:1]), strict=True))
     if not splits:
-        return difference_of_runs(a, b, means[0] - means[1], n=n, excluded=excluded, seed=seed, level=level)
-    if a.shape != b.shape:
-        raise PolyfaceError(f"splits are compared one by one: {a.shape[1]} runs of a for {b.shape[1]} of b")
-    nothing = np.zeros((len(a), 1))
-    found = difference_of_runs(a - b, nothing, means[0] - means[1], n=n, excluded=excluded, seed=seed, level=level)
-    return replace(found, seeds=(a.shape[1], b.shape[1]))
+        return difference_of_runs(ours, theirs, value, n=n, excluded=excluded, seed=seed, level=level)
+    nothing = np.zeros((len(ours), 1))
+    found = difference_of_runs(ours - theirs, nothing, value, n=n, excluded=excluded, seed=seed, level=level)
+    return replace(found, seeds=(len(a), len(b)))

@@ -255,12 +255,13 @@ def paired_difference(
         raise PolyfaceError(f"unknown statistic '{statistic}': {nearest(statistic, a[0].figures)}")
     for group in groups:
         _over_the_same_pairs(group)
-    wanted = [statistic]
-    if splits:
-        drawn = [_resampled([one.pairs for one in side], wanted, resamples, seed, True)[statistic] for side in (a, b)]
-    else:
-        both = _resampled([one.pairs for one in (*a, *b)], wanted, resamples, seed)[statistic]
-        drawn = [both[:, : len(a)], both[:, len(a) :]]
-    values = tuple([one.figures[statistic].value for one in side] for side in (a, b))
-    n = sum(one.n for one in a) if splits else a[0].n
-    return difference(drawn[0], drawn[1], (values[0], values[1]), n=n, splits=splits, seed=seed, level=level)
+    return difference(
+        a,
+        b,
+        lambda side: _resampled([one.pairs for one in side], [statistic], resamples, seed, splits)[statistic],
+        lambda one: one.figures[statistic].value,
+        lambda one: (one.n, 0),
+        splits=splits,
+        seed=seed,
+        level=level,
+    )
