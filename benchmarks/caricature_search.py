@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from polyface.data.readers import cavi
-from polyface.evaluation.measure import pool_of
-from polyface.evaluation.metrics import Row
-from polyface.evaluation.recognition import RecognitionResult, judge_across, judge_cavi, recognition_rows
-from polyface.evaluation.results import write_results
-from polyface.networks.bundle import load_bundle
-from polyface.networks.predict import Views, predict
+from polyface.metrics.resampling import Row
+from polyface.models.bundle import load_bundle
+from polyface.models.predict import Views, predict
+from polyface.protocols.recognition import RecognitionResult, judge_across, judge_cavi, recognition_rows
+from polyface.report.results import write_results
 from polyface.training import stages
 from polyface.training.recipe import Recipe, load
+from polyface.training.stages import pool_of
 
 TRIALS: dict[str, tuple[str, dict[str, Any]]] = {}
 """Name → the row that is trained and its changes, of the recipe's own settings where they say nothing else."""

@@ -16,9 +16,9 @@ from pathlib import Path
 import timm
 import torch
 
-from polyface.evaluation.metrics import Row
-from polyface.evaluation.results import write_results
+from polyface.metrics.resampling import Row
 from polyface.networks.depthwise import DepthwiseConv2d
+from polyface.report.results import write_results
 
 BATCH, STEPS = 32, 5
 

@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from polyface.evaluation.attributes import AttributesResult
-from polyface.evaluation.measure import measure, pool_of
-from polyface.evaluation.metrics import Row
-from polyface.evaluation.results import write_results
-from polyface.networks.bundle import load_bundle
+from polyface.metrics.attributes import AttributesResult
+from polyface.metrics.resampling import Row
+from polyface.models.bundle import load_bundle
+from polyface.models.evaluate import measure
+from polyface.report.results import write_results
 from polyface.training import stages
 from polyface.training.recipe import load
+from polyface.training.stages import pool_of
 
 DRAWN: dict[str, range] = {"Baseline": range(8), "DMM-EQ-AT": range(0), "DMM-CNN": range(1, 8, 2)}
 EPOCHS = 6

@@ -29,14 +29,14 @@ from polyface.data.crops import sample
 from polyface.data.loader import FaceLoader, FacePool
 from polyface.data.readers import cavi
 from polyface.data.store import open_source
-from polyface.evaluation.metrics import Row
-from polyface.evaluation.recognition import judge_cavi
-from polyface.evaluation.results import write_results
-from polyface.inference import export_onnx
-from polyface.inference.lean import chosen_branch, embedding_only, folded, in_bfloat16
+from polyface.export import export_onnx
+from polyface.metrics.resampling import Row
 from polyface.models import find
-from polyface.networks.bundle import Bundle, load_bundle
+from polyface.models.bundle import Bundle, load_bundle
+from polyface.networks.folding import chosen_branch, embedding_only, folded, in_bfloat16
 from polyface.networks.network import FaceNetwork
+from polyface.protocols.recognition import judge_cavi
+from polyface.report.results import write_results
 from speed import turns
 
 Floats = NDArray[np.float32]

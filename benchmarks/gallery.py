@@ -36,9 +36,9 @@ from numpy.typing import NDArray
 
 from polyface.cli.common import bar
 from polyface.errors import PolyfaceError
-from polyface.evaluation.metrics import Row
-from polyface.evaluation.results import write_results
-from polyface.inference.gallery import Gallery, Precomputed
+from polyface.gallery.gallery import Gallery, Precomputed
+from polyface.metrics.resampling import Row
+from polyface.report.results import write_results
 
 Floats = NDArray[np.float32]
 TOP, EACH, CHUNK = 10, 10, 2000  # neighbours; faces a person; people drawn at a time
@@ -108,8 +108,8 @@ def _root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
 def embedded(model: str, table: str, branch: str | None) -> tuple[NDArray[Any], NDArray[Any]]:
     """Embeddings and identities of a face table's labelled faces, found by the detector as in a gallery."""
     from polyface.data.table import FaceTable
+    from polyface.gallery.inputs import subject
     from polyface.inference import BundleEmbedder
-    from polyface.inference.gallery_inputs import subject
 
     faces, engine = FaceTable.open(table), BundleEmbedder(model, branch=branch)
     rows = np.flatnonzero([name is not None for name in faces.column("identity").to_pylist()])

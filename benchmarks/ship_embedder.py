@@ -21,13 +21,13 @@ from polyface.data.boxes import boxes_of
 from polyface.data.readers.folder import Folder
 from polyface.data.store import open_source
 from polyface.data.table import FaceTable, write_table
-from polyface.evaluation.pairs import pair_distances
-from polyface.evaluation.recognition import judge_across
-from polyface.evaluation.verification import evaluate_verification
 from polyface.files import cache_folder
 from polyface.inference.embedder import BundleEmbedder
-from polyface.inference.lean import chosen_branch, embedding_only
-from polyface.networks.bundle import Bundle, load_bundle
+from polyface.metrics.recognition.pairs import pair_distances
+from polyface.metrics.recognition.verification import evaluate_verification
+from polyface.models.bundle import Bundle, load_bundle
+from polyface.networks.folding import chosen_branch, embedding_only
+from polyface.protocols.recognition import judge_across
 from polyface.reproduce import Job, folder
 from polyface.tasks.identity import IdentityTask
 from ship_models import TERMS

@@ -21,13 +21,14 @@ import polyface
 from polyface.data.boxes import boxes_of
 from polyface.data.loader import FacePool
 from polyface.data.store import open_source
-from polyface.evaluation.landmarks import LandmarkResult, evaluate_landmarks
-from polyface.evaluation.measure import measure, pool_of
-from polyface.networks.bundle import Bundle, load_bundle
-from polyface.networks.predict import predict
+from polyface.metrics.landmarks import LandmarkResult, evaluate_landmarks
+from polyface.models.bundle import Bundle, load_bundle
+from polyface.models.evaluate import measure
+from polyface.models.predict import predict
 from polyface.reproduce import Job, folder
 from polyface.schema import five_of_68
 from polyface.training.recipe import Recipe, load
+from polyface.training.stages import pool_of
 
 TERMS = "research use only: trained on data sets that forbid commercial use; no warranty"
 MODELS = {
@@ -69,7 +70,7 @@ def held_out(bundle: Bundle, data: Path, folder_: Path) -> dict[str, Any]:
     """face5 on people and photographers it never saw: five points of Helen-test, gender and smile of the London set."""
     if "gender" not in bundle.tasks:
         return {}
-    table = open_source("300w", data).where(split="test")
+    table = open_source("300w", data).where(split="test", source=["Helen"])
     tasks = {"landmarks": bundle.tasks["landmarks"]}
     truth = five_of_68(table.points("landmarks_68"))
     pool = FacePool.unlabelled(table, boxes_of(table, bundle.boxes), bundle.crop)

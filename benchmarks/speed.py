@@ -39,11 +39,12 @@ from polyface.data.images import decode
 from polyface.data.loader import FaceLoader, FacePool, assemble
 from polyface.data.store import open_source
 from polyface.data.table import FaceTable
-from polyface.evaluation.metrics import Row
-from polyface.evaluation.results import write_results
-from polyface.inference import Analyzer, export_onnx
+from polyface.export import export_onnx
+from polyface.inference import Analyzer
+from polyface.metrics.resampling import Row
+from polyface.models.bundle import Bundle
 from polyface.networks import build
-from polyface.networks.bundle import Bundle
+from polyface.report.results import write_results
 from polyface.training.learner import Learner
 from polyface.training.progress import learning_rate
 from polyface.training.recipe import StageSpec, load

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from polyface.evaluation.landmarks import evaluate_landmarks
-from polyface.evaluation.metrics import Row
-from polyface.evaluation.results import write_results
-from polyface.networks.bundle import load_bundle
-from polyface.networks.predict import predict
+from polyface.metrics.landmarks import evaluate_landmarks
+from polyface.metrics.resampling import Row
+from polyface.models.bundle import load_bundle
+from polyface.models.predict import predict
+from polyface.report.results import write_results
 from polyface.training import stages
 from polyface.training.recipe import load
 

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from polyface.evaluation.metrics import Row
-from polyface.evaluation.results import write_results
+from polyface.metrics.resampling import Row
 from polyface.networks import build as build_network
+from polyface.report.results import write_results
 from polyface.weighting import WEIGHTINGS, Context, build
 from polyface.weighting.gramian import GradientWeighting
 

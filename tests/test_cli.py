@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def polyface(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "polyface.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "polyface", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=250, check=False)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from polyface.evaluation.results import documents_are_current, read_results, update_document
+from polyface.report.results import documents_are_current, read_results, update_document
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -18,7 +18,7 @@ RESULTS = sorted((ROOT / "docs" / "results").glob("*.json"))
 
 def test_tables_match_the_results_files() -> None:
     stale = documents_are_current(DOCUMENTS, ROOT / "docs" / "results")
-    assert not stale, "run: python -m polyface.evaluation.results docs README.md"
+    assert not stale, "run: python -m polyface.report.results docs README.md"
 
 
 def test_an_edited_table_is_noticed(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from polyface.inference.analyzer import Analyzer as Analyzer
     from polyface.inference.analyzer import analyze as analyze
-    from polyface.networks.bundle import load_bundle as load
+    from polyface.models.bundle import load_bundle as load
 
     __version__: str
 
@@ -18,7 +18,7 @@ __all__ = ["Analyzer", "analyze", "load", "__version__"]
 _HOMES = {
     "Analyzer": ("polyface.inference.analyzer", "Analyzer"),
     "analyze": ("polyface.inference.analyzer", "analyze"),
-    "load": ("polyface.networks.bundle", "load_bundle"),
+    "load": ("polyface.models.bundle", "load_bundle"),
 }
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from polyface import schema
-from polyface.data.synthetic_head import mean_face
+from polyface.data.synthetic.head import mean_face
 from polyface.errors import PolyfaceError
 from polyface.schema import (
     ATTRIBUTES,

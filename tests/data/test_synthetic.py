@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyface.data.synthetic import ILLUMINATIONS, SyntheticFaces, records, render
-from polyface.data.synthetic_head import mean_face
-from polyface.data.synthetic_paint import Raster
+from polyface.data.synthetic.head import mean_face
+from polyface.data.synthetic.paint import Raster
 from polyface.data.table import FaceTable, write_table
 from polyface.errors import PolyfaceError
 from polyface.schema import VOCABULARIES, five_of_68, is_column, mirror_landmarks

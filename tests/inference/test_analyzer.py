@@ -23,8 +23,8 @@ from polyface.data.images import encode_png
 from polyface.data.table import FaceTable, Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.inference import Analyzer, FaceResult, ImageResult
-from polyface.networks.bundle import Bundle
-from polyface.networks.predict import answers
+from polyface.models.bundle import Bundle
+from polyface.models.predict import answers
 
 Make = Callable[..., Bundle]
 Pictures = Callable[..., np.ndarray]

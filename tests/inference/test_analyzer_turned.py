@@ -15,8 +15,8 @@ from polyface.data.boxes import BoxSpec
 from polyface.data.crops import cut
 from polyface.data.detector import Detection
 from polyface.inference import Analyzer
-from polyface.networks.bundle import Bundle
-from polyface.networks.predict import answers
+from polyface.models.bundle import Bundle
+from polyface.models.predict import answers
 
 Make = Callable[..., Bundle]
 Pictures = Callable[..., np.ndarray]

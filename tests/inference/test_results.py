@@ -18,7 +18,7 @@ import polyface
 from polyface.data.images import encode_png
 from polyface.errors import PolyfaceError
 from polyface.inference import Analyzer, FaceResult, ImageResult, draw, draw_all, to_json_lines, to_parquet
-from polyface.networks.bundle import Bundle
+from polyface.models.bundle import Bundle
 
 Pictures = Callable[..., np.ndarray]
 

@@ -304,8 +304,8 @@ def test_a_network_with_inception_branches_is_exported(tmp_path: Path) -> None:
 
     from polyface import tasks
     from polyface.data.crops import CropSpec
-    from polyface.inference.export import export_onnx
-    from polyface.networks.bundle import Bundle
+    from polyface.export.onnx import export_onnx
+    from polyface.models.bundle import Bundle
 
     network = inception(bottleneck=4)
     kinds = {name: tasks.build(name, {"kind": "classification", "column": "smile"}) for name in network.branches}

@@ -133,7 +133,7 @@ def test_68_points_at_the_start_have_the_same_shared_features(tmp_path) -> None:
     from polyface import tasks
     from polyface.data.boxes import BoxSpec
     from polyface.data.crops import CropSpec
-    from polyface.networks.bundle import Bundle
+    from polyface.models.bundle import Bundle
     from polyface.training.recipe import StageSpec
     from polyface.training.stages import build_network
 

@@ -64,17 +64,26 @@ def test_mtfl_points_are_in_order_and_in_the_image(mtfl):
 
 def test_300w_counts(ibug):
     found = Counter((f.labels["source"], f.labels["split"] == "test") for f in ibug)
-    assert found == {("Helen", False): 870, ("Helen", True): 330, ("AFW", False): 337}
+    assert found == {
+        ("Helen", False): 870,
+        ("Helen", True): 330,
+        ("AFW", False): 337,
+        ("LFPW", False): 805,
+        ("LFPW", True): 224,
+    }
     held = Counter(f.labels["source"] for f in ibug if f.labels["split"] == "val")
     assert 87 <= held["Helen"] <= 90
     assert 34 <= held["AFW"] <= 43
+    assert 79 <= held["LFPW"] <= 82
     assert all(f.labels["landmarks_68"].shape == (68, 2) for f in ibug)
 
 
 def test_300w_photos_are_whole(ibug):
     parts = {}
     for face in ibug:
-        photo = (face.labels["source"], face.path.rsplit("/", 1)[-1].rsplit("_", 1)[0])
+        name = face.path.rsplit("/", 1)[-1]
+        # Helen and AFW number the faces of a photo (NAME_1.jpg); LFPW numbers photos (image_0001.jpg), one face each
+        photo = (face.labels["source"], name if face.labels["source"] == "LFPW" else name.rsplit("_", 1)[0])
         parts.setdefault(photo, set()).add(face.labels["split"])
     assert all(len(found) == 1 or "test" in found for found in parts.values())
     assert not any({"train", "val"} <= found for found in parts.values())

@@ -13,9 +13,9 @@ from polyface.data.crops import invert, transform
 from polyface.data.loader import FacePool
 from polyface.data.readers import reader
 from polyface.data.table import Record, write_table
-from polyface.evaluation.landmarks import face_errors, point_errors
-from polyface.networks.bundle import load_bundle
-from polyface.networks.predict import predict
+from polyface.metrics.landmarks import face_errors, point_errors
+from polyface.models.bundle import load_bundle
+from polyface.models.predict import predict
 from polyface.training import recipe as recipes
 from polyface.training import stages
 

@@ -21,8 +21,8 @@ from polyface.data.crops import CropSpec, around_centre
 from polyface.data.table import FaceTable, Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.inference import Analyzer, to_json_lines, to_parquet
-from polyface.networks.bundle import Bundle, load_bundle
-from polyface.networks.predict import Views, answers, translations
+from polyface.models.bundle import Bundle, load_bundle
+from polyface.models.predict import Views, answers, translations
 from polyface.schema import ATTRIBUTES
 from polyface.tasks import masked_sums, mean_of_terms
 from polyface.tasks.attributes import AttributesTask

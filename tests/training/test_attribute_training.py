@@ -11,7 +11,7 @@ import torch
 from polyface.data.store import open_source
 from polyface.data.table import Record, write_table
 from polyface.errors import PolyfaceError
-from polyface.networks.bundle import load_bundle
+from polyface.models.bundle import load_bundle
 from polyface.schema import ATTRIBUTES
 from polyface.training import recipe as recipes
 from polyface.training import stages

@@ -22,8 +22,8 @@ from polyface.data.crops import CropSpec
 from polyface.data.loader import FacePool, assemble
 from polyface.data.table import FaceTable, Record, write_table
 from polyface.errors import PolyfaceError
-from polyface.networks.bundle import Bundle, load_bundle
-from polyface.networks.predict import Views, predict
+from polyface.models.bundle import Bundle, load_bundle
+from polyface.models.predict import Views, predict
 from polyface.tasks import build
 from polyface.training.distil import Distillation, _of_photos, distillation
 from polyface.training.learner import Learner

@@ -144,7 +144,7 @@ def test_full_disk_while_writing_the_model(train, checkpoint, monkeypatch) -> No
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("polyface.networks.bundle.save_file", full)
+        patch.setattr("polyface.models.bundle.save_file", full)
         with pytest.raises(PolyfaceError, match="could not write the model .the disk is full") as caught:
             train()
     one_line(caught)

@@ -19,7 +19,7 @@ from polyface.data.loader import FaceLoader, RawBatch, assemble
 from polyface.data.store import open_source
 from polyface.data.table import Record, write_table
 from polyface.errors import PolyfaceError
-from polyface.networks.bundle import load_bundle
+from polyface.models.bundle import load_bundle
 from polyface.training import recipe as recipes
 from polyface.training import stages
 from polyface.training.learner import Learner

@@ -16,9 +16,9 @@ from torch import Tensor
 from polyface.data.loader import assemble
 from polyface.data.table import Record, write_table
 from polyface.errors import PolyfaceError
+from polyface.models.bundle import load_bundle
 from polyface.networks.branches import ResidualBranch
-from polyface.networks.bundle import load_bundle
-from polyface.networks.dlib_weights import PACKAGE, dlib_weights
+from polyface.networks.pretrained.dlib import PACKAGE, dlib_weights
 from polyface.networks.trunks.face_resnet import FaceResNet
 from polyface.reproduce.jobs import Job, answered, finished, run_jobs, stored
 from polyface.training import stages

@@ -10,8 +10,9 @@ import typer
 
 from polyface.cli import data, gallery
 from polyface.cli.common import say
+from polyface.cli.compare import compare_weightings
 from polyface.cli.inference import analyze, demo, export, models
-from polyface.cli.tables import compare_weightings, reproduce
+from polyface.cli.reproduce import reproduce
 from polyface.cli.training import evaluate, train
 from polyface.errors import PolyfaceError
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from polyface.errors import NoDataError
+
 if TYPE_CHECKING:
     from polyface.data.table import Progress
+    from polyface.reproduce import Job
 
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="Folder with <name>.parquet face tables or raw data sets <name>/.")
@@ -73,3 +76,12 @@ def device_of(name: str) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def tell_failed(failed: Mapping[Job, Exception]) -> None:
+    """Say what could not be run; only what should have been makes the command fail."""
+    broken = [job for job, why in failed.items() if not isinstance(why, NoDataError)]
+    for job, why in failed.items():
+        typer.echo(f"{'failed' if job in broken else 'no data'}: {job}: {why}", err=True)
+    if broken:
+        raise typer.Exit(1)

@@ -55,7 +55,7 @@ def data_label(
 ) -> None:
     """Let a model label faces: its answers become label columns that are marked as pseudo-labels."""
     from polyface.data.table import FaceTable
-    from polyface.training.labels import label_table
+    from polyface.models.labels import label_table
 
     with bar() as progress:
         report = label_table(
@@ -94,8 +94,8 @@ def data_show(
             line += f"   (answers of {model}, not labels)"
         say(line)
     if picture:
-        from polyface.evaluation.pictures import contact_sheet, draw_face, png
         from polyface.files import atomic_path
+        from polyface.report.faces import contact_sheet, draw_face, png
 
         column_name = next((c for c in faces.columns if landmark_count(c)), None)
         rows = np.linspace(0, len(faces) - 1, min(count, len(faces))).astype(int)

@@ -14,7 +14,7 @@ from polyface.errors import PolyfaceError
 from polyface.models import EMBEDDER
 
 if TYPE_CHECKING:
-    from polyface.inference.gallery import Gallery, QueryImage
+    from polyface.gallery.gallery import Gallery, QueryImage
 
 app = typer.Typer(help="Known faces: enrol people, search by photo or caricature.", no_args_is_help=True)
 
@@ -92,7 +92,7 @@ def gallery_remove(
     people: Annotated[list[str], typer.Argument(help="Their names, as `info --people` lists them.")],
 ) -> None:
     """Forget people, and erase their faces from all files of the gallery."""
-    from polyface.inference.gallery import Gallery
+    from polyface.gallery.gallery import Gallery
 
     with Gallery.open(gallery, write=True) as known, bar() as progress:
         faces = known.remove(*people)
@@ -108,7 +108,7 @@ def gallery_info(
     json_: JsonOption = False,
 ) -> None:
     """What a gallery holds: faces, people, embedder, index, size on disk."""
-    from polyface.inference.gallery import Gallery
+    from polyface.gallery.gallery import Gallery
 
     with Gallery.open(gallery) as known:
         told = dataclasses.asdict(known.info())
@@ -128,8 +128,9 @@ def _opened(
     folder: Path, model: str, branch: str | None, device: str, write: bool, index: str | None = None
 ) -> Gallery:
     """A gallery with its embedder; to be written to, it is made where there is none."""
-    from polyface.inference import BundleEmbedder, Gallery
-    from polyface.inference.gallery_format import MANIFEST
+    from polyface.gallery import Gallery
+    from polyface.gallery.format import MANIFEST
+    from polyface.inference import BundleEmbedder
 
     embedder = BundleEmbedder(model, branch=branch, device=device_of(device))
     if write and not (folder / MANIFEST).exists():

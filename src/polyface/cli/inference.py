@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from polyface.networks.bundle import Bundle
+    from polyface.models.bundle import Bundle
 
 
 def analyze(
@@ -77,9 +77,9 @@ def export(
     ] = None,
 ) -> None:
     """Export a bundle's network to ONNX, normalisation included, and check that it answers the same."""
-    from polyface.inference.export import export_onnx
+    from polyface.export.onnx import export_onnx
     from polyface.models import find
-    from polyface.networks.bundle import load_bundle
+    from polyface.models.bundle import load_bundle
 
     loaded = load_bundle(find(bundle))
     difference = export_onnx(loaded, path, branch=branch, int8=None if int8 is None else _faces(loaded, branch, int8))

@@ -56,11 +56,11 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="Write an HTML report.")] = None,
 ) -> None:
     """Measure a model on labelled faces: every task with its own metric, and an HTML report."""
-    from polyface.evaluation.landmarks import LandmarkResult
-    from polyface.evaluation.measure import measure_tables
+    from polyface.metrics.landmarks import LandmarkResult
     from polyface.models import find
-    from polyface.networks.bundle import load_bundle
-    from polyface.networks.predict import Views
+    from polyface.models.bundle import load_bundle
+    from polyface.models.evaluate import measure_tables
+    from polyface.models.predict import Views
 
     model = load_bundle(find(bundle))
     with bar() as progress:

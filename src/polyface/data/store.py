@@ -51,7 +51,7 @@ def _synthetic(options: dict[str, Any], progress: Progress | None) -> FaceTable:
     from polyface.data import synthetic
 
     options = {"n": 4000, "size": 64, "seed": 0} | options
-    sources = sorted(Path(synthetic.__file__).parent.glob("synthetic*.py"))  # what draws them is part of what they are
+    sources = sorted(Path(synthetic.__file__).parent.glob("*.py"))  # what draws them is part of what they are
     content = b"".join(source.read_bytes() for source in sources) + repr(sorted(options.items())).encode()
     stamp = hashlib.sha1(content).hexdigest()[:16]
     path = cache_folder("tables") / f"synthetic-{stamp}.parquet"

@@ -1,4 +1,4 @@
-"""Trained models at work: bundles in, typed answers, pictures and ONNX files out."""
+"""Trained models at work: bundles in, typed answers and pictures out."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from polyface.inference.drawing import draw as draw
     from polyface.inference.drawing import draw_all as draw_all
     from polyface.inference.embedder import BundleEmbedder as BundleEmbedder
-    from polyface.inference.export import export_onnx as export_onnx
-    from polyface.inference.gallery import Gallery as Gallery
-    from polyface.inference.gallery import Precomputed as Precomputed
     from polyface.inference.results import FaceResult as FaceResult
     from polyface.inference.results import ImageResult as ImageResult
     from polyface.inference.results import to_json_lines as to_json_lines
@@ -26,9 +23,6 @@ _HOMES = {
     "BundleEmbedder": "embedder:BundleEmbedder",
     "draw": "drawing:draw",
     "draw_all": "drawing:draw_all",
-    "export_onnx": "export:export_onnx",
-    "Gallery": "gallery:Gallery",
-    "Precomputed": "gallery:Precomputed",
     "FaceResult": "results:FaceResult",
     "ImageResult": "results:ImageResult",
     "to_json_lines": "results:to_json_lines",

@@ -23,9 +23,9 @@ from polyface.errors import PolyfaceError
 from polyface.inference.inputs import Source, count, image_files, is_single, own_boxes, sources, usable_device
 from polyface.inference.results import FaceResult, ImageResult
 from polyface.models import default_models, find
-from polyface.networks.bundle import Bundle, load_bundle
+from polyface.models.bundle import Bundle, load_bundle
+from polyface.models.predict import Views, answers
 from polyface.networks.network import FaceNetwork
-from polyface.networks.predict import Views, answers
 from polyface.tasks import Task
 
 __all__ = ["Analyzer", "analyze", "image_files"]

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from polyface.evaluation.pictures import draw_face
 from polyface.files import atomic_path
 from polyface.inference.inputs import pixels
 from polyface.inference.results import FaceResult, ImageResult
+from polyface.report.faces import draw_face
 
 
 def draw(image: Any, result: ImageResult, labels: bool = True) -> Image.Image:

@@ -16,11 +16,11 @@ from polyface.data.boxes import BoxSpec, boxes_for
 from polyface.data.crops import cut, sample
 from polyface.data.detector import Detector, RetinaFace
 from polyface.errors import PolyfaceError
-from polyface.inference.gallery_types import FoundFace
+from polyface.inference.embeddings import FoundFace
 from polyface.inference.inputs import usable_device
-from polyface.inference.lean import chosen_branch, embedding_only, folded, in_bfloat16
 from polyface.models import EMBEDDER, find
-from polyface.networks.bundle import Bundle, load_bundle
+from polyface.models.bundle import Bundle, load_bundle
+from polyface.networks.folding import chosen_branch, embedding_only, folded, in_bfloat16
 
 
 class BundleEmbedder:

@@ -120,7 +120,7 @@ class ResidualBranch(nn.Module):
         return self.bottleneck(self.pool(self.blocks(maps)))  # type: ignore[no-any-return]
 
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
-        """Take the published weights (`polyface.networks.dlib_weights`)."""
+        """Take the published weights (`polyface.networks.pretrained.dlib`)."""
         own = self.state_dict()
         if "bottleneck.weight" in own and own["bottleneck.weight"].shape != weights["bottleneck.weight"].shape:
             raise PolyfaceError(f"dlib's network has a bottleneck of 128, not {self.out_dim}: set bottleneck to 128")

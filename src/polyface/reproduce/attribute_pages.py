@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from polyface.evaluation.attributes import AttributesResult
-from polyface.evaluation.pictures import plot_grid
-from polyface.evaluation.published import Published
-from polyface.evaluation.report import Block, Figure, Figures, Section, Table, Text
+from polyface.metrics.attributes import AttributesResult
+from polyface.report.page import Block, Figure, Figures, Section, Table, Text
+from polyface.report.plots import plot_grid
+from polyface.report.published import Published
 from polyface.reproduce.jobs import trains
 from polyface.reproduce.tables import Runs
 

@@ -13,11 +13,12 @@ from numpy.typing import ArrayLike
 from polyface.data.readers.common import Pair
 from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError
-from polyface.evaluation.pairs import squared_distances, unit_vectors
-from polyface.evaluation.pictures import PALETTE, Picture, contact_sheet, plot_cmc, plot_det, plot_roc, plot_scatter
-from polyface.evaluation.recognition import RecognitionResult, embedding_task, rows_by_modality
-from polyface.evaluation.report import Block, FacesSection, Figure, Figures, PlotSection, Section, Text, TextSection
-from polyface.evaluation.verification import VerificationResult, mistakes
+from polyface.metrics.recognition.pairs import squared_distances, unit_vectors
+from polyface.metrics.recognition.verification import VerificationResult, mistakes
+from polyface.protocols.recognition import RecognitionResult, embedding_task, rows_by_modality
+from polyface.report.faces import Picture, contact_sheet
+from polyface.report.page import Block, FacesSection, Figure, Figures, PlotSection, Section, Text, TextSection
+from polyface.report.plots import PALETTE, plot_cmc, plot_det, plot_roc, plot_scatter
 from polyface.reproduce.jobs import Job, stored
 from polyface.reproduce.tables import Runs
 

@@ -16,13 +16,13 @@ import numpy as np
 
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError
-from polyface.evaluation.measure import pool_of
 from polyface.files import atomic_path
-from polyface.networks.bundle import Bundle, load_bundle
-from polyface.networks.predict import Views, predict
+from polyface.models.bundle import Bundle, load_bundle
+from polyface.models.predict import Views, predict
 from polyface.tasks import Task
 from polyface.training import stages
 from polyface.training.recipe import Recipe, StageSpec, VariantSpec, same_settings
+from polyface.training.stages import pool_of
 
 Answers = dict[str, dict[str, np.ndarray]]
 """{task: {key: array over the faces of a part}}: {"landmarks": {"points": [N, P, 2]}, …}."""

@@ -13,13 +13,14 @@ import yaml
 
 from polyface.data.loader import FacePool
 from polyface.data.table import Progress
-from polyface.evaluation.attributes import AttributesResult, attribute_rows
-from polyface.evaluation.landmarks import LandmarkResult, landmark_rows
-from polyface.evaluation.measure import Measured, measure, pool_of
-from polyface.evaluation.metrics import Row
-from polyface.evaluation.pictures import Curve, draw_face
-from polyface.evaluation.published import PUBLISHED, STATEMENTS
-from polyface.evaluation.report import (
+from polyface.inference import Analyzer, draw
+from polyface.metrics.attributes import AttributesResult, attribute_rows
+from polyface.metrics.landmarks import LandmarkResult, landmark_rows
+from polyface.metrics.resampling import Row
+from polyface.models.bundle import Bundle, load_bundle
+from polyface.models.evaluate import Measured, measure
+from polyface.report.faces import draw_face
+from polyface.report.page import (
     Block,
     CedSection,
     GroupSection,
@@ -33,15 +34,16 @@ from polyface.evaluation.report import (
     best_median_worst,
     write_report,
 )
-from polyface.evaluation.results import read_results
-from polyface.inference import Analyzer, draw
-from polyface.networks.bundle import Bundle, load_bundle
+from polyface.report.plots import Curve
+from polyface.report.published import PUBLISHED, STATEMENTS
+from polyface.report.results import read_results
 from polyface.reproduce.attribute_pages import EachAttribute, attribute_sections
 from polyface.reproduce.caricature_pages import recognition_sections
 from polyface.reproduce.tables import Runs, kinds
 from polyface.schema import landmark_groups
 from polyface.training import stages
 from polyface.training.recipe import Recipe, load
+from polyface.training.stages import pool_of
 
 _STILL = 1e-6  # weights that differ by no more are the same, rounded
 

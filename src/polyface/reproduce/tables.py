@@ -13,29 +13,29 @@ from polyface.data.loader import FacePool
 from polyface.data.readers import cavi
 from polyface.data.readers.common import Pair
 from polyface.errors import NoDataError, PolyfaceError
-from polyface.evaluation import attributes, landmarks
-from polyface.evaluation.attributes import AttributesResult, attribute_rows
-from polyface.evaluation.classification import ClassificationResult
-from polyface.evaluation.landmarks import LandmarkResult, landmark_rows
-from polyface.evaluation.measure import Result, judge, pool_of
-from polyface.evaluation.metrics import PairedDifference, Row, summarise
-from polyface.evaluation.published import PUBLISHED
-from polyface.evaluation.recognition import (
+from polyface.explain.weights import head_weights, weight_correlation
+from polyface.metrics import attributes, landmarks
+from polyface.metrics.attributes import AttributesResult, attribute_rows
+from polyface.metrics.classification import ClassificationResult
+from polyface.metrics.landmarks import LandmarkResult, landmark_rows
+from polyface.metrics.resampling import PairedDifference, Row, summarise
+from polyface.models.bundle import load_bundle
+from polyface.models.evaluate import Result, judge
+from polyface.protocols.recognition import (
     RecognitionResult,
     judge_across,
     judge_cavi,
     recognition_differences,
     recognition_rows,
 )
-from polyface.evaluation.results import markdown_table, read_results, write_results
-from polyface.explain.weights import head_weights, weight_correlation
-from polyface.networks.bundle import load_bundle
+from polyface.report.published import PUBLISHED
+from polyface.report.results import markdown_table, read_results, write_results
 from polyface.reproduce.jobs import Job, finished, folder, record, stored, trains
 from polyface.schema import landmark_groups
 from polyface.tasks import Task
 from polyface.tasks.identity import IdentityTask
 from polyface.training.recipe import ComparisonSpec, Recipe, StageSpec
-from polyface.training.stages import stage_tasks
+from polyface.training.stages import pool_of, stage_tasks
 
 _MOST_SEEDS = 100
 

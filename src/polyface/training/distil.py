@@ -13,9 +13,9 @@ from polyface.data.boxes import Boxes
 from polyface.data.loader import FacePool
 from polyface.data.table import FaceTable, Progress
 from polyface.errors import PolyfaceError
+from polyface.models.bundle import Bundle
+from polyface.models.predict import Views, predict
 from polyface.networks import FaceNetwork
-from polyface.networks.bundle import Bundle
-from polyface.networks.predict import Views, predict
 from polyface.training.recipe import DistilSpec
 
 

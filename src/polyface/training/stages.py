@@ -26,13 +26,13 @@ from polyface.data.store import open_source
 from polyface.data.table import FaceTable, Progress
 from polyface.errors import NoDataError, PolyfaceError
 from polyface.files import atomic_path
-from polyface.networks.bundle import Bundle, load_bundle
+from polyface.models.bundle import Bundle, load_bundle
+from polyface.models.labels import labelled
 from polyface.networks.trunks.face_resnet import unfold
 from polyface.tasks import Task
 from polyface.tasks.identity import IdentityTask
 from polyface.training.callbacks import Bar, Saver, reason, stopping_between_steps
 from polyface.training.distil import distillation
-from polyface.training.labels import labelled
 from polyface.training.learner import Learner
 from polyface.training.memory import keep_freed_memory
 from polyface.training.recipe import Recipe, SourceSpec, StageSpec, same_settings
@@ -118,6 +118,15 @@ def stage_pool(
                 f"stage {stage.name}, task '{name}': no face with split '{part}' is labelled for it; check its column "
                 "and where"
             )
+    return pool
+
+
+def pool_of(stage: StageSpec, data: Path | None, tasks: Mapping[str, Task], part: str = "test") -> FacePool:
+    """The faces of a stage's tables whose split is `part`."""
+    pool = stage_pool(stage, part, data, dict(tasks))
+    if pool is None:
+        names = ", ".join(source.name for source in stage.data.tables)
+        raise PolyfaceError(f"stage {stage.name}: no face of {names} has split '{part}'; nothing to measure on")
     return pool
 
 

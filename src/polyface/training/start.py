@@ -10,10 +10,10 @@ import torch
 
 from polyface import networks
 from polyface.errors import PolyfaceError, nearest
+from polyface.models.bundle import load_bundle
 from polyface.networks.branches import ResidualBranch
-from polyface.networks.bundle import load_bundle
-from polyface.networks.dlib_weights import dlib_weights
-from polyface.networks.pretrained import imagenet_weights, read_weights
+from polyface.networks.pretrained.dlib import dlib_weights
+from polyface.networks.pretrained.imagenet import imagenet_weights, read_weights
 from polyface.networks.trunks.face_resnet import FaceResNet
 from polyface.networks.trunks.timm_trunk import TimmTrunk
 from polyface.tasks import Task

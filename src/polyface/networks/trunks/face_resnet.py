@@ -112,7 +112,7 @@ class FaceResNet(PartlyFrozen):
         return maps | {"shared": x}
 
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
-        """Take the published weights (`polyface.networks.dlib_weights`)."""
+        """Take the published weights (`polyface.networks.pretrained.dlib`)."""
         self.load_state_dict({name: weights[name] for name in self.state_dict()})
 
 

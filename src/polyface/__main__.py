@@ -1,0 +1,5 @@
+"""`python -m polyface`."""
+
+from polyface.cli import main
+
+main()

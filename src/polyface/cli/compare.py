@@ -1,0 +1,85 @@
+"""`polyface compare-weightings`: one recipe under many weightings."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polyface.cli.common import (
+    CollectOption,
+    DataOption,
+    DeviceOption,
+    OutOption,
+    ResultsOption,
+    SetOption,
+    WorkersOption,
+    YesOption,
+    bar,
+    command_of,
+    say,
+    tell_failed,
+)
+
+
+def compare_weightings(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="A recipe's name or YAML file.")],
+    data: DataOption = None,
+    out: OutOption = Path("runs"),
+    variant: Annotated[str | None, typer.Option(help="A row of the recipe's table (default: its own stages).")] = None,
+    weighting: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these (default: all); mgda:shared takes gradients of all shared parameters."),
+    ] = None,
+    options: Annotated[
+        Path | None, typer.Option(help="Options of weightings, a YAML file {weighting: {option: value}}.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Seeds a row in the screening.", min=1)] = 1,
+    finals: Annotated[int, typer.Option(help="How many of the best by validation go on to the finals.", min=0)] = 0,
+    final_seeds: Annotated[int, typer.Option(help="Seeds a row in the finals.", min=1)] = 5,
+    always: Annotated[list[str] | None, typer.Option(help="Weightings that are in the finals anyway.")] = None,
+    screening_set: Annotated[
+        list[str] | None,
+        typer.Option(help="Change a key in the screening only: stage.optimisation.epochs=8; the finals start anew."),
+    ] = None,
+    results: ResultsOption = None,
+    report: Annotated[Path | None, typer.Option(help="HTML report to write (default: in --out).")] = None,
+    set_: SetOption = None,
+    device: DeviceOption = "auto",
+    workers: WorkersOption = 1,
+    yes: YesOption = False,
+    collect: CollectOption = False,
+) -> None:
+    """Train a recipe under many weightings, with equal budgets, and compare main task, side tasks, weights and cost.
+
+    Beside the weightings stand a plain sum (uniform), the recipe's own weights, and the main task alone. The finals are
+    chosen on the validation faces, never on the test faces.
+    """
+    from polyface.compare import page as pages
+    from polyface.compare.weightings import Budget, Comparison, read_options
+    from polyface.training.recipe import assignments, load
+    from polyface.training.stages import RunOptions
+
+    chosen = load(recipe, set_ or ())
+    changes = assignments(screening_set or (), "--screening-set")
+    budget = Budget(seeds, finals, final_seeds, tuple(always or ()), changes)
+    compared = Comparison(
+        chosen, data, out, budget, variant=variant, weightings=weighting or (), options=read_options(options)
+    )
+    say(compared.estimate(workers))
+    if not collect:
+        if (compared.hours() or 0) / workers > 1 and not yes and sys.stdin.isatty():
+            typer.confirm("Go on?", abort=True)
+        with bar() as progress:
+            run = RunOptions(accelerator=device, progress=progress if workers == 1 else None, logger="none")
+            compared.run(run, workers, progress, lambda text: typer.echo(text, err=True))
+    file = results or compared.place / "results.json"
+    command = command_of(context)
+    rows = pages.collect(compared, file, command)
+    page = pages.report(report or compared.place / "weightings.html", compared, rows, command)
+    say(pages.printed(compared, file))
+    say(f"results: {file}\nreport: {page}")
+    tell_failed(compared.failed)

@@ -1,0 +1,1 @@
+"""`polyface compare-weightings`: one recipe under many weightings, with equal budgets."""

@@ -1,0 +1,297 @@
+"""What a comparison of weightings found: rows of results, and one page with tables, differences and curves."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from polyface.compare.weightings import BASELINES, UNIFORM, Comparison, selecting, validation
+from polyface.errors import PolyfaceError
+from polyface.metrics.resampling import Row, ratio, summarise
+from polyface.report.page import (
+    Block,
+    CedSection,
+    Figure,
+    Figures,
+    Section,
+    Table,
+    TextSection,
+    write_report,
+)
+from polyface.report.plots import PALETTE, Curve
+from polyface.report.results import format_number, format_row, markdown_table, read_results, write_results
+from polyface.reproduce.pages import followed, recipe_section
+from polyface.reproduce.tables import Runs, difference_rows, sources, task_rows
+
+SHORT = "short: "
+_OF_MAIN = ("accuracy", "balanced accuracy", "validation accuracy")
+_MOST_CURVES = 8  # as many as colours
+_PAIRED = (
+    "First row minus second, negative: the first has less; 95 % paired bootstrap over faces and seeds, in percent."
+)
+
+
+def rows_of(comparison: Comparison) -> list[Row]:
+    """All rows that the finished runs give; the shorter trainings of a screening are prefixed."""
+    rows: list[Row] = []
+    for runs, prefix in _phases(comparison):
+        finalists = comparison.finalists() if runs is comparison.full else []
+        for row in comparison.rows:
+            if seeds := runs.seeds(row):
+                phase = "final" if row in finalists else "screening"
+                epochs = runs.stage(row).optimisation.epochs
+                about = [f"{phase}, {epochs} epochs", runs.recipe.variants[row].note]
+                rows += _figures(runs, row, prefix + row, seeds, "; ".join(filter(None, about)))
+    return rows + _differences(comparison)
+
+
+def _phases(comparison: Comparison) -> list[tuple[Runs, str]]:
+    full = [(comparison.full, "")]
+    return [*full, (comparison.short, SHORT)] if comparison.screened else full
+
+
+def _figures(runs: Runs, row: str, name: str, seeds: Sequence[int], note: str) -> list[Row]:
+    """One row's figures: the main task's, what selected it, the side tasks', the time it took."""
+    stage = runs.stage(row)
+    main = stage.evaluation.main
+    rows = task_rows(name, runs.results(row), note)
+    selected = list(runs.results(row, part="val").values())
+    figures = [selecting(result) for result in selected]
+    values = summarise([value for _, value, _ in figures])
+    rows.append(
+        Row(
+            name, f"validation {figures[0][0]}", values.mean, values.std, selected[0].n, tuple(seeds),
+            note="validation is what selects",
+        )
+    )  # fmt: skip
+    for task in stage.tasks:
+        if task != main and runs.labelled(row, task):
+            rows += task_rows(name, runs.results(row, task), note, f"{task} ")
+    if times := _time_ratio(runs, row):
+        about = f"time ratio: training time over that of {UNIFORM}, machine not idle"
+        rows.append(Row(name, "time ratio", times, None, None, tuple(seeds), unit="×", note=about))
+    return rows
+
+
+def _seconds(runs: Runs, row: str) -> list[float]:
+    records = [runs.record(row, seed) for seed in runs.seeds(row)]
+    return [float(record["seconds"]) for record in records if record]
+
+
+def _time_ratio(runs: Runs, row: str) -> float | None:
+    own, plain = _seconds(runs, row), _seconds(runs, UNIFORM)
+    return float(np.mean(own) / np.mean(plain)) if own and plain else None
+
+
+def _differences(comparison: Comparison) -> list[Row]:
+    """Each row of full length minus each baseline."""
+    runs = comparison.full
+    results = {row: runs.results(row) for row in comparison.finalists() or comparison.rows if runs.seeds(row)}
+    pairs = [(row, baseline) for row in results for baseline in BASELINES if row not in BASELINES]
+    pairs += itertools.combinations(BASELINES, 2)
+    rows: list[Row] = []
+    for row, baseline in pairs:
+        found, base = results.get(row, {}), results.get(baseline, {})
+        if set(found) & set(base):
+            rows += difference_rows(row, baseline, found, base)
+    return rows
+
+
+def collect(comparison: Comparison, results: Path, command: str) -> list[Row]:
+    """Write the rows of all finished runs into a results file."""
+    rows = rows_of(comparison)
+    if not rows:
+        raise PolyfaceError(f"{comparison.place}: no finished run to collect")
+    write_results(results, rows, command=command, data=", ".join(sources(comparison.full.recipe)))
+    return rows
+
+
+def printed(comparison: Comparison, results: Path) -> str:
+    """The figures in a results file as tables: those of each phase by validation, then the differences."""
+    found = read_results(results)
+    tables = []
+    for runs, prefix in _phases(comparison):
+        if order := [prefix + row for row in _order(runs, comparison.rows)]:
+            tables.append(markdown_table(found, order, published=False))
+    if pairs := list(dict.fromkeys(row.row for row in _differences(comparison))):
+        tables.append(markdown_table(found, pairs, published=False))
+    return "\n\n".join(tables)
+
+
+# ------------------------------------------------------------------------------------------------ the page
+
+
+def report(path: Path, comparison: Comparison, rows: Sequence[Row], command: str) -> Path:
+    """One page: who was compared how, a table a phase, differences, weights and losses over training."""
+    sections: list[Section] = [TextSection("What was compared", _about(comparison))]
+    for runs, prefix in _phases(comparison):
+        if order := [prefix + row for row in _order(runs, comparison.rows)]:
+            sections.append(_TableSection("Screening (shorter training)" if prefix else "Figures", order, rows, prefix))
+    if pairs := list(dict.fromkeys(row.row for row in rows if " minus " in row.row)):
+        sections.append(_TableSection("Differences", pairs, rows, text=_PAIRED))
+    full = _order(comparison.full, comparison.finalists() or comparison.rows)
+    errors = {row: found[min(found)].face_errors for row in full if (found := comparison.full.landmarks(row))}
+    if errors:
+        sections.append(CedSection("Error curves (first seed)", dict(list(errors.items())[:_MOST_CURVES])))
+    for part, title in (("weights", "Weights over training"), ("validation", "Validation losses over training")):
+        for runs, prefix in _phases(comparison):
+            curves = {row: followed(runs.history(row), part) for row in _order(runs, comparison.rows)}
+            if curves := {row: found for row, found in curves.items() if found}:
+                sections.append(_CurvesSection(f"{title}{' (screening)' if prefix else ''}", part, curves))
+    if missing := _missing(comparison):
+        sections.append(TextSection("Not finished", missing))
+    sections.append(recipe_section(comparison.full.recipe, command))
+    return write_report(path, f"Weightings compared: {comparison.full.recipe.name}", sections)
+
+
+def _order(runs: Runs, rows: Sequence[str]) -> list[str]:
+    """Rows from best to worst by validation, each by all the seeds that it has; those without a figure last."""
+    finished = [row for row in rows if runs.seeds(row)]
+    best = {row: validation(runs, row, runs.seeds(row)) for row in finished}
+
+    def key(row: str) -> float:
+        figure = best[row]
+        if figure is None or not np.isfinite(figure[1]):
+            return np.inf
+        return figure[1] if figure[2] else -figure[1]
+
+    return sorted(finished, key=key)
+
+
+def _about(comparison: Comparison) -> list[str]:
+    stage, budget = comparison.full.recipe.stages[-1], comparison.budget
+    tasks = ", ".join(task for task in stage.tasks if task != stage.evaluation.main)
+    of = f", variant “{comparison.variant}”" if comparison.variant else ""
+    text = [
+        f"Recipe {comparison.recipe.name}{of}: main task {stage.evaluation.main}, side tasks {tasks}. Only the "
+        "weighting differs between rows; data, network, optimiser and length are the same.",
+        f"Screening: {budget.seeds} seed(s) a row"
+        + (f", with {', '.join(f'{k} = {v}' for k, v in budget.changes.items())}." if budget.changes else "."),
+    ]
+    if finalists := comparison.finalists():
+        text.append(
+            f"Finals: {budget.final_seeds} seeds of {', '.join(finalists)}: the {budget.finals} best by the main "
+            "task's figure on the validation faces, what was asked for, and the baselines. No figure of the test "
+            "faces chose anything."
+        )
+    return text
+
+
+def _missing(comparison: Comparison) -> list[str]:
+    phases = [(False, "screening")] + ([(True, "finals")] if comparison.budget.finals else [])
+    return [
+        f"{phase}: {job}" + (f": {comparison.failed[job]}" if job in comparison.failed else "")
+        for final, phase in phases
+        for job in comparison.left(final)
+    ]
+
+
+@dataclass(frozen=True)
+class _TableSection:
+    """Rows in a given order, a column a metric: the main task's and cost, then the side tasks'."""
+
+    title: str
+    order: Sequence[str]
+    rows: Sequence[Row]
+    prefix: str = ""
+    text: str = "Sorted by the validation figure; mean ± standard deviation over seeds, in percent (time: ×)."
+
+    def blocks(self) -> Sequence[Block]:
+        """A table of the main task and one of the side tasks, if there are any."""
+        metrics = list(dict.fromkeys(row.metric for row in self.rows if row.row in self.order))
+        side = [metric for metric in metrics if metric.endswith("accuracy") and metric not in _OF_MAIN]
+        main = [metric for metric in metrics if metric not in side]
+        main.sort(key=lambda metric: (not metric.startswith("validation"), metric == "time ratio"))
+        return [self._table(kind, self.text) for kind in (main, side) if kind]
+
+    def _table(self, metrics: Sequence[str], caption: str) -> Table:
+        found = {row.key: row for row in self.rows}
+        body = []
+        for name in self.order:
+            cells = [found.get((name, metric)) for metric in metrics]
+            if present := [cell for cell in cells if cell]:
+                body.append([name.removeprefix(self.prefix), *map(_cell, cells), str(len(present[0].seeds))])
+        return Table(["", *(f">{metric}" for metric in metrics), ">seeds"], body, caption)
+
+
+def _cell(row: Row | None) -> str:
+    """A figure with its standard deviation; a difference with its interval."""
+    return "" if row is None else format_row(row if " minus " in row.row else replace(row, interval=None))
+
+
+@dataclass(frozen=True)
+class _CurvesSection:
+    """A small chart a row, all on the same axes: {row: {task: (epochs, values)}}."""
+
+    title: str
+    what: str
+    curves: Mapping[str, Mapping[str, Curve]]
+
+    def blocks(self) -> Sequence[Block]:
+        """The charts, first seed; weights as shares, since an optimiser such as Adam takes no notice of their sum."""
+        if self.what != "weights":
+            plot = _small_multiples(self.curves, "validation loss", log=True)
+            return [Figures([Figure(plot, self.title, "First seed.")], wide=True)]
+        shares = {row: _shares(tasks) for row, tasks in self.curves.items()}
+        plot = _small_multiples(shares, "share of the weights, %", log=False)
+        caption = "First seed, mean over each epoch; logarithmic above 1 %, linear below."
+        tasks = list(dict.fromkeys(task for curves in self.curves.values() for task in curves))
+        body = [[row, *(_last(curves.get(task)) for task in tasks)] for row, curves in self.curves.items()]
+        table = Table(["", *(f">{task}" for task in tasks)], body, "The weights themselves, mean over the last epoch.")
+        return [Figures([Figure(plot, self.title, caption)], wide=True), table]
+
+
+def _last(curve: Curve | None) -> str:
+    return "" if curve is None else format_number(float(np.asarray(curve[1])[-1]), "")
+
+
+def _shares(tasks: Mapping[str, Curve]) -> dict[str, Curve]:
+    """Weights in percent of the sum of their sizes."""
+    total = np.sum([np.abs(np.asarray(values, dtype=np.float64)) for _, values in tasks.values()], axis=0)
+    return {task: (x, 100 * ratio(np.asarray(values, dtype=np.float64), total)) for task, (x, values) in tasks.items()}
+
+
+def _small_multiples(rows: Mapping[str, Mapping[str, Curve]], y_label: str, log: bool, columns: int = 4) -> bytes:
+    """A small chart a row on shared axes, with one legend, as PNG bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    lines = math.ceil(len(rows) / columns)
+    canvas = Canvas(figsize=(9.2, 0.7 + 1.75 * lines), dpi=130, layout="constrained")
+    FigureCanvasAgg(canvas)
+    grid = canvas.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    tasks = list(dict.fromkeys(task for curves in rows.values() for task in curves))
+    colours = {task: PALETTE[index % len(PALETTE)] for index, task in enumerate(tasks)}
+    for axes, (row, curves) in zip(grid.flat, rows.items(), strict=False):
+        for task, (x, y) in curves.items():
+            axes.plot(np.asarray(x), np.asarray(y), color=colours[task], label=task, linewidth=1.5)
+        axes.set_title(row, fontsize=9, loc="left")
+    for index, axes in enumerate(grid.flat):
+        axes.set_visible(index < len(rows))
+        if log:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        else:
+            axes.set_yscale("symlog", linthresh=1)
+            axes.set_yticks([0, 1, 10, 100])
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(labelsize=8, labelbottom=index >= len(rows) - columns)
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.margins(x=0.02)
+    canvas.supxlabel("epoch", fontsize=9)
+    canvas.supylabel(y_label, fontsize=9)
+    handles = [Line2D([], [], color=colour, label=task) for task, colour in colours.items()]
+    canvas.legend(handles=handles, loc="outside upper left", frameon=False, fontsize=9, ncols=min(8, len(handles)))
+    buffer = io.BytesIO()
+    canvas.savefig(buffer, format="png")
+    return buffer.getvalue()

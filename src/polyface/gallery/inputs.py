@@ -1,0 +1,92 @@
+"""What is given to a gallery, checked: names, boxes, embeddings, and columns that go with the pictures."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice, repeat
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from polyface.data.detector import Detection, face_of
+from polyface.errors import PolyfaceError
+from polyface.inference.embeddings import FoundFace
+
+_UNIT = 1e-3  # how far from 1 the length of a cosine embedding may be
+_END = object()
+_Item = TypeVar("_Item")
+Infos = Iterable[Mapping[str, Any] | None] | Mapping[str, Any] | None
+
+
+def names(people: str | Iterable[str]) -> Iterator[str]:
+    """Names of people: one for all, or one each."""
+    return repeat(_name(people)) if isinstance(people, str) else map(_name, people)
+
+
+def infos(given: Infos) -> Iterator[Any]:
+    """What else is kept of each face: the same of all, one each, or nothing."""
+    return repeat(given) if isinstance(given, Mapping) else column(given)
+
+
+def column(values: Iterable[Any] | None) -> Iterator[Any]:
+    """The values one by one; None for ever where there are none."""
+    return repeat(None) if values is None else iter(values)
+
+
+def batches(items: Iterable[Any], size: int, **columns: Iterator[Any]) -> Iterator[list[tuple[Any, ...]]]:
+    """Items, each with its entry of every column, `size` together; raises where a column is shorter or longer."""
+    rows = _together(iter(items), columns)
+    while batch := list(islice(rows, size)):
+        yield batch
+
+
+def _together(items: Iterator[Any], columns: Mapping[str, Iterator[Any]]) -> Iterator[tuple[Any, ...]]:
+    number = 0
+    for number, item in enumerate(items, 1):
+        entries = [next(column, _END) for column in columns.values()]
+        for name, entry in zip(columns, entries, strict=True):
+            if entry is _END:
+                raise PolyfaceError(f"{name}: there are {number - 1}, and more faces: give one entry each")
+        yield item, *entries
+    for name, column in columns.items():
+        if not isinstance(column, repeat) and next(column, _END) is not _END:
+            raise PolyfaceError(f"{name}: there are more than the {number} faces: give one entry each")
+
+
+def _name(person: object) -> str:
+    if not isinstance(person, str) or not person.strip() or "\n" in person:
+        raise PolyfaceError(f"a person's name is {person!r}: give a word or more, in one line")
+    return person
+
+
+def checked(embeddings: ArrayLike, dim: int, unit: bool, where: str = "embeddings") -> NDArray[np.float32]:
+    """Embeddings [N, dim], or one [dim], as float32 [N, dim]; raises where one is not finite or, with `unit`, not of
+    length 1."""
+    vectors = np.atleast_2d(np.asarray(embeddings, np.float32))
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        raise PolyfaceError(f"{where}: the shape is {list(np.shape(embeddings))}, expected [N, {dim}]")
+    lengths = np.linalg.norm(vectors, axis=1)
+    bad = ~np.isfinite(lengths) | ((np.abs(lengths - 1) > _UNIT) & unit)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        expected = "1, as cosine similarity needs" if unit else "a finite one"
+        raise PolyfaceError(f"{where}: row {row} has length {lengths[row]:.4g}, expected {expected}")
+    return vectors
+
+
+def subject(found: Sequence[FoundFace], pixels: NDArray[np.uint8]) -> FoundFace:
+    """The face that a photo of a person is about."""
+    height, width = pixels.shape[:2]
+    points = np.zeros((5, 2), np.float32)
+    boxes = [Detection(np.asarray(face.box, np.float32), 1.0, points) for face in found]
+    chosen = face_of(boxes, width, height)
+    return next(face for face, box in zip(found, boxes, strict=True) if box is chosen)
+
+
+def digest(content: NDArray[Any]) -> str:
+    """32 hexadecimal digits of a picture's pixels, or of an embedding."""
+    told = hashlib.blake2b(str(content.shape).encode(), digest_size=16)
+    told.update(np.ascontiguousarray(content).data)
+    return told.hexdigest()

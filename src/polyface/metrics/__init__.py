@@ -1,0 +1,1 @@
+"""Answers and labels → figures with intervals. Needs numpy alone."""

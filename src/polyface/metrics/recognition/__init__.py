@@ -1,0 +1,1 @@
+"""Who is it: verification of pairs, identification among known people, retrieval from a gallery."""

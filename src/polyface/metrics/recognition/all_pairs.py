@@ -1,0 +1,272 @@
+"""Verification of every face of one kind against every face of another: millions of pairs, from a few thousand faces.
+
+The definitions are those of `verification`, with two differences that the number of pairs brings. Folds are of people:
+all same pairs of a fold's people are judged by a threshold that was picked on the different pairs of all others. And
+intervals are over people, since pairs that share a face or a person are far from independent. Sources: Schroff,
+Kalenichenko & Philbin 2015 (VAL and FAR); Huo et al. 2018 (WebCaricature: folds of people); Bolle, Ratha & Pankanti
+2004 (resampling of people).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from polyface.errors import PolyfaceError, nearest
+from polyface.metrics.recognition.pairs import Bools, Indices, auc, equal_error_rate, resampled_counts, val_name
+from polyface.metrics.resampling import Floats, PairedDifference, Row, ratio
+from polyface.metrics.runs import FoldFigure, compared, difference, fold_figure, fold_row, results_of
+
+_LEVELS = 400  # of FAR and of VAL: an interval needs no more of millions of pairs
+_ROWS = 100  # resamples of people held at once: their weights are [rows, people²]
+
+
+@dataclass(frozen=True)
+class AllPairsResult:
+    """Verification of `n` pairs, of which `same` show one person; figures in percent.
+
+    `val` (by FAR in percent) is a mean over `folds` of people, `auc` and `eer` are of all pairs at once. Nothing has an
+    interval here: `all_pairs_rows` makes them, over all seeds. In place of millions of distances, `counts` [people,
+    people, levels] holds how many pairs of a person's first faces with a person's second faces are how far apart, by
+    levels of distance that are about evenly spaced in log FAR and in VAL.
+    """
+
+    n: int
+    same: int
+    folds: int
+    val: dict[float, FoldFigure]
+    auc: FoldFigure
+    eer: FoldFigure
+    people: tuple[str, ...] = field(repr=False)
+    counts: NDArray[Any] = field(repr=False, compare=False)
+
+    @property
+    def figures(self) -> dict[str, FoldFigure]:
+        """The figures that have rows, by their metric: AUC, VAL@1%, …"""
+        return {"AUC": self.auc} | {val_name(far): figure for far, figure in self.val.items()}
+
+    @property
+    def rates(self) -> tuple[Floats, Floats]:
+        """FAR and VAL in percent at each level, from the first FAR above 0 to (100, 100)."""
+        own = np.einsum("iik->k", self.counts, dtype=np.int64)
+        far, val = _rates(own[None], (self.counts.sum((0, 1), dtype=np.int64) - own)[None])
+        return 100 * far[far > 0], 100 * val[far > 0]
+
+
+def evaluate_all_pairs(
+    distances: ArrayLike,
+    first_people: ArrayLike,
+    second_people: ArrayLike,
+    *,
+    folds: int = 10,
+    fars: Sequence[float] = (0.1, 1.0),
+    seed: int = 0,
+) -> AllPairsResult:
+    """Judge the distances [A, B] of all first faces to all second ones, given the names of who is on each [A], [B].
+
+    folds: of the people who are on faces of both kinds, dealt out at random by `seed`; as many as there are people, if
+    there are fewer. Pairs with anybody else are among the different ones of the others in every fold. VAL at a FAR
+    (`fars`, in percent) accepts as many pairs as can be while at most that share of the others' different pairs is.
+    """
+    values = np.asarray(distances, dtype=np.float64)
+    names = [np.asarray(people).astype(str) for people in (first_people, second_people)]
+    if values.shape != (len(names[0]), len(names[1])):
+        raise PolyfaceError(f"distances must be [{len(names[0])}, {len(names[1])} faces], found {list(values.shape)}")
+    people, codes = np.unique(np.concatenate(names), return_inverse=True)
+    first, second = codes[: len(names[0])], codes[len(names[0]) :]
+    fold_of = _folds_of_people(first, second, folds, seed)
+    same = first[:, None] == second
+    pairs = values.ravel(), same.ravel()
+    by_far = _val(values, same, fold_of[first], fold_of[second], fars)
+    return AllPairsResult(
+        n=same.size,
+        same=int(same.sum()),
+        folds=int(fold_of.max()) + 1,
+        val={far: fold_figure(by_fold, None, 0.95) for far, by_fold in by_far.items()},
+        auc=fold_figure([auc(*pairs)], None, 0.95),
+        eer=fold_figure([equal_error_rate(*pairs)], None, 0.95),
+        people=tuple(people.tolist()),
+        counts=_counts(values, same, first, second, len(people)),
+    )
+
+
+def _folds_of_people(first: Indices, second: Indices, folds: int, seed: int) -> Indices:
+    """A fold for each person, −1 for those who are in no same pair."""
+    both = np.intersect1d(first, second)
+    if len(both) < 3:
+        raise PolyfaceError(
+            f"{len(both)} people are on faces of both kinds: three are needed, for a threshold of other people"
+        )
+    if folds < 2:
+        raise PolyfaceError(f"folds must be at least 2, not {folds}: a threshold is picked on the others")
+    fold_of = np.full(max(first.max(), second.max()) + 1, -1)
+    # of three people two folds would leave one alone, who has no different pair
+    fold_of[np.random.default_rng(seed).permutation(both)] = np.arange(len(both)) % min(max(folds, 3), len(both))
+    return fold_of
+
+
+def _val(
+    distances: Floats, same: Bools, first: Indices, second: Indices, fars: Sequence[float]
+) -> dict[float, list[float]]:
+    """VAL in percent of each fold's same pairs, by FAR, given the folds of the people [A], [B].
+
+    Of the others' different pairs so many may be accepted: what is accepted is closer than the first one too many.
+    """
+    found: dict[float, list[float]] = {far: [] for far in fars}
+    for fold in range(max(first.max(), second.max()) + 1):
+        own, others = np.ix_(first == fold, second == fold), np.ix_(first != fold, second != fold)
+        mine, different = distances[own][same[own]], distances[others][~same[others]]
+        allowed = [int(np.floor(far / 100 * len(different) + 1e-9)) for far in fars]
+        ranked = np.partition(different, allowed)
+        for far, place in zip(fars, allowed, strict=True):
+            found[far].append(float(100 * (mine < ranked[place]).mean()))
+    return found
+
+
+def _counts(distances: Floats, same: Bools, first: Indices, second: Indices, people: int) -> NDArray[Any]:
+    """`AllPairsResult.counts`; a level goes from one of these distances, which it holds, to the next."""
+    different, own = np.sort(distances[~same]), np.sort(distances[same])
+    places = np.geomspace(1, len(different), _LEVELS).astype(np.int64) - 1
+    edges = np.union1d(different[places], own[np.linspace(0, len(own) - 1, _LEVELS).astype(np.int64)])
+    levels = len(edges) + 1
+    counts = np.empty((people, people, levels), np.int64)
+    for person in range(people):
+        level = np.searchsorted(edges, distances[first == person], side="right")
+        counts[person] = np.bincount((second * levels + level).ravel(), minlength=people * levels).reshape(people, -1)
+    return counts.astype(np.min_scalar_type(counts.max()))
+
+
+# ----------------------------------------------------------------------------------------------- resampling of people
+
+
+def _rates(same: NDArray[Any], different: NDArray[Any]) -> tuple[Floats, Floats]:
+    """FAR and VAL [R, levels], from 0 to 1, of same and different pairs counted by level."""
+    accepted, wrongly = np.cumsum(same, axis=1, dtype=np.float64), np.cumsum(different, axis=1, dtype=np.float64)
+    return ratio(wrongly, wrongly[:, -1:]), ratio(accepted, accepted[:, -1:])
+
+
+def _figures(same: NDArray[Any], different: NDArray[Any], fars: Sequence[float]) -> dict[str, Floats]:
+    """AUC and VAL at each FAR, in percent [R], of pairs counted by level; between two levels on a straight line."""
+    far, val = _rates(same, different)
+    found = {"AUC": 100 * (np.diff(far, axis=1) * (val[:, 1:] + val[:, :-1]) / 2).sum(1)}
+    rows = np.arange(len(far))
+    for wanted in fars:
+        before = np.maximum((far <= wanted / 100).sum(1) - 1, 0)
+        after = np.minimum(before + 1, far.shape[1] - 1)
+        share = np.nan_to_num(ratio(wanted / 100 - far[rows, before], far[rows, after] - far[rows, before]))
+        found[val_name(wanted)] = 100 * (val[rows, before] * (1 - share) + val[rows, after] * share)
+    return found
+
+
+def _resampled(runs: Sequence[AllPairsResult], resamples: int, seed: int, splits: bool) -> dict[str, Floats]:
+    """Figures [R, runs] of people drawn with replacement, with all their faces: the same people for all runs, or those
+    of each split by itself.
+
+    A person who is drawn twice is never compared with himself as if he were two. Thresholds are picked anew for each
+    resample, on all its different pairs.
+    """
+    if splits:
+        each = [_resampled([run], resamples, seed + place, False) for place, run in enumerate(runs)]
+        return {name: np.hstack([one[name] for one in each]) for name in each[0]}
+    count = len(runs[0].people)
+    drawn = np.concatenate(list(resampled_counts(count, resamples, seed))).astype(np.float32)
+    found: list[dict[str, Floats]] = []
+    for run in runs:
+        own = np.einsum("iik->ik", run.counts).astype(np.float32)
+        different = run.counts.astype(np.float32)
+        different[np.arange(count), np.arange(count)] = 0
+        different = different.reshape(count * count, -1)
+        chunks = []
+        for start in range(0, resamples, _ROWS):
+            times = drawn[start : start + _ROWS]
+            both = (times[:, :, None] * times[:, None, :]).reshape(len(times), -1)
+            chunks.append(_figures(times @ own, both @ different, list(run.val)))
+        found.append({name: np.concatenate([chunk[name] for chunk in chunks]) for name in run.figures})
+    return {name: np.stack([one[name] for one in found], axis=1) for name in found[0]}
+
+
+def _over_the_same_faces(results: Sequence[AllPairsResult]) -> None:
+    first, *others = results
+    for other in others:
+        if list(other.figures) != list(first.figures) or other.folds != first.folds:
+            raise PolyfaceError("results to be averaged or compared must be of the same FARs and as many folds")
+        if (other.people, other.n, other.same) != (first.people, first.n, first.same):
+            raise PolyfaceError("results to be averaged or compared must be of the same people and the same faces")
+
+
+# --------------------------------------------------------------------------------------------------------------- rows
+
+
+def all_pairs_rows(
+    name: str,
+    results: Mapping[int, AllPairsResult],
+    *,
+    prefix: str = "",
+    splits: bool = False,
+    published: Mapping[str, float] | None = None,
+    note: str = "",
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> list[Row]:
+    """The results rows of one method, from its results by training seed over the same faces: "AUC" and "VAL@1%" for
+    each FAR, after a `prefix` such as "across ".
+
+    As `verification_rows`, but that intervals are bootstraps over people.
+    """
+    found = results_of(name, results)
+    if not splits:
+        _over_the_same_faces(found)
+    drawn = _resampled(found, resamples, 0, splits) if resamples else {}
+    return [
+        fold_row(
+            name,
+            prefix + metric,
+            [one.figures[metric] for one in found],
+            drawn.get(metric),
+            over=f"{found[0].folds} folds of people",
+            n=found[0].n,
+            runs=results,
+            published=published,
+            note=note,
+            notes=["interval over people"] if resamples else (),
+            level=level,
+        )
+        for metric in found[0].figures
+    ]
+
+
+def paired_difference(
+    a: Sequence[AllPairsResult],
+    b: Sequence[AllPairsResult],
+    *,
+    statistic: str = "AUC",
+    splits: bool = False,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> PairedDifference:
+    """Bootstrap the difference a − b in "AUC" or "VAL@1%" of two systems' results, one a training seed, over the same
+    faces (positive: a is better).
+
+    People are resampled jointly, with several seeds the seeds as well: see `difference_of_runs`. With `splits`, a[i]
+    and b[i] are over the faces of split i, and splits are resampled in place of seeds.
+    """
+    groups = compared(a, b, splits)
+    if statistic not in a[0].figures:
+        raise PolyfaceError(f"unknown statistic '{statistic}': {nearest(statistic, a[0].figures)}")
+    for group in groups:
+        _over_the_same_faces(group)
+    return difference(
+        a,
+        b,
+        lambda side: _resampled(side, resamples, seed, splits)[statistic],
+        lambda one: one.figures[statistic].value,
+        lambda one: (one.n, 0),
+        splits=splits,
+        seed=seed,
+        level=level,
+    )

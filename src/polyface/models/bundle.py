@@ -1,0 +1,165 @@
+"""A model bundle: a folder with the weights and everything needed to use them, and nothing that executes.
+
+`model.safetensors` and `polyface.json` (network, tasks, crop, boxes, terms, data, figures, SHA-256 of the weights).
+Training writes it and can start from it; inference reads it without the recipe.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import save_file
+
+from polyface import tasks as task_kinds
+from polyface.data.boxes import BoxSpec
+from polyface.data.crops import CropSpec
+from polyface.errors import PolyfaceError
+from polyface.files import sha256
+from polyface.networks.network import FaceNetwork, build
+from polyface.networks.pretrained.imagenet import read_weights
+from polyface.tasks import Task
+
+FORMAT = 1
+WEIGHTS, MANIFEST = "model.safetensors", "polyface.json"
+_KEYS = {"network": dict, "tasks": dict, "crop": dict, "boxes": dict, "about": dict, "sha256": str}
+_told: set[str] = set()
+
+
+@dataclass
+class Bundle:
+    """A network with its tasks, the crop it expects, and what is known of it (`about`: terms, data, figures, name)."""
+
+    network: FaceNetwork
+    tasks: dict[str, Task]
+    crop: CropSpec
+    boxes: BoxSpec = field(default_factory=BoxSpec)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path | str, dtype: torch.dtype = torch.float32) -> Path:
+        """Write the bundle as `folder`, whole or not at all; floating tensors are stored as `dtype`."""
+        folder = Path(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            state = {
+                name: tensor.detach().cpu().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+                for name, tensor in self.network.state_dict().items()
+            }
+            save_file(state, aside / WEIGHTS)
+            manifest = {
+                "format": FORMAT,
+                "network": self.network.config,
+                "tasks": {name: task.config() for name, task in self.tasks.items()},
+                "crop": self.crop.model_dump(),
+                "boxes": self.boxes.model_dump(),
+                "about": self.about,
+                "sha256": sha256(aside / WEIGHTS),
+            }
+            (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+            os.chmod(aside, 0o755)
+            os.chmod(aside / WEIGHTS, 0o644)  # safetensors writes for the owner alone
+            old = folder.with_name(f".{folder.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            if folder.exists():
+                os.rename(folder, old)
+            os.rename(aside, folder)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        return folder
+
+
+def load_bundle(folder: Path | str, quiet: bool = False) -> Bundle:
+    """Read a bundle, checking the hash, names, shapes and dtypes of its weights; refuses it with one line otherwise.
+
+    Prints the model's terms of use to stderr, once a process for each model, unless `quiet`.
+    """
+    folder = Path(folder)
+    manifest = _manifest(folder)
+    weights = folder / WEIGHTS
+    if not weights.exists():
+        raise PolyfaceError(f"{folder}: {WEIGHTS} is missing; get the bundle again")
+    if sha256(weights) != manifest["sha256"]:
+        raise PolyfaceError(
+            f"{weights}: its SHA-256 is not the one in {MANIFEST}: the weights were changed; get them again"
+        )
+    state = read_weights(weights)
+    try:
+        crop, boxes = CropSpec.model_validate(manifest["crop"]), BoxSpec.model_validate(manifest["boxes"])
+    except ValidationError as error:
+        raise PolyfaceError(f"{folder / MANIFEST}: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from error
+    network, tasks = _built(folder / MANIFEST, manifest, crop)
+    expected = network.state_dict()
+    for name in sorted({*expected, *state}):
+        if name not in state or name not in expected:
+            what = "missing" if name not in state else "unknown"
+            raise PolyfaceError(f"{weights}: tensor '{name}' is {what}; the bundle is not whole, get it again")
+        have, want = state[name], expected[name]
+        if have.shape != want.shape or have.is_floating_point() != want.is_floating_point():
+            raise PolyfaceError(
+                f"{weights}: tensor '{name}' is {have.dtype} {list(have.shape)}, "
+                f"expected {want.dtype} {list(want.shape)}"
+            )
+        if have.is_floating_point() and not have.isfinite().all():
+            raise PolyfaceError(f"{weights}: tensor '{name}' holds a value that is not finite; get the bundle again")
+    network.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in state.items()})
+    network.eval()
+    terms = manifest["about"].get("terms")
+    if terms and not quiet and manifest["sha256"] not in _told:
+        _told.add(manifest["sha256"])
+        print(f"{manifest['about'].get('name', folder.name)}: {terms}", file=sys.stderr)
+    return Bundle(network, tasks, crop, boxes, manifest["about"])
+
+
+def _built(path: Path, manifest: dict[str, Any], crop: CropSpec) -> tuple[FaceNetwork, dict[str, Task]]:
+    """Network and tasks as the manifest says, and that they and the crop fit each other."""
+    try:
+        network = build(manifest["network"])
+        tasks = {name: task_kinds.build(name, config) for name, config in manifest["tasks"].items()}
+    except PolyfaceError as error:
+        raise PolyfaceError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}".split("\n")[0][:160]
+        raise PolyfaceError(f"{path}: its network cannot be built ({reason}); get the bundle again") from error
+    heads = {name: head.out_features for name, head in network.heads.items()}
+    asked = {name: task.output_dim for name, task in tasks.items()}
+    if heads != asked:
+        raise PolyfaceError(f"{path}: its heads {heads} are not what its tasks need {asked}; get the bundle again")
+    if (network.size, network.channels) != (crop.size, crop.channels):
+        raise PolyfaceError(
+            f"{path}: its crop is {crop.channels}×{crop.size}², its network's input is not; get it again"
+        )
+    if not (network.mean.isfinite() and network.std.isfinite() and network.std > 0):
+        raise PolyfaceError(f"{path}: network.normalise must be finite, with std above 0; get the bundle again")
+    return network, tasks
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.exists():
+        raise PolyfaceError(
+            f"{folder}: not a model bundle ({MANIFEST} is missing); `polyface models` lists what is here"
+        )
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise PolyfaceError(f"{path}: not readable as JSON ({error}); get the bundle again") from error
+    if not isinstance(manifest, dict):
+        raise PolyfaceError(f"{path}: holds no JSON object; get the bundle again")
+    lacking = _KEYS.keys() - set(manifest)
+    if manifest.get("format") != FORMAT or lacking:
+        what = f"lacks {', '.join(sorted(lacking))}" if lacking else f"has format {manifest.get('format')}"
+        raise PolyfaceError(f"{path}: {what}; this version reads format {FORMAT}, get a matching bundle")
+    for key, kind in _KEYS.items():
+        if not isinstance(manifest[key], kind):
+            raise PolyfaceError(f"{path}: {key} is {str(manifest[key])[:40]!r}; get the bundle again")
+    return manifest

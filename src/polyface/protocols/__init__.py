@@ -1,0 +1,1 @@
+"""Published ways to judge a model: which faces are compared with which."""

@@ -1,0 +1,1 @@
+"""What a person reads: results files, tables, plots, faces, pages."""

@@ -1,0 +1,381 @@
+"""Results files, and the tables of the documents that are generated from them.
+
+A results file `docs/results/<name>.json` is written by the command that measured its rows, never by hand. Documents
+hold tables between two markers, each on a line of its own:
+
+    <!-- results: tcdcn rows="FLD (shared); FLD+all (shared)" metrics="mean error; failure rate" -->
+    <!-- /results -->
+
+`rows` and `metrics` are optional, separated by semicolons, and may hold `*`; `published="no"` drops the published
+column. `python -m polyface.report.results docs README.md` regenerates all of them, `--check` only compares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from polyface.errors import PolyfaceError, nearest
+from polyface.files import atomic_path
+from polyface.metrics.resampling import Row, Summary, summarise
+
+__all__ = ["Results", "Row", "Run", "Summary", "documents_are_current", "markdown_table", "read_results"]
+__all__ += ["summarise", "update_document", "write_results"]
+
+RESULTS_DIR = Path("docs/results")
+_Kind = TypeVar("_Kind", Row, "Run")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where rows come from: the command, the code's commit, the machine, the data, and when (UTC)."""
+
+    command: str
+    commit: str
+    machine: str
+    data: str
+    date: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """A results file: its rows, the run that wrote it last, and earlier runs that some of its rows still stem from."""
+
+    rows: tuple[Row, ...]
+    run: Run
+    earlier: tuple[tuple[Run, frozenset[tuple[str, str]]], ...] = ()
+    name: str = field(default="results", compare=False)  # of the file, for errors
+
+    def get(self, row: str, metric: str) -> Row:
+        """The row of this name and metric, or an error that names the nearest."""
+        found = {entry.key: entry for entry in self.rows}
+        if (row, metric) not in found:
+            hint = nearest(f"{row} / {metric}", [" / ".join(key) for key in found])
+            raise PolyfaceError(f"{self.name}: no result '{row} / {metric}'; {hint}")
+        return found[row, metric]
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def describe_commit(folder: Path | None = None) -> str:
+    """The commit of the code that runs, with "+dirty" if code or benchmarks differ from it.
+
+    Documents and results files do not count: writing them changes no figure. Outside a checkout of this project it is
+    the installed version; in one without any commit, "uncommitted".
+    """
+    folder = Path(__file__).resolve().parent if folder is None else folder
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    if top is None or not (Path(top) / "src" / "polyface").is_dir():
+        try:
+            return f"polyface {importlib.metadata.version('polyface')}"
+        except importlib.metadata.PackageNotFoundError:
+            return "unknown"
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return "uncommitted"
+    changed = _git(Path(top), "status", "--porcelain", "--", "src", "benchmarks", "pyproject.toml")
+    return f"{commit}+dirty" if changed else commit
+
+
+def describe_machine() -> str:
+    """Processor, cores and versions that a figure may depend on; no host name, no path.
+
+    An accelerator is named if PyTorch is already imported and sees one.
+    """
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        named = re.search(r"^model name\s*:\s*(.+)$", info.read_text(errors="replace"), re.MULTILINE)
+        model = named.group(1).strip() if named else model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    torch_version = importlib.metadata.version("torch")
+    parts = [model, f"{cores} cores", f"Python {platform.python_version()}", f"torch {torch_version}"]
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    return ", ".join(parts)
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to six significant digits: what a figure can carry, and a file that diffs well."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def write_results(
+    path: Path | str,
+    rows: Iterable[Row],
+    *,
+    command: str,
+    data: str,
+    commit: str | None = None,
+    machine: str | None = None,
+    merge: bool = True,
+) -> Results:
+    """Write rows into a results file, whole or not at all, and return what it now holds.
+
+    With `merge`, rows of the same (row, metric) are replaced in place and all others kept; the runs that kept rows stem
+    from are listed under "earlier", so that none is credited to a command that did not measure it.
+    """
+    path = Path(path)
+    new = {row.key: row for row in rows}
+    run = Run(command, commit or describe_commit(), machine or describe_machine(), data, _now())
+    kept: dict[tuple[str, str], Row] = {}
+    earlier: list[tuple[Run, frozenset[tuple[str, str]]]] = []
+    if merge and path.exists():
+        old = read_results(path)
+        kept = {row.key: row for row in old.rows}
+        listed = frozenset().union(*(keys for _, keys in old.earlier))
+        sources = [*old.earlier, (old.run, frozenset(kept) - listed)]
+        remaining = [(source, keys - new.keys()) for source, keys in sources]
+        earlier = [(source, keys) for source, keys in remaining if keys and replace(source, date=run.date) != run]
+    results = Results(tuple((kept | new).values()), run, tuple(earlier), path.name)
+    content: dict[str, Any] = asdict(run)
+    if earlier:
+        content["earlier"] = [asdict(source) | {"rows": sorted(map(list, keys))} for source, keys in earlier]
+    content["rows"] = [{key: _rounded(value) for key, value in asdict(row).items()} for row in results.rows]
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    with atomic_path(path) as aside:
+        aside.write_text(text + "\n", encoding="utf-8")
+    return read_results(path)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def read_results(path: Path | str) -> Results:
+    """Read a results file; anything missing, unknown or malformed is an error that names the file and the key."""
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PolyfaceError(f"{path}: no such results file; run the command that measures it") from None
+    except (OSError, ValueError) as error:
+        raise PolyfaceError(f"{path}: not a readable results file ({error})") from None
+    if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
+        raise PolyfaceError(f"{path}: a results file is an object with a list 'rows'")
+    rows = tuple(_read(Row, entry, f"{path}: row {i}") for i, entry in enumerate(content["rows"]))
+    run = {key: value for key, value in content.items() if key not in ("rows", "earlier")}
+    earlier = []
+    for i, entry in enumerate(content.get("earlier", [])):
+        keys = frozenset((str(row), str(metric)) for row, metric in entry.pop("rows", []))
+        earlier.append((_read(Run, entry, f"{path}: earlier {i}"), keys))
+    return Results(rows, _read(Run, run, str(path)), tuple(earlier), path.name)
+
+
+def _read(kind: type[_Kind], entry: Any, where: str) -> _Kind:
+    known = [item.name for item in fields(kind)]
+    if not isinstance(entry, dict):
+        raise PolyfaceError(f"{where}: expected an object with {', '.join(known)}")
+    for key in entry:
+        if key not in known:
+            raise PolyfaceError(f"{where}: unknown key '{key}': {nearest(key, known)}")
+    try:
+        return kind(**entry)
+    except (PolyfaceError, TypeError, ValueError) as error:
+        raise PolyfaceError(f"{where}: {error}") from None
+
+
+def format_number(value: float, unit: str) -> str:
+    """A figure as text: two decimals for rates, three significant digits (or whole thousands) for other units."""
+    if unit == "%":
+        return f"{value:.2f}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def format_row(row: Row) -> str:
+    """A figure as text: mean ± std (low–high), or (low to high) where a minus sign would stand beside the dash."""
+    text = format_number(row.mean, row.unit)
+    if row.std is not None:
+        text += f" ± {format_number(row.std, row.unit)}"
+    if row.interval is not None:
+        low, high = (format_number(end, row.unit) for end in row.interval)
+        text += f" ({low} to {high})" if "-" in low + high else f" ({low}–{high})"
+    return text
+
+
+def _chosen(wanted: Sequence[str] | None, known: Sequence[str], what: str, name: str) -> list[str]:
+    if wanted is None:
+        return list(known)
+    chosen: dict[str, None] = {}
+    for pattern in wanted:
+        found = [entry for entry in known if entry == pattern] or fnmatch.filter(known, pattern)
+        if not found:
+            raise PolyfaceError(f"{name}: no {what} '{pattern}': {nearest(pattern, known)}")
+        chosen |= dict.fromkeys(found)
+    return list(chosen)
+
+
+def markdown_table(
+    results: Results, rows: Sequence[str] | None = None, metrics: Sequence[str] | None = None, published: bool = True
+) -> str:
+    """A Markdown table: one line per row, one column per metric, the published figure beside it where there is one.
+
+    `rows` and `metrics` choose and order (patterns with `*` allowed); a name that the file does not hold is an error.
+    """
+    found = {row.key: row for row in results.rows}
+    names = _chosen(rows, list(dict.fromkeys(row.row for row in results.rows)), "row", results.name)
+    columns = _chosen(metrics, list(dict.fromkeys(row.metric for row in results.rows)), "metric", results.name)
+    if metrics is None:
+        columns = [metric for metric in columns if any((name, metric) in found for name in names)]
+    lines = [[found.get((name, metric)) for metric in columns] for name in names]
+    lines = [line for line in lines if any(line)]
+    header, body = [""], [[row.row for row in line if row][:1] for line in lines]
+    for i, metric in enumerate(columns):
+        cells = [line[i] for line in lines]
+        units = {row.unit for row in cells if row}
+        header.append(f"{metric} ({units.pop()})" if len(units) == 1 and units != {""} else metric)
+        for text, cell in zip(body, cells, strict=True):
+            text.append("" if cell is None else format_row(cell) + (f" {cell.unit}" if len(units) > 1 else ""))
+        if published and any(cell and cell.published is not None for cell in cells):
+            header.append("published")
+            for text, cell in zip(body, cells, strict=True):
+                text.append("" if cell is None or cell.published is None else format_number(cell.published, cell.unit))
+    for title, value in (("seeds", lambda row: [str(len(row.seeds) or "")]), ("n", _n), ("note", _notes)):
+        told = [dict.fromkeys(text for row in line if row for text in value(row) if text) for line in lines]
+        texts = ["; ".join(texts) for texts in told]
+        if any(texts):
+            header.append(title)
+            for text, extra in zip(body, texts, strict=True):
+                text.append(extra)
+    ruler = ["---" if name in ("", "note") else "--:" for name in header]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in [header, ruler, *body])
+
+
+def _n(row: Row) -> list[str]:
+    return [] if row.n is None else [f"{row.n:,}"]
+
+
+def _notes(row: Row) -> list[str]:
+    """The parts of a row's note: what several figures of a line have in common is said once."""
+    return row.note.split("; ")
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+_OPEN = re.compile(r"<!--\s*results:\s*(\S+)\s*(.*?)\s*-->")
+_CLOSE = re.compile(r"<!--\s*/results\s*-->")
+
+
+def _generated(marker: re.Match[str], results_dir: Path, where: str) -> str:
+    try:
+        options = dict(part.split("=", 1) for part in shlex.split(marker.group(2)))
+    except ValueError:
+        raise PolyfaceError(f'{where}: the marker\'s options must read rows="…" metrics="…"') from None
+    for key in options:
+        if key not in ("rows", "metrics", "published"):
+            raise PolyfaceError(f"{where}: unknown option '{key}': {nearest(key, ['rows', 'metrics', 'published'])}")
+    listed: Mapping[str, list[str]] = {
+        key: [name.strip() for name in value.split(";") if name.strip()] for key, value in options.items()
+    }
+    results = read_results(results_dir / f"{marker.group(1)}.json")
+    try:
+        return markdown_table(
+            results, listed.get("rows"), listed.get("metrics"), options.get("published", "yes") != "no"
+        )
+    except PolyfaceError as error:
+        raise PolyfaceError(f"{where}: {error}") from None
+
+
+def render_document(text: str, results_dir: Path | str = RESULTS_DIR, where: str = "document") -> str:
+    """The document's text with every table between markers regenerated. Markers inside fenced code are left alone."""
+    lines: list[str] = []
+    opened: str | None = None
+    fenced = False
+    for number, line in enumerate(text.split("\n"), 1):
+        place = f"{where}:{number}"
+        if opened is None and line.lstrip().startswith(("```", "~~~")):
+            fenced = not fenced
+        start = None if fenced else _OPEN.fullmatch(line.strip())
+        end = None if fenced else _CLOSE.fullmatch(line.strip())
+        if start:
+            if opened:
+                raise PolyfaceError(
+                    f"{place}: the table opened at {opened} is not closed: add <!-- /results --> before"
+                )
+            opened = place
+            lines += [line, "", _generated(start, Path(results_dir), place), ""]
+        elif end and opened is None:
+            raise PolyfaceError(f"{place}: <!-- /results --> without a <!-- results: NAME --> before it")
+        elif end or opened is None:
+            opened = None
+            lines.append(line)
+    if opened:
+        raise PolyfaceError(f"{opened}: this table is not closed: add a line <!-- /results -->")
+    return "\n".join(lines)
+
+
+def update_document(path: Path | str, results_dir: Path | str = RESULTS_DIR) -> bool:
+    """Regenerate a document's tables in place (whole or not at all); whether anything changed."""
+    path = Path(path)
+    text = path.read_text(encoding="utf-8")
+    current = render_document(text, results_dir, str(path))
+    if current == text:
+        return False
+    with atomic_path(path) as aside:
+        aside.write_text(current, encoding="utf-8")
+    return True
+
+
+def _documents(paths: Iterable[Path | str]) -> list[Path]:
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise PolyfaceError(f"{path}: no such document or folder")
+        found += sorted(path.rglob("*.md")) if path.is_dir() else [path]
+    return found
+
+
+def documents_are_current(paths: Iterable[Path | str], results_dir: Path | str = RESULTS_DIR) -> list[Path]:
+    """The documents (folders are searched for *.md) whose tables do not match the results files: empty if all do."""
+    texts = ((path, path.read_text(encoding="utf-8")) for path in _documents(paths))
+    return [path for path, text in texts if render_document(text, results_dir, str(path)) != text]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Regenerate (or `--check`) the tables of documents; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m polyface.report.results", description=main.__doc__)
+    parser.add_argument("documents", nargs="+", help="Markdown files, or folders of them")
+    parser.add_argument("--results", default=RESULTS_DIR, type=Path, help="folder of results files (%(default)s)")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is out of date")
+    options = parser.parse_args(arguments)
+    try:
+        if options.check:
+            changed = documents_are_current(options.documents, options.results)
+        else:
+            changed = [path for path in _documents(options.documents) if update_document(path, options.results)]
+    except PolyfaceError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for path in changed:
+        print(f"{path}: {'out of date' if options.check else 'updated'}")
+    return int(options.check and bool(changed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""ONNX files that answer what the network answers, whole or absent."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from polyface.data.crops import sample
+from polyface.errors import PolyfaceError
+from polyface.export import onnx as module
+from polyface.export.onnx import export_onnx, parity
+from polyface.models.bundle import Bundle
+
+Make = Callable[..., Bundle]
+TRUNKS: dict[str, dict[str, Any]] = {
+    "shared": {"name": "tcdcn"},
+    "shared relu": {"name": "tcdcn", "activation": "relu"},
+    "shared colour": {"name": "tcdcn", "channels": 3},
+    "unshared": {"name": "tcdcn", "filters": "unshared"},
+    "unshared relu": {"name": "tcdcn", "filters": "unshared", "activation": "relu"},
+    "released 68": {"name": "tcdcn", "plan": "tcdcn68", "activation": "relu"},
+    "timm": {"name": "timm", "model": "resnet18", "size": 32, "channels": 3, "shared": 16},
+}
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def kinds(path: Path) -> list[str]:
+    return [node.op_type for node in onnx.load(path).graph.node]
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_answers_as_the_network_does(make: Make, tmp_path: Path, name: str) -> None:
+    bundle = make(trunk=TRUNKS[name])
+    if name == "timm":  # batch statistics that are not those of a fresh network
+        bundle.network.train()(torch.rand(8, 3, 32, 32) * 255)
+    path = tmp_path / "model.onnx"
+    assert export_onnx(bundle, path) <= 1e-4
+    onnx.checker.check_model(str(path), full_check=True)
+    size, channels = bundle.crop.size, bundle.crop.channels
+    for batch in (1, 3, 17):
+        images = np.random.default_rng(batch).integers(0, 256, (batch, channels, size, size)).astype(np.float32)
+        with torch.inference_mode():
+            expected = bundle.network.eval()(torch.from_numpy(images)).outputs
+        found = dict(zip(bundle.tasks, session(path).run(list(bundle.tasks), {"images": images}), strict=True))
+        for task, values in found.items():
+            np.testing.assert_allclose(values, expected[task].numpy(), atol=1e-4)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]  # one file, weights inside
+
+
+def test_bytes_in_are_the_same(five: Bundle, tmp_path: Path) -> None:
+    export_onnx(five, tmp_path / "float.onnx")
+    export_onnx(five, tmp_path / "bytes.onnx", input="uint8")
+    images = np.random.default_rng(0).integers(0, 256, (5, 1, 40, 40), dtype=np.uint8)
+    one = session(tmp_path / "float.onnx").run(None, {"images": images.astype(np.float32)})
+    other = session(tmp_path / "bytes.onnx").run(None, {"images": images})
+    for a, b in zip(one, other, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_says_what_it_is(five: Bundle, tmp_path: Path) -> None:
+    export_onnx(five, tmp_path / "model.onnx", opset=20)
+    model = onnx.load(tmp_path / "model.onnx")
+    assert {entry.domain: entry.version for entry in model.opset_import}[""] == 20
+    assert [i.name for i in model.graph.input] == ["images"]
+    assert [o.name for o in model.graph.output] == ["landmarks", "pose", "smile"]
+    for value in (*model.graph.input, *model.graph.output):
+        assert value.type.tensor_type.shape.dim[0].dim_param  # any batch size
+    said = json.loads({entry.key: entry.value for entry in model.metadata_props}["polyface"])
+    assert said["tasks"]["smile"]["vocabulary"] == ["no", "yes"]
+    assert said["crop"] == five.crop.model_dump()
+
+
+@pytest.mark.parametrize("name, most", [("shared", 30), ("shared relu", 21), ("released 68", 25), ("timm", 60)])
+def test_graph_is_clean(make: Make, tmp_path: Path, name: str, most: int) -> None:
+    path = tmp_path / "model.onnx"
+    export_onnx(make(trunk=TRUNKS[name]), path)
+    found = kinds(path)
+    assert len(found) <= most
+    unwanted = {"Cast", "Transpose", "Identity", "Shape", "BatchNormalization", "Expand", "ScatterElements", "Dropout"}
+    assert not unwanted & set(found)
+    export_onnx(make(trunk=TRUNKS[name]), path, input="uint8")
+    assert kinds(path).count("Cast") == 1
+
+
+def test_unshared_graph_has_no_scatter(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    export_onnx(make(trunk=TRUNKS["unshared"]), path)
+    found = kinds(path)
+    assert not {"Cast", "Identity", "Shape", "Expand", "ScatterElements", "ScatterND"} & set(found)
+    assert found.count("Transpose") == 2  # to places first, and back
+    assert found.count("MatMul") == 4
+
+
+def test_points_of_an_exported_model(five: Bundle, picture: Callable[..., np.ndarray], tmp_path: Path) -> None:
+    """What a user of the file alone does: crop, run, scale by the crop's side."""
+    from polyface.data.crops import cut
+    from polyface.inference import Analyzer
+
+    path, box = tmp_path / "model.onnx", np.float32([20, 15, 70, 75])
+    export_onnx(five, path)
+    cuts = torch.from_numpy(cut(picture(), box, five.crop)[None].copy())
+    images = sample(cuts, torch.from_numpy(five.crop.cut_to_input())[None], 40).numpy()
+    (points,) = session(path).run(["landmarks"], {"images": images})
+    ((x, _, left), (_, y, top)) = five.crop.crops(box)[0]
+    found = (points.reshape(5, 2) * 40 - 0.5 - [left, top]) / [x, y]
+    (result,) = Analyzer(five)(picture(), box)
+    np.testing.assert_allclose(found, result.faces[0].points["landmarks"], atol=1e-3)
+
+
+# --------------------------------------------------------------------------------------------------------- refusals
+
+
+def test_a_difference_leaves_no_file(five: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = module._exported
+
+    def wrong(network: Any, *rest: Any) -> Any:
+        with torch.no_grad():
+            changed = five.network.heads["pose"].bias.detach().clone() + 1e-3
+            other = type(network)(network.trunk, network.config)
+            other.load_state_dict(network.state_dict() | {"heads.pose.bias": changed})
+        return real(other, *rest)
+
+    monkeypatch.setattr(module, "_exported", wrong)
+    (tmp_path / "old.onnx").write_bytes(b"the earlier file")
+    for name in ("new.onnx", "old.onnx"):
+        with pytest.raises(PolyfaceError, match=r"not written: .* differ from PyTorch's by 0\.001"):
+            export_onnx(five, tmp_path / name)
+    assert [p.name for p in tmp_path.iterdir()] == ["old.onnx"]
+    assert (tmp_path / "old.onnx").read_bytes() == b"the earlier file"
+
+
+def test_parity_sees_other_weights_and_names(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    assert export_onnx(make(), path) == parity(make().network, path)
+    assert parity(make(seed=9).network, path) > 1e-3
+    assert parity(make({"landmarks": {"kind": "landmarks", "points": 5}}).network, path) == float("inf")
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxscript", "onnxruntime"])
+def test_a_missing_extra_is_named(five: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any) -> Any:
+        if name.partition(".")[0] == missing:
+            raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(PolyfaceError, match=rf"needs {missing}: run `pip install 'polyface\[export\]'`"):
+        export_onnx(five, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_are_checked(five: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(PolyfaceError, match="float32 or uint8"):
+        export_onnx(five, tmp_path / "model.onnx", input="float16")  # type: ignore[arg-type]
+    with pytest.raises(PolyfaceError, match="opset is 9"):
+        export_onnx(five, tmp_path / "model.onnx", opset=9)
+    with pytest.raises(PolyfaceError, match="is a folder"):
+        export_onnx(five, tmp_path)
+
+
+def test_a_network_that_cannot_be_exported(five: Bundle, tmp_path: Path) -> None:
+    class Curious(torch.nn.Module):
+        size, in_channels, shared_dim = 40, 1, 4
+
+        def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+            if float(images.sum()) > 0:  # looks at values, which no graph can
+                images = images + 1
+            return {"shared": images.flatten(1)[:, :4]}
+
+    from polyface.networks.network import FaceNetwork
+
+    five.network = FaceNetwork(Curious(), {"heads": {n: t.output_dim for n, t in five.tasks.items()}})
+    with pytest.raises(PolyfaceError, match="cannot be exported") as caught:
+        export_onnx(five, tmp_path / "model.onnx")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_exporting_is_quiet_and_changes_nothing(
+    five: Bundle, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    five.network.train()
+    before = {name: tensor.clone() for name, tensor in five.network.state_dict().items()}
+    export_onnx(five, tmp_path / "model.onnx")
+    assert five.network.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in five.network.state_dict().items())
+    told = capfd.readouterr()
+    assert (told.out, told.err) == ("", "")

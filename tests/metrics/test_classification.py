@@ -1,0 +1,113 @@
+"""Classification figures: numbers by hand, masks, floors and intervals."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from polyface.errors import PolyfaceError
+from polyface.metrics.classification import evaluate_classification
+
+LABELS = ("no", "yes")
+classes = arrays(np.int64, 30, elements=st.integers(0, 2))
+
+
+def test_figures_by_hand() -> None:
+    """Eight "no", of which six are called so; two "yes", of which one is."""
+    truth = [0] * 8 + [1] * 2
+    predicted = [0] * 6 + [1] * 2 + [1, 0]
+    result = evaluate_classification(predicted, truth, LABELS)
+    assert result.accuracy == pytest.approx(70)
+    assert result.recall == pytest.approx((75, 50))
+    assert result.balanced_accuracy == pytest.approx(62.5)
+    assert (result.floor, result.majority) == (80, "no")
+    assert result.confusion == ((6, 2), (1, 1))
+    assert (result.n, result.unlabelled) == (10, 0)
+
+
+def test_the_floor_answers_the_most_frequent_true_class() -> None:
+    result = evaluate_classification([1, 1, 1], [0, 0, 1], LABELS)
+    assert result.majority == "no"
+    assert result.floor == pytest.approx(200 / 3)
+
+
+def test_the_floor_may_come_from_the_training_labels() -> None:
+    result = evaluate_classification([0, 0, 1], [0, 0, 1], LABELS, majority="yes")
+    assert result.majority == "yes"
+    assert result.floor == pytest.approx(100 / 3)
+    with pytest.raises(PolyfaceError, match="'maybe' is none of no, yes"):
+        evaluate_classification([0], [0], LABELS, majority="maybe")
+
+
+@given(classes, classes, arrays(np.bool_, 30).filter(np.any), classes)
+def test_unlabelled_faces_have_no_influence(
+    predicted: np.ndarray, truth: np.ndarray, mask: np.ndarray, other: np.ndarray
+) -> None:
+    names = ("a", "b", "c")
+    by_mask = evaluate_classification(
+        np.where(mask, predicted, other), np.where(mask, truth, other), names, labelled=mask, resamples=20
+    )
+    by_index = evaluate_classification(predicted, np.where(mask, truth, -1), names, resamples=20)
+    chosen = evaluate_classification(predicted[mask], truth[mask], names, resamples=20)
+    np.testing.assert_equal(vars(by_mask), vars(by_index))  # NaN recalls are equal here
+    assert by_mask.unlabelled == (~mask).sum()
+    np.testing.assert_equal(by_mask.confusion, chosen.confusion)
+    assert by_mask.accuracy == chosen.accuracy
+    assert sum(map(sum, by_mask.confusion)) == by_mask.n == mask.sum()
+
+
+def test_an_absent_class_has_no_recall_and_does_not_weigh_on_the_balance() -> None:
+    result = evaluate_classification([0, 1, 1], [0, 0, 1], ("a", "b", "c"))
+    assert math.isnan(result.recall[2])
+    assert result.balanced_accuracy == pytest.approx(75)
+
+
+@given(classes)
+def test_a_perfect_predictor_scores_everything(truth: np.ndarray) -> None:
+    result = evaluate_classification(truth, truth, ("a", "b", "c"))
+    assert result.accuracy == result.balanced_accuracy == 100
+    assert result.accuracy_interval is not None
+    assert result.accuracy_interval.ends == pytest.approx((100, 100))
+    assert result.floor <= 100
+
+
+def test_intervals_surround_the_figures_and_can_be_left_out() -> None:
+    generator = np.random.default_rng(0)
+    truth = (generator.random(500) < 0.2).astype(int)
+    predicted = np.where(generator.random(500) < 0.8, truth, 1 - truth)
+    result = evaluate_classification(predicted, truth, LABELS)
+    assert result.accuracy_interval is not None
+    assert result.balanced_accuracy_interval is not None
+    assert result.accuracy_interval.low < result.accuracy < result.accuracy_interval.high
+    assert result.balanced_accuracy_interval.low < result.balanced_accuracy < result.balanced_accuracy_interval.high
+    p = result.accuracy / 100
+    assert np.ptp(result.accuracy_interval.ends) == pytest.approx(200 * 1.96 * math.sqrt(p * (1 - p) / 500), rel=0.15)
+    # Half of the balance rests on the rarer class, so it is less certain.
+    assert np.ptp(result.balanced_accuracy_interval.ends) > np.ptp(result.accuracy_interval.ends)
+    assert evaluate_classification(predicted, truth, LABELS, resamples=0).accuracy_interval is None
+
+
+@pytest.mark.parametrize(
+    ("predicted", "truth", "message"),
+    [
+        ([0, 0], [-1, -1], "no face is labelled"),
+        ([0], [0, 1], "1 predictions do not match 2"),
+        ([2, 0], [0, 1], "predictions hold class 2"),
+        ([0, 0], [0, 5], "true labels hold class 5"),
+        ([-1, 0], [0, 1], "negative class index"),
+        ([0.2, 0.7], [0, 1], "class indices"),
+    ],
+)
+def test_misuse_is_explained(predicted: list[int], truth: list[int], message: str) -> None:
+    with pytest.raises(PolyfaceError, match=message):
+        evaluate_classification(predicted, truth, LABELS)
+
+
+def test_a_mask_of_another_length_is_refused() -> None:
+    with pytest.raises(PolyfaceError, match="mask"):
+        evaluate_classification([0, 1], [0, 1], LABELS, labelled=[True])

@@ -1,0 +1,158 @@
+"""Pseudo-labels: a model's answers become marked label columns, and nothing that was known is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from polyface import networks, tasks
+from polyface.data.boxes import BoxSpec, boxes_of
+from polyface.data.crops import CropSpec
+from polyface.data.loader import FacePool
+from polyface.data.store import open_source
+from polyface.data.table import FaceTable, Record, write_table
+from polyface.errors import PolyfaceError
+from polyface.models import labels as module
+from polyface.models.bundle import Bundle, load_bundle
+from polyface.models.labels import label_table, labelled
+from polyface.models.predict import predict
+from polyface.schema import ATTRIBUTES
+from polyface.training import stages
+from polyface.training.recipe import load
+
+ASKED = {
+    "points": {"kind": "landmarks", "points": 68},
+    "gender": {"kind": "classification", "column": "gender"},
+    "some": {"kind": "attributes", "attributes": ["Young", "Bald"], "thresholds": [0.05, -0.05]},
+}
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceTable:
+    """Twelve synthetic faces with points, boxes, a split and a smile; some of them without smile or points."""
+    found = open_source("synthetic", None, {"n": 12, "size": 48, "seed": 5})
+    points, boxes, smiles = found.points("landmarks_5"), found.numbers("box"), found.words("smile")
+    path = tmp_path_factory.mktemp("faces") / "faces.parquet"
+    records = []
+    for row in range(12):
+        known = {"box": boxes[row], "split": "train" if row < 8 else "val"}
+        known |= {"smile": smiles[row]} if row % 3 else {}
+        known |= {"landmarks_5": points[row]} if row % 4 else {}
+        records.append(Record(found.image(row), f"row {row}", f"{row}.png", known))
+    write_table(records, path)
+    return FaceTable.open(path)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(tmp_path_factory.mktemp("model") / "asker")
+
+
+def saved(folder: Path, far: bool = False, source: str = "table") -> Path:
+    """A random network of three tasks. far: its points lie some fifty crops away."""
+    torch.manual_seed(0)
+    asked = {name: tasks.build(name, dict(config)) for name, config in ASKED.items()}
+    heads = {name: task.output_dim for name, task in asked.items()}
+    network = networks.build({"trunk": {"name": "tcdcn"}, "heads": heads}).eval()
+    if far:
+        torch.nn.init.constant_(network.heads["points"].bias, 50.0)  # type: ignore[arg-type]
+    boxes = BoxSpec.model_validate({"source": source})
+    return Bundle(network, asked, CropSpec(size=40, channels=1), boxes).save(folder)
+
+
+def test_answers_become_marked_columns_and_the_rest_stays(faces: FaceTable, bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    report = label_table(faces, bundle, out)
+    told = FaceTable.open(out)
+    assert report.rows == len(told) == 12
+    assert {name: told.pseudo(name) for name in told.columns} == {
+        "landmarks_68": "asker", "gender": "asker", "attributes": "asker",
+        "landmarks_5": None, "box": None, "split": None, "smile": None,
+    }  # fmt: skip
+    for name in faces.columns:
+        assert told.column(name).to_pylist() == faces.column(name).to_pylist()
+    assert [told.image_struct(row) for row in range(12)] == [faces.image_struct(row) for row in range(12)]
+    kept = load_bundle(bundle, quiet=True)
+    pool = FacePool.unlabelled(faces, boxes_of(faces, kept.boxes), kept.crop)
+    answers = predict(kept.network, kept.tasks, pool)
+    np.testing.assert_allclose(told.points("landmarks_68"), answers["points"]["points"], atol=1e-3)
+    assert list(told.words("gender")) == answers["gender"]["label"]
+    values = told.numbers("attributes")
+    places = [ATTRIBUTES.index(name) for name in ("Bald", "Young")]
+    np.testing.assert_array_equal(values[:, places] > 0, answers["some"]["positive"])
+    assert 0 < (values[:, places] > 0).sum() < 24
+    assert np.isnan(np.delete(values, places, axis=1)).all()  # what the model was not asked
+
+
+def test_marks_survive_choosing_and_joining_rows(faces: FaceTable, bundle: Path, tmp_path: Path) -> None:
+    label_table(faces, bundle, tmp_path / "out.parquet", tasks=["gender"])
+    told = FaceTable.open(tmp_path / "out.parquet")
+    assert "landmarks_68" not in told.columns
+    assert told.take(np.array([3, 1])).pseudo("gender") == "asker"
+    assert FaceTable.concat([faces, told]).pseudo("gender") == "asker"
+    assert told.where(split="val").pseudo("gender") == "asker"
+    assert faces.pseudo("gender") is None
+
+
+def test_other_programs_read_the_file(faces: FaceTable, bundle: Path, tmp_path: Path) -> None:
+    label_table(faces, bundle, tmp_path / "out.parquet")
+    assert pq.read_table(tmp_path / "out.parquet").num_rows == 12
+
+
+def test_points_far_outside_the_picture_are_no_labels(faces: FaceTable, tmp_path: Path) -> None:
+    label_table(faces, saved(tmp_path / "far", far=True), tmp_path / "out.parquet")
+    told = FaceTable.open(tmp_path / "out.parquet")
+    assert "landmarks_68" not in told.columns  # nobody has any
+    assert told.column("gender").null_count == 0
+
+
+def test_faces_that_the_detector_misses_are_not_labelled(faces: FaceTable, tmp_path: Path, monkeypatch: Any) -> None:
+    def some_missed(table: FaceTable, spec: BoxSpec, **others: Any) -> Any:
+        found = boxes_of(table, BoxSpec(source="table"))
+        return type(found)(found.xyxy, np.array([0, 7]))
+
+    monkeypatch.setattr(module, "boxes_of", some_missed)
+    label_table(faces, saved(tmp_path / "detecting", source="detector"), tmp_path / "out.parquet")
+    told = FaceTable.open(tmp_path / "out.parquet")
+    for name in ("landmarks_68", "gender", "attributes"):
+        assert np.flatnonzero(told.column(name).is_null().to_numpy(zero_copy_only=False)).tolist() == [0, 7]
+
+
+def test_labels_of_people_are_never_mixed_with_answers(faces: FaceTable, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    smile = {"smile": tasks.build("smile", {"kind": "classification", "column": "smile"})}
+    network = networks.build({"trunk": {"name": "tcdcn"}, "heads": {"smile": 2}})
+    model = Bundle(network, smile, CropSpec(size=40, channels=1), BoxSpec(source="table")).save(tmp_path / "smiler")
+    with pytest.raises(PolyfaceError, match="the table has labels in smile, which .*smiler would answer"):
+        label_table(faces, model, tmp_path / "out.parquet")
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_wrong_models_and_tasks_are_named(faces: FaceTable, bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(PolyfaceError, match="asker has no task 'gendre'; did you mean 'gender'?"):
+        label_table(faces, bundle, tmp_path / "out.parquet", tasks=["gendre"])
+    with pytest.raises(PolyfaceError, match="no model 'face67': did you mean 'face68'?"):
+        label_table(faces, "face67", tmp_path / "out.parquet")
+
+
+def test_a_stage_learns_from_answers_made_once(
+    faces: FaceTable, bundle: Path, toy: Callable[..., Path], tmp_path: Path, monkeypatch: Any
+) -> None:
+    path = tmp_path / "faces.parquet"
+    write_table((Record(faces.image(r), "", f"{r}.png", {"box": faces.numbers("box")[r]}) for r in range(12)), path)
+    source = {"name": str(path), "labels": [str(bundle)]}
+    changes = {"data": {"tables": [source], "boxes": {"source": "table", "landmarks": None}, "batch": 4}}
+    stage = load(toy(changes)).stages[0]
+    asked = {"points": tasks.build("points", dict(ASKED["points"]))}
+    pool = stages.stage_pool(stage, "train", None, asked)
+    assert pool is not None
+    assert pool.targets["points"].labelled.all()
+    assert pool.table.pseudo("landmarks_68") == "asker"
+    monkeypatch.setattr(module, "label_table", lambda *args, **kwargs: pytest.fail("labelled again"))
+    assert labelled(FaceTable.open(path), str(bundle)).columns == pool.table.columns

@@ -1,0 +1,325 @@
+"""Results files and the tables generated from them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import polyface.report.results as results_module
+from polyface.errors import PolyfaceError
+from polyface.metrics.resampling import Row
+from polyface.report.results import (
+    describe_commit,
+    describe_machine,
+    documents_are_current,
+    format_row,
+    main,
+    markdown_table,
+    read_results,
+    render_document,
+    update_document,
+    write_results,
+)
+
+FLD = Row("FLD (shared)", "mean error", 8.25, 0.5, 2995, (0, 1, 2), (8.0, 8.5), 9.0, note="boxes differ")
+FAILURES = Row("FLD (shared)", "failure rate", 20.0, 1.0, 2995, (0, 1, 2))
+ALL = Row("FLD+all (shared)", "mean error", 8.0, n=2995, seeds=(0,))
+SPEED = Row("TCDCN", "time", 1.23456, unit="ms")
+
+
+def write(path: Path, *rows: Row, command: str = "polyface reproduce tcdcn", **options: Any) -> Any:
+    options = {"data": "MTFL 1.0", "commit": "abc", "machine": "2 cores"} | options
+    return write_results(path, rows, command=command, **options)
+
+
+finite = st.floats(-1e6, 1e6)
+rows = st.builds(
+    Row,
+    row=st.text(min_size=1),
+    metric=st.text(min_size=1),
+    mean=finite,
+    std=st.none() | finite,
+    n=st.none() | st.integers(0, 10**6),
+    seeds=st.lists(st.integers(0, 99)).map(tuple),
+    interval=st.none() | st.tuples(finite, finite).map(lambda ends: (min(ends), max(ends))),
+    published=st.none() | finite,
+    unit=st.sampled_from(["%", "ms", ""]),
+    note=st.text(),
+)
+
+
+@given(st.lists(rows, min_size=1, unique_by=lambda row: row.key))
+def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, entries: list[Row]) -> None:
+    path = tmp_path_factory.mktemp("results") / "some.json"
+    written = write(path, *entries)
+    read = read_results(path)
+    assert read == written
+    assert [row.key for row in read.rows] == [row.key for row in entries]
+    for row, entry in zip(read.rows, entries, strict=True):
+        assert row.mean == pytest.approx(entry.mean, rel=1e-5)
+        assert row.interval == (None if entry.interval is None else pytest.approx(entry.interval, rel=1e-5))
+        kept = ("n", "seeds", "unit", "note")
+        assert [getattr(row, name) for name in kept] == [getattr(entry, name) for name in kept]
+
+
+def test_the_file_has_the_documented_keys(tmp_path: Path) -> None:
+    write(tmp_path / "tcdcn.json", FLD)
+    content = json.loads((tmp_path / "tcdcn.json").read_text())
+    assert set(content) == {"rows", "command", "commit", "machine", "data", "date"}
+    assert content["rows"] == [
+        {
+            "row": "FLD (shared)",
+            "metric": "mean error",
+            "mean": 8.25,
+            "std": 0.5,
+            "n": 2995,
+            "seeds": [0, 1, 2],
+            "interval": [8.0, 8.5],
+            "published": 9.0,
+            "unit": "%",
+            "note": "boxes differ",
+        }
+    ]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", content["date"])
+
+
+def test_merging_replaces_the_same_row_in_place_and_keeps_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "tcdcn.json"
+    write(path, FLD, FAILURES)
+    better = Row("FLD (shared)", "mean error", 7.0)
+    assert write(path, better, ALL).rows == (better, FAILURES, ALL)
+    assert write(path, ALL, merge=False).rows == (ALL,)
+
+
+def test_kept_rows_stay_credited_to_the_run_that_measured_them(tmp_path: Path) -> None:
+    path = tmp_path / "tcdcn.json"
+    write(path, FLD, FAILURES, commit="old")
+    merged = write(path, FLD, commit="new")
+    assert merged.run.commit == "new"
+    assert [(run.commit, keys) for run, keys in merged.earlier] == [("old", {FAILURES.key})]
+    third = write(path, ALL, commit="third")
+    assert {run.commit: keys for run, keys in third.earlier} == {"old": {FAILURES.key}, "new": {FLD.key}}
+    # Measured again: nothing of the old run is left, and the same source needs no second entry.
+    final = write(path, FAILURES, ALL, commit="new")
+    assert final.earlier == ()
+    assert "earlier" not in json.loads(path.read_text())
+
+
+def test_a_failing_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "tcdcn.json"
+    write(path, FLD)
+    before = path.read_bytes()
+
+    def fail(self: Path, text: str, *_: object, **__: object) -> int:
+        with open(self, "w") as file:
+            file.write(text[: len(text) // 2])
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write(path, ALL)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tcdcn.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not a readable results file"),
+        ("[]", "a list 'rows'"),
+        ('{"rows": [{"row": "a", "metric": "b", "mean": 1, "mena": 2}]}', "row 0: unknown key 'mena': did you mean"),
+        ('{"rows": [{"row": "a", "metric": "b"}]}', "row 0: .*mean"),
+        ('{"rows": [{"row": "a", "metric": "b", "mean": NaN}]}', "mean must be a finite number"),
+        ('{"rows": [3]}', "row 0: expected an object"),
+        ('{"rows": []}', "command"),
+    ],
+)
+def test_a_malformed_file_is_named_with_the_key(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(content)
+    with pytest.raises(PolyfaceError, match=f"(?s)bad.json.*{message}"):
+        read_results(path)
+
+
+def test_a_missing_file_or_row_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(PolyfaceError, match="no such results file"):
+        read_results(tmp_path / "none.json")
+    results = write(tmp_path / "tcdcn.json", FLD)
+    assert results.get("FLD (shared)", "mean error") == FLD
+    with pytest.raises(PolyfaceError, match=r"tcdcn.json: no result 'FLD / mean error'; did you mean 'FLD \(shared\)"):
+        results.get("FLD", "mean error")
+
+
+def test_the_machine_is_described_without_host_or_path() -> None:
+    import platform
+
+    machine = describe_machine()
+    assert re.search(r"\d+ cores, Python 3\.\d+\.\d+.*, torch \d", machine)
+    assert platform.node() not in machine
+    assert "/home" not in machine
+
+
+def test_the_commit_is_marked_dirty_by_code_but_not_by_documents(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+        done = subprocess.run(["git", "-C", tmp_path, *who, *arguments], check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    code, document = tmp_path / "src" / "polyface" / "a.py", tmp_path / "docs" / "a.md"
+    for path in (code, document):
+        path.parent.mkdir(parents=True)
+        path.write_text("1")
+    git("init", "-q")
+    assert describe_commit(code.parent) == "uncommitted"
+    git("add", ".")
+    git("commit", "-qm", "first")
+    commit = git("rev-parse", "HEAD")
+    assert describe_commit(code.parent) == commit
+    document.write_text("2")
+    assert describe_commit(code.parent) == commit
+    code.write_text("2")
+    assert describe_commit(code.parent) == f"{commit}+dirty"
+
+
+def test_outside_a_checkout_the_commit_is_the_installed_version(tmp_path: Path) -> None:
+    assert re.fullmatch(r"polyface \d.*|unknown", describe_commit(tmp_path))
+
+
+def test_figures_as_text() -> None:
+    assert format_row(FLD) == "8.25 ± 0.50 (8.00–8.50)"
+    assert format_row(replace(FLD, mean=0.1, std=None, interval=(-0.5, 0.7))) == "0.10 (-0.50 to 0.70)"
+    assert format_row(SPEED) == "1.23"
+    assert format_row(Row("net", "parameters", 3412141, unit="")) == "3,412,141"
+
+
+def test_the_table_puts_published_beside_measured(tmp_path: Path) -> None:
+    results = write(tmp_path / "tcdcn.json", FLD, FAILURES, ALL)
+    assert markdown_table(results).splitlines() == [
+        "|  | mean error (%) | published | failure rate (%) | seeds | n | note |",
+        "| --- | --: | --: | --: | --: | --: | --- |",
+        "| FLD (shared) | 8.25 ± 0.50 (8.00–8.50) | 9.00 | 20.00 ± 1.00 | 3 | 2,995 | boxes differ |",
+        "| FLD+all (shared) | 8.00 |  |  | 1 | 2,995 |  |",
+    ]
+    assert "published" not in markdown_table(results, published=False)
+
+
+def test_what_figures_of_a_line_have_in_common_is_noted_once(tmp_path: Path) -> None:
+    first = Row("peer", "rank-1", 50.0, note="by angle; ± 1.00 over draws")
+    results = write(tmp_path / "r.json", first, replace(first, metric="rank-10", note="by angle; ± 2.00 over draws"))
+    assert markdown_table(results).endswith("| by angle; ± 1.00 over draws; ± 2.00 over draws |")
+
+
+def test_rows_and_metrics_are_chosen_and_ordered(tmp_path: Path) -> None:
+    results = write(tmp_path / "tcdcn.json", FLD, FAILURES, ALL, SPEED)
+    table = markdown_table(results, ["FLD+all (shared)", "FLD (*"], ["mean error"])
+    assert re.findall(r"^\| (FLD\S* \(shared\))", table, re.MULTILINE) == ["FLD+all (shared)", "FLD (shared)"]
+    assert "failure rate" not in table
+    assert "| time (ms) |" in markdown_table(results, ["TCDCN"], ["time"])
+    with pytest.raises(PolyfaceError, match=r"tcdcn.json: no row 'FLD \(shred\)': did you mean 'FLD \(shared\)'"):
+        markdown_table(results, ["FLD (shred)"])
+    with pytest.raises(PolyfaceError, match="no metric 'error'"):
+        markdown_table(results, metrics=["error"])
+
+
+def test_cells_cannot_break_the_table(tmp_path: Path) -> None:
+    results = write(tmp_path / "a.json", Row("a|b", "m", 1, note="two\nlines | bars"))
+    lines = markdown_table(results).splitlines()
+    assert len(lines) == 3
+    assert r"a\|b" in lines[2]
+    assert r"two lines \| bars" in lines[2]
+
+
+MARKED = """# Title
+
+before
+<!-- results: tcdcn rows="FLD (shared); FLD+all (shared)" metrics="mean error" published="no" -->
+stale
+<!-- /results -->
+after
+
+```
+<!-- results: absent -->
+```
+"""
+
+
+def test_documents_are_regenerated_between_their_markers(tmp_path: Path) -> None:
+    write(tmp_path / "tcdcn.json", FLD, FAILURES, ALL)
+    document = tmp_path / "docs" / "page.md"
+    document.parent.mkdir()
+    document.write_text(MARKED)
+    assert documents_are_current([document.parent], tmp_path) == [document]
+    assert update_document(document, tmp_path) is True
+    text = document.read_text()
+    assert "stale" not in text
+    assert "| FLD (shared) | 8.25 ± 0.50 (8.00–8.50) | 3 | 2,995 | boxes differ |" in text
+    assert text.startswith("# Title\n\nbefore\n<!-- results: tcdcn rows=")
+    assert text.endswith("<!-- /results -->\nafter\n\n```\n<!-- results: absent -->\n```\n")
+    assert update_document(document, tmp_path) is False
+    assert documents_are_current([document], tmp_path) == []
+    write(tmp_path / "tcdcn.json", Row("FLD (shared)", "mean error", 7.0))
+    assert documents_are_current([document], tmp_path) == [document]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\n<!-- results: tcdcn -->", "page:2: this table is not closed"),
+        ("<!-- results: tcdcn -->\n<!-- results: tcdcn -->", "page:2: the table opened at page:1"),
+        ("<!-- /results -->", "page:1: <!-- /results --> without"),
+        ("<!-- results: tcdcn row=a -->\n<!-- /results -->", "page:1: unknown option 'row': did you mean 'rows'"),
+        ("<!-- results: tcdcn rows -->\n<!-- /results -->", "page:1: the marker's options"),
+        ("<!-- results: tcdcn rows=gone -->\n<!-- /results -->", "page:1: tcdcn.json: no row 'gone'"),
+        ("<!-- results: none -->\n<!-- /results -->", "none.json: no such results file"),
+    ],
+)
+def test_wrong_markers_are_errors_with_their_line(tmp_path: Path, text: str, message: str) -> None:
+    write(tmp_path / "tcdcn.json", FLD)
+    with pytest.raises(PolyfaceError, match=re.escape(message)):
+        render_document(text, tmp_path, "page")
+
+
+@given(st.text(alphabet="ab #|`\n\r\u2028<!-"))
+def test_a_document_without_markers_is_left_alone(text: str) -> None:
+    assert render_document(text, Path("nowhere")) == text
+
+
+def test_the_command_updates_and_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "tcdcn.json", FLD, ALL)
+    document = tmp_path / "page.md"
+    document.write_text(MARKED)
+    arguments = [str(tmp_path), "--results", str(tmp_path)]
+    assert main([*arguments, "--check"]) == 1
+    assert document.read_text() == MARKED
+    assert main(arguments) == 0
+    assert "page.md: updated" in capsys.readouterr().out
+    assert main([*arguments, "--check"]) == 0
+    assert main([str(tmp_path / "gone.md")]) == 2
+    assert "no such document" in capsys.readouterr().err
+
+
+def test_it_runs_as_a_module_without_loading_torch(tmp_path: Path) -> None:
+    write(tmp_path / "tcdcn.json", FLD, ALL)
+    (tmp_path / "page.md").write_text(MARKED)
+    source = Path(results_module.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-X", "importtime", "-m", "polyface.report.results"]
+        + [str(tmp_path), "--results", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(source)},
+        check=True,
+    )
+    assert "page.md: updated" in done.stdout
+    loaded = set(re.findall(r"\|\s+(\w+)$", done.stderr, re.MULTILINE))
+    assert "numpy" in loaded
+    assert not loaded & {"torch", "matplotlib", "jinja2"}

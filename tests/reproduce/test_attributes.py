@@ -1,0 +1,155 @@
+"""Reproducing a table of attributes: thresholds taken from a trained network, sets that are not whole, the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from polyface import reproduce
+from polyface.data.store import open_source
+from polyface.data.table import Record, write_table
+from polyface.errors import NoDataError
+from polyface.metrics.attributes import AttributesResult
+from polyface.report.results import read_results
+from polyface.reproduce.attribute_pages import EachAttribute
+from polyface.schema import ATTRIBUTES
+from polyface.training import stages
+from polyface.training.recipe import Recipe, load
+
+RECIPE = """
+name: dmm-cnn
+stages:
+  - name: some
+    data:
+      tables: [{{name: {table}}}]
+      boxes: {{source: image}}
+      crop: {{size: 40, channels: 1, scale: 1.0}}
+      batch: 32
+    network: {{trunk: {{name: tcdcn}}}}
+    tasks:
+      attributes: {{kind: attributes, attributes: [Male, Smiling, Eyeglasses]}}
+    weighting: {{name: dmm, terms: [attributes]}}
+    thresholds: {{tasks: [attributes], rate: 0.5}}
+    optimisation: {{epochs: 2, lr: 0.002, validate_steps: 2}}
+    evaluation: {{main: attributes}}
+variants:
+  AT: {{stages: [some], seeds: 2, minutes: 1}}
+  FIX: {{stages: [some], seeds: 2, model: AT, set: {{some.thresholds: null}}}}
+  whole set: {{stages: [some], seeds: 1, set: {{some.data.tables: [{{name: {table}, faces: 5000}}]}}}}
+comparisons:
+  - {{better: AT, than: FIX}}
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    folder = tmp_path_factory.mktemp("recipe")
+    faces = open_source("synthetic", None, {"n": 260, "size": 48})
+    words = {name: faces.words(name) for name in ("gender", "smile", "glasses")}
+    splits = faces.words("split")
+
+    def record(row: int) -> Record:
+        has = {
+            "Male": words["gender"][row] == "male",
+            "Smiling": words["smile"][row] == "yes",
+            "Eyeglasses": words["glasses"][row] == "yes",
+        }
+        values = [None if name not in has else 1 if has[name] else -1 for name in ATTRIBUTES]
+        return Record(faces.image(row), f"row {row}", f"{row}.png", {"attributes": values, "split": splits[row]})
+
+    write_table(map(record, range(len(faces))), folder / "faces.parquet")
+    path = folder / "small.yaml"
+    path.write_text(RECIPE.format(table=folder / "faces.parquet"))
+    return load(path)
+
+
+@pytest.fixture(scope="module")
+def ran(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[reproduce.Job, Exception]]:
+    out, failed = tmp_path_factory.mktemp("runs"), dict[reproduce.Job, Exception]()
+    options = stages.RunOptions(accelerator="cpu", logger="none", threads=1)
+    reproduce.run_jobs(recipe, reproduce.jobs(recipe), None, out, options, failed=failed)
+    return out, failed
+
+
+def test_a_set_that_is_not_whole_is_no_data_and_the_other_rows_go_on(recipe: Recipe, ran) -> None:
+    out, failed = ran
+    assert list(failed) == [reproduce.Job("whole set", 0)]
+    (why,) = failed.values()
+    assert isinstance(why, NoDataError)
+    assert "has 260 faces here; it takes 5,000" in str(why)
+    judged = reproduce.Runs(recipe, None, out)
+    assert [judged.seeds(name) for name in recipe.variants] == [[0, 1], [0, 1], []]
+
+
+def test_fixed_thresholds_judge_the_same_scores_at_zero(recipe: Recipe, ran) -> None:
+    out, _ = ran
+    moved = 0
+    for seed in (0, 1):
+        adaptive, fixed = (reproduce.stored(out, reproduce.Job(name, seed))["attributes"] for name in ("AT", "FIX"))
+        np.testing.assert_array_equal(adaptive["scores"], fixed["scores"])
+        np.testing.assert_array_equal(fixed["positive"], fixed["scores"] > 0)
+        history = reproduce.Runs(recipe, None, out).history("AT", seed)
+        thresholds = np.array(history[-1]["thresholds"]["attributes"])
+        np.testing.assert_array_equal(adaptive["positive"], adaptive["scores"] > thresholds.astype(np.float32))
+        moved += int((thresholds != 0).sum())
+    assert moved
+
+
+def test_answers_older_than_the_network_they_are_of_are_asked_again(recipe: Recipe, ran) -> None:
+    out, _ = ran
+    job = reproduce.Job("FIX", 0)
+    assert reproduce.finished(recipe, out, job)
+    history = reproduce.folder(out, reproduce.Job("AT", 0)) / "some" / stages.HISTORY
+    history.touch()
+    assert not reproduce.finished(recipe, out, job)
+    reproduce.run_jobs(recipe, [job], None, out, stages.RunOptions(accelerator="cpu", logger="none"))
+    assert reproduce.finished(recipe, out, job)
+
+
+def test_rows_have_their_published_figures_and_the_time_of_validations(
+    recipe: Recipe, ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from polyface.report.published import PUBLISHED, Published
+
+    paper = Published("AT", "mean accuracy", 91.7, "the paper")
+    monkeypatch.setitem(PUBLISHED, "dmm-cnn", (*PUBLISHED["dmm-cnn"], paper))
+    file = tmp_path / "rows.json"
+    reproduce.collect(reproduce.Runs(recipe, None, ran[0]), file, "command", "synthetic")
+    rows = {row.key: row for row in read_results(file).rows}
+    assert rows["AT", "mean accuracy"].published == 91.7
+    assert rows["FIX", "mean accuracy"].published is None
+    assert rows["AT minus FIX", "mean accuracy"].interval is not None
+    assert 0 < rows["AT", "time in validation"].mean < 100
+    assert ("FIX", "time in validation") not in rows  # not trained by itself
+    assert rows["AT: Male", "accuracy"].seeds == (0, 1)
+
+
+def test_the_page_shows_every_attribute_beside_the_published_systems(recipe: Recipe, ran, tmp_path: Path) -> None:
+    judged = reproduce.Runs(recipe, None, ran[0])
+    reproduce.collect(judged, tmp_path / "rows.json", "command", "synthetic")
+    page = reproduce.table_report(tmp_path / "report.html", judged, tmp_path / "rows.json").read_text()
+    assert "Each attribute: AT" in page
+    assert "MCNN-AUX (published)" in page
+    assert "98.17" in page  # MCNN-AUX, Male
+    assert "Weights and thresholds: AT" in page
+    assert "Training: AT" in page
+    assert "attributes/Male" not in page  # forty curves in one plot tell nothing
+
+
+def test_a_table_of_attributes_by_hand() -> None:
+    from polyface.metrics.attributes import evaluate_attributes
+
+    truth = np.array([[1, -1], [1, -1], [-1, -1], [-1, 1]], dtype=float)
+    scores = [np.where(truth > 0, 1.0, -1.0), -np.where(truth > 0, 1.0, -1.0)]
+    found: list[AttributesResult] = [
+        evaluate_attributes(one, one > 0, truth, ["Male", "Bald"], resamples=0) for one in scores
+    ]
+    accuracy, hidden = EachAttribute("t", {"right": found[:1], "half": found}).blocks()
+    assert accuracy.header == ["attribute", ">have it", ">majority", ">right", ">half"]  # type: ignore[union-attr]
+    assert accuracy.rows == [  # type: ignore[union-attr]
+        ["Male", "50.0", "50.00", "100.00", "50.00"],
+        ["Bald", "25.0", "75.00", "100.00", "50.00"],
+    ]
+    assert hidden.rows[0][:2] == ["Male", "50.00"]  # type: ignore[union-attr]
