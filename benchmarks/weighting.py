@@ -189,7 +189,7 @@ def measured(row: str, note: str, made: tuple[Trainer, Step], plain: tuple[Train
 
 def kinds(word: str) -> list[tuple[str, str, Callable[[int], tuple[Trainer, Step]]]]:
     found: list[tuple[str, str, Callable[[int], tuple[Trainer, Step]]]] = []
-    for name, method in WEIGHTINGS.items():
+    for name, method in ((name, WEIGHTINGS.get(name)) for name in WEIGHTINGS.names()):
         levels = (
             ["features", "shared"] if isinstance(method, type) and issubclass(method, GradientWeighting) else [None]
         )

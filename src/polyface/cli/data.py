@@ -15,9 +15,9 @@ app = typer.Typer(help="Face tables: import, look at and check data sets.", no_a
 @app.command("list")
 def data_list() -> None:
     """Known readers: what they read, and whether they were tried on the real files."""
-    from polyface.data.readers import reader, reader_names
+    from polyface.data.readers import READERS, reader
 
-    for name in reader_names():
+    for name in sorted(READERS.names()):
         found = reader(name)
         say(f"{name:12} {'verified' if found.verified else 'not verified':13} {found.about}")
 

@@ -57,7 +57,7 @@ def row_name(asked: str) -> str:
 
 def default_weightings() -> list[str]:
     """Every registered weighting; fixed weights are the recipe's own or a plain sum."""
-    return [name for name in WEIGHTINGS if name != "fixed"]
+    return [name for name in WEIGHTINGS.names() if name != "fixed"]
 
 
 def read_options(path: Path | None) -> dict[str, dict[str, Any]]:

@@ -30,7 +30,7 @@ def open_source(
         if file is None:
             reader(name)  # raises with the nearest name
         raise NoDataError(f"{name}: no such face table" + (f", nor under {root}" if root else ""))
-    known = getattr(READERS[name], "folder", name)  # LFWA's labels lie beside LFW's images
+    known = getattr(READERS.get(name), "folder", name)  # LFWA's labels lie beside LFW's images
     found = root and next((root / one for one in (name, known) if (root / one).exists()), None)
     if root is None or found is None:
         where = f"{root / known} is missing" if root else "no data folder was given"

@@ -33,7 +33,6 @@ from polyface.report.results import markdown_table, read_results, write_results
 from polyface.reproduce.jobs import Job, finished, folder, record, stored, trains
 from polyface.schema import landmark_groups
 from polyface.tasks import Task
-from polyface.tasks.identity import IdentityTask
 from polyface.training.recipe import ComparisonSpec, Recipe, StageSpec
 from polyface.training.stages import pool_of, stage_tasks
 
@@ -150,7 +149,7 @@ class Runs:
         table = self.faces.of(stage, "test").table
         if stage.evaluation.protocol == "webcaricature":
             return judge_across(answers, table)
-        people = next(task.vocabulary for task in self.tasks(job.variant).values() if isinstance(task, IdentityTask))
+        people = next(task.people for task in self.tasks(job.variant).values() if task.people)
         return judge_cavi(answers, people, table, self.faces.pairs(stage))
 
     def record(self, name: str, seed: int = 0) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from polyface.data.loader import Targets
 from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError, nearest
 from polyface.schema import ATTRIBUTES
-from polyface.tasks.base import Task, TaskSpec
+from polyface.tasks.base import TaskSpec, ThresholdTask
 
 
 class AttributesSpec(TaskSpec):
@@ -29,7 +29,7 @@ class AttributesSpec(TaskSpec):
     thresholds: list[float] = Field(default_factory=list)
 
 
-class AttributesTask(Task):
+class AttributesTask(ThresholdTask):
     """Any of CelebA's 40 attributes, each known or unknown by itself. Output [B, K]: scores or logits.
 
     One loss term an attribute, named `<task>/<attribute>`; an unknown one is masked. Terms and outputs are in the
@@ -37,6 +37,7 @@ class AttributesTask(Task):
     mirror changes nothing: none of the 40 is about a side.
     """
 
+    Spec = AttributesSpec
     spec: AttributesSpec
 
     def __init__(self, name: str, spec: AttributesSpec) -> None:

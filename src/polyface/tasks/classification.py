@@ -29,6 +29,7 @@ class ClassificationSpec(TaskSpec):
 class ClassificationTask(Task):
     """Softmax cross-entropy over a vocabulary. Output [B, classes]: logits. One loss term."""
 
+    Spec = ClassificationSpec
     spec: ClassificationSpec
 
     def __init__(self, name: str, spec: ClassificationSpec) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -43,6 +43,7 @@ class IdentitySpec(TaskSpec):
 class IdentityTask(Task):
     """Output [B, people]: logits, or cosines where the loss has a margin. One loss term."""
 
+    Spec = IdentitySpec
     spec: IdentitySpec
 
     def __init__(self, name: str, spec: IdentitySpec) -> None:
@@ -57,11 +58,18 @@ class IdentityTask(Task):
         return len(self.vocabulary)
 
     @property
-    def cosine(self) -> bool:
-        """Whether the outputs are cosines (`CosineLinear`)."""
-        return self.spec.loss != "softmax"
+    def head(self) -> Literal["linear", "cosine"]:
+        return "linear" if self.spec.loss == "softmax" else "cosine"
 
-    def learn_people(self, training: FaceTable) -> None:
+    @property
+    def people(self) -> Sequence[str]:
+        return self.vocabulary
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.vocabulary)
+
+    def learn(self, training: FaceTable) -> None:
         """The people of the training faces, by name, where the settings name none."""
         if not self.vocabulary:
             counts = Counter(word for word in training.words(self.column) if word is not None)
@@ -81,7 +89,7 @@ class IdentityTask(Task):
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         logits = output.float()
-        if self.cosine:
+        if self.head == "cosine":
             logits = self._with_margin(logits, target)
         elif self.spec.relu:
             logits = logits.relu()
@@ -102,7 +110,7 @@ class IdentityTask(Task):
     def read(self, output: Tensor, crops: Tensor, size: int) -> dict[str, np.ndarray]:
         """{"probabilities": float32 [B, people]}."""
         logits = output.float()
-        if self.cosine:
+        if self.head == "cosine":
             logits = self.spec.scale * logits
         elif self.spec.relu:
             logits = logits.relu()

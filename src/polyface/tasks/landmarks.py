@@ -33,6 +33,7 @@ class LandmarksTask(Task):
     One loss term a point; an invisible point is masked. Output [B, 2·points], x and y interleaved.
     """
 
+    Spec = LandmarksSpec
     spec: LandmarksSpec
 
     def __init__(self, name: str, spec: LandmarksSpec) -> None:

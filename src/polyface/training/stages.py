@@ -30,7 +30,6 @@ from polyface.models.bundle import Bundle, load_bundle
 from polyface.models.labels import labelled
 from polyface.networks.trunks.face_resnet import unfold
 from polyface.tasks import Task
-from polyface.tasks.identity import IdentityTask
 from polyface.training.callbacks import Bar, Saver, reason, stopping_between_steps
 from polyface.training.distil import distillation
 from polyface.training.learner import Learner
@@ -73,13 +72,13 @@ class StageResult:
 
 
 def stage_tasks(stage: StageSpec, data: Path | None = None) -> dict[str, Task]:
-    """The tasks of a stage. Identity tasks whose settings name nobody know the people of its training faces."""
+    """The tasks of a stage; those whose settings leave something open, such as who there is, learn it from its training
+    faces."""
     tasks = {name: task_kinds.build(name, config) for name, config in stage.tasks.items()}
-    unknown = [task for task in tasks.values() if isinstance(task, IdentityTask) and not task.vocabulary]
-    if unknown:
+    if unknown := [task for task in tasks.values() if not task.complete]:
         training = FaceTable.concat([table.take(rows) for table, rows, _ in _chosen(stage, "train", data)])
         for task in unknown:
-            task.learn_people(training)
+            task.learn(training)
     return tasks
 
 

@@ -17,7 +17,6 @@ from polyface.networks.pretrained.imagenet import imagenet_weights, read_weights
 from polyface.networks.trunks.face_resnet import FaceResNet
 from polyface.networks.trunks.timm_trunk import TimmTrunk
 from polyface.tasks import Task
-from polyface.tasks.identity import IdentityTask
 from polyface.training.recipe import InitSpec, StageSpec
 
 
@@ -28,7 +27,7 @@ def network_config(stage: StageSpec, tasks: dict[str, Task]) -> dict[str, Any]:
         raise PolyfaceError(f"stage {stage.name}: network.heads names '{unknown[0]}'; {nearest(unknown[0], tasks)}")
     heads = {name: _head(stage.name, task, chosen.heads.get(name)) for name, task in tasks.items()}
     config: dict[str, Any] = {"trunk": chosen.trunk, "heads": heads, "normalise": chosen.normalise}
-    cosine = [name for name, task in tasks.items() if isinstance(task, IdentityTask) and task.cosine]
+    cosine = [name for name, task in tasks.items() if task.head == "cosine"]
     config |= {"cosine": cosine} if cosine else {}
     return config | ({"branches": chosen.branches} if chosen.branches else {})
 
