@@ -82,8 +82,11 @@ def describe_commit(folder: Path | None = None) -> str:
     """The commit of the code that runs, with "+dirty" if code or benchmarks differ from it.
 
     Documents and results files do not count: writing them changes no figure. Outside a checkout of this project it is
-    the installed version; in one without any commit, "uncommitted".
+    the installed version; in one without any commit, "uncommitted". A copy without its history, as some machines are
+    given one, is told its commit by POLYFACE_COMMIT.
     """
+    if given := os.environ.get("POLYFACE_COMMIT"):
+        return given
     folder = Path(__file__).resolve().parent if folder is None else folder
     top = _git(folder, "rev-parse", "--show-toplevel")
     if top is None or not (Path(top) / "src" / "polyface").is_dir():
