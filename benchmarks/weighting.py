@@ -55,7 +55,7 @@ class Trainer:
         torch.manual_seed(0)
         self.network = build_network({"trunk": TRUNKS[size], "heads": HEADS}).to(DEVICE)
         self.own = parameters or []
-        self.optimiser = torch.optim.AdamW([*self.network.parameters(), *self.own], lr=1e-4, fused=True)
+        self.optimiser = torch.optim.AdamW([*self.network.parameters(), *self.own], lr=1e-4, fused=DEVICE.type == "cpu")
         images = torch.rand(BATCH, self.network.channels, size, size) * 255
         self.images = images.to(DEVICE).contiguous(memory_format=torch.channels_last)
         targets = {n: torch.randn(BATCH, d) if n == "landmarks" else torch.randint(d, (BATCH,))

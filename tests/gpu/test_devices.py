@@ -115,3 +115,17 @@ def test_nothing_of_a_network_stays_behind(five: Any, device: str) -> None:
     network = five.network.to(device)
     output = network(torch.zeros(2, network.channels, network.size, network.size, device=device))
     assert {value.device.type for value in output.outputs.values()} == {torch.device(device).type}
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd", "rmsprop"])
+@pytest.mark.parametrize("pool", ["points", "avg"])
+def test_trunks_of_timm_learn_there(toy: Any, tmp_path: Path, device: str, pool: str, optimiser: str) -> None:
+    """1×1 convolutions in channels-last order: their strides are ambiguous, which fused optimisers do not forgive."""
+    trunk = {"name": "timm", "model": "resnet10t", "size": 64, "channels": 1, "pool": pool}
+    trunk["options"] = {"channels": [16, 16, 32, 32], "stem_width": 8}
+    changes = {
+        "data": {"crop": {"size": 64, "channels": 1}},
+        "network": {"trunk": trunk},
+        "optimisation": {"optimiser": optimiser, "lr": 0.001, "epochs": 1},
+    }
+    assert np.isfinite(losses(trained(recipes.load(toy(changes)), tmp_path, device))).all()
