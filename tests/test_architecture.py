@@ -136,6 +136,22 @@ def test_weighting_imports_only_torch_numpy_and_scipy() -> None:
     assert not strangers
 
 
+def test_networks_import_only_torch() -> None:
+    """And where they are named: timm, and what reads published weights."""
+    named = {"timm_trunk": {"timm"}, "depthwise": {"timm"}, "imagenet": {"safetensors", "timm"}, "dlib": {"numpy"}}
+    allowed = {"torch", *sys.stdlib_module_names}
+    ours = ("polyface.networks", "polyface.errors", "polyface.registry")
+    strangers = [
+        f"{relative(path)}:{line}: {name}"
+        for path in sorted((SOURCE / "networks").rglob("*.py"))
+        for line, name in imports(ast.parse(path.read_text(encoding="utf-8")))
+        if name.partition(".")[0] not in allowed | named.get(path.stem, set())
+        if name != "polyface" and not name.startswith(ours)
+    ]
+    assert not strangers
+    assert not loaded_by("polyface.networks", "torch") & {"timm", "safetensors", "pyarrow", "pydantic"}
+
+
 def test_weighting_loads_no_other_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     named = {re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in project["dependencies"]}
