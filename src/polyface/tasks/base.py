@@ -13,7 +13,7 @@ from torch import Tensor
 
 from polyface.data.loader import Targets
 from polyface.data.table import FaceTable
-from polyface.schema import column_type
+from polyface.schema import Column
 
 
 class TaskSpec(BaseModel):
@@ -39,6 +39,14 @@ class Task(ABC):
 
     def __init__(self, name: str, spec: TaskSpec) -> None:
         self.name, self.spec = name, spec
+
+    def learn(self, training: FaceTable) -> None:
+        """What a task must know of the training faces before anything is built: its classes, say."""
+        return None
+
+    def declares(self) -> Column | None:
+        """What its label column holds; None where the schema says that."""
+        return None
 
     @abstractmethod
     def targets(self, table: FaceTable) -> Targets:
@@ -84,7 +92,6 @@ class Task(ABC):
         """Bool [N]: rows that satisfy `where`."""
         keep = np.ones(len(table), dtype=bool)
         for column, words in self.spec.where.items():
-            column_type(column)  # an unknown name is an error with its nearest neighbour
             keep &= table.classes(column, [words] if isinstance(words, str) else words) >= 0
         return torch.from_numpy(keep)
 

@@ -83,6 +83,15 @@ def stage_tasks(stage: StageSpec, data: Path | None = None) -> dict[str, Task]:
     return tasks
 
 
+def training_tasks(stage: StageSpec, data: Path | None) -> dict[str, Task]:
+    """The tasks of a stage, which have learnt what they must know of its training faces."""
+    tasks = stage_tasks(stage, data)
+    training = [table.take(rows) for table, rows, _ in _chosen(stage, "train", data)]
+    for task in tasks.values():
+        task.learn(FaceTable.concat(training))
+    return tasks
+
+
 def stage_pool(
     stage: StageSpec,
     part: str,
@@ -168,7 +177,7 @@ def build_weighting(
 def untrained(recipe: Recipe, out: Path, data: Path | None, earlier: Mapping[str, Path]) -> Path:
     """The bundle of a recipe's last stage as its `init` leaves it."""
     stage = recipe.stages[-1]
-    tasks = stage_tasks(stage, data)
+    tasks = training_tasks(stage, data)
     network = build_network(stage, tasks, recipe.seed, dict(earlier))
     if pool := stage_pool(stage, "train", data, tasks, earlier=earlier):
         _unfold(network, stage, tasks, pool, recipe.seed)
@@ -232,7 +241,7 @@ def run_stage(
     keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    tasks = stage_tasks(stage, data)
+    tasks = training_tasks(stage, data)
     train = stage_pool(stage, "train", data, tasks, options.progress, earlier)
     if train is None:
         raise PolyfaceError(f"stage {stage.name}: no training faces (split 'train') in its tables")

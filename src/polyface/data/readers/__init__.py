@@ -1,6 +1,6 @@
 """Readers: public data sets, in the layout their authors publish, as records of a face table.
 
-A reader of one's own joins them without a fork: a class (or an instance) as :class:`polyface.data.table.Reader` says,
+A reader of one's own joins them without a fork: a class (or an instance) as :class:`polyface.data.writing.Reader` says,
 under the entry point group ``polyface.readers`` of one's package::
 
     [project.entry-points."polyface.readers"]
@@ -17,20 +17,24 @@ from typing import Any
 
 from polyface.data.readers.cavi import CaVI
 from polyface.data.readers.celeba import CelebA
+from polyface.data.readers.csv import Csv
 from polyface.data.readers.folder import Folder
+from polyface.data.readers.huggingface import HuggingFace
 from polyface.data.readers.ibug300w import Ibug300W
+from polyface.data.readers.json import Json
 from polyface.data.readers.lfwa import LFWA
 from polyface.data.readers.mtfl import MTFL
 from polyface.data.readers.parquet import Parquet
 from polyface.data.readers.webcaricature import WebCaricature
-from polyface.data.table import Reader
+from polyface.data.writing import Reader
 from polyface.errors import PolyfaceError, nearest
 
 __all__ = ["GROUP", "READERS", "reader", "reader_names"]
 
 GROUP = "polyface.readers"
 
-_BUILT_IN: tuple[Reader, ...] = (MTFL(), Ibug300W(), CelebA(), LFWA(), CaVI(), WebCaricature(), Folder(), Parquet())
+_PUBLISHED: tuple[Reader, ...] = (MTFL(), Ibug300W(), CelebA(), LFWA(), CaVI(), WebCaricature())
+_BUILT_IN: tuple[Reader, ...] = (*_PUBLISHED, Folder(), Parquet(), Csv(), Json(), HuggingFace())
 READERS: dict[str, Reader] = {built_in.name: built_in for built_in in _BUILT_IN}
 """Polyface's own readers by name."""
 
