@@ -13,7 +13,8 @@ from polyface import networks, tasks
 from polyface.data.boxes import Boxes
 from polyface.data.crops import CropSpec
 from polyface.data.loader import FacePool
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.models.predict import Views, predict, translations
 from polyface.networks import FaceOutput

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyface.data.readers.common import Pair
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.metrics.recognition.all_pairs import AllPairsResult
 from polyface.metrics.recognition.verification import VerificationResult

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from polyface.data.loader import assemble
-from polyface.data.table import Record, write_table
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.models.bundle import load_bundle
 from polyface.networks.parts.residual import ResidualPart

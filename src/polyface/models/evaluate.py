@@ -92,7 +92,9 @@ def judge(task: Task, predicted: Mapping[str, Any], pool: FacePool) -> Result:
         truth = np.where(targets.labelled.numpy()[..., None], targets.values.numpy(), np.nan)
         groups = {"pose": list(pool.table.words("pose"))} if "pose" in pool.table.columns else None
         return evaluate_landmarks(predicted["points"], truth, groups=groups)
-    if isinstance(task, ClassificationTask | IdentityTask):
+    if isinstance(task, ClassificationTask):
+        return evaluate_classification(predicted["probabilities"].argmax(-1), task.classes(pool.table), task.vocabulary)
+    if isinstance(task, IdentityTask):
         truth = np.where(targets.labelled[:, 0].numpy(), targets.values.numpy(), -1)
         return evaluate_classification(predicted["probabilities"].argmax(-1), truth, task.vocabulary)
     if isinstance(task, AttributesTask):

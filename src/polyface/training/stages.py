@@ -72,12 +72,21 @@ class StageResult:
 
 
 def stage_tasks(stage: StageSpec, data: Path | None = None) -> dict[str, Task]:
-    """The tasks of a stage; those whose settings leave something open, such as who there is, learn it from its training
-    faces."""
+    """The tasks of a stage; those whose settings do not say their outputs learn them from its training faces."""
     tasks = {name: task_kinds.build(name, config) for name, config in stage.tasks.items()}
-    if unknown := [task for task in tasks.values() if not task.complete]:
+    return _learnt(tasks, [task for task in tasks.values() if not task.output_dim], stage, data)
+
+
+def training_tasks(stage: StageSpec, data: Path | None) -> dict[str, Task]:
+    """The tasks of a stage, which have learnt all that they can from its training faces."""
+    tasks = {name: task_kinds.build(name, config) for name, config in stage.tasks.items()}
+    return _learnt(tasks, list(tasks.values()), stage, data)
+
+
+def _learnt(tasks: dict[str, Task], some: list[Task], stage: StageSpec, data: Path | None) -> dict[str, Task]:
+    if some:
         training = FaceTable.concat([table.take(rows) for table, rows, _ in _chosen(stage, "train", data)])
-        for task in unknown:
+        for task in some:
             task.learn(training)
     return tasks
 
@@ -167,7 +176,7 @@ def build_weighting(
 def untrained(recipe: Recipe, out: Path, data: Path | None, earlier: Mapping[str, Path]) -> Path:
     """The bundle of a recipe's last stage as its `init` leaves it."""
     stage = recipe.stages[-1]
-    tasks = stage_tasks(stage, data)
+    tasks = training_tasks(stage, data)
     network = build_network(stage, tasks, recipe.seed, dict(earlier))
     if pool := stage_pool(stage, "train", data, tasks, earlier=earlier):
         _unfold(network, stage, tasks, pool, recipe.seed)
@@ -231,7 +240,7 @@ def run_stage(
     keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    tasks = stage_tasks(stage, data)
+    tasks = training_tasks(stage, data)
     train = stage_pool(stage, "train", data, tasks, options.progress, earlier)
     if train is None:
         raise PolyfaceError(f"stage {stage.name}: no training faces (split 'train') in its tables")
