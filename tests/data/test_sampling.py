@@ -150,6 +150,21 @@ def test_every_batch_of_even_size_holds_both_modalities_equally(table, batch: in
             assert Counter(modality[raw.rows.numpy()]) == {"photo": batch // 2, "caricature": batch // 2}
 
 
+@pytest.mark.parametrize("world", [2, 3])
+def test_every_process_gets_its_share_of_both_modalities(table, world: int) -> None:
+    """Rows take turns: were they dealt out in turn too, one process would have the photos and one the caricatures."""
+    modality, batch = table.words("modality"), 4
+    whole = list(FaceLoader(pool(table), batch * world, seed=1, stage="s", shuffle=True))
+    shares = [
+        list(FaceLoader(pool(table), batch, seed=1, stage="s", shuffle=True, rank=rank, world=world))
+        for rank in range(world)
+    ]
+    for together, *each in zip(whole, *shares, strict=True):
+        for raw in each:
+            assert Counter(modality[raw.rows.numpy()]) == {"photo": batch // 2, "caricature": batch // 2}
+        assert sorted(torch.cat([raw.rows for raw in each]).tolist()) == sorted(together.rows.tolist())
+
+
 def test_the_order_is_a_function_of_seed_stage_and_epoch(table) -> None:
     """Whatever was asked of the pool before: a resumed run sees the faces that a whole one does."""
     used, fresh = pool(table), pool(table)

@@ -210,6 +210,26 @@ def test_results_file_holds_every_row_and_paired_differences(recipe: Recipe, run
     assert json.loads(file.read_text())["command"] == "polyface reproduce small"
 
 
+def test_a_relative_failure_rate_is_of_the_second_ones_failures(recipe: Recipe, runs: Path, tmp_path: Path) -> None:
+    """Eight faces fail without pose and two (seed 1: four) with it: 75 % and 50 % of the failures are gone."""
+    out = tmp_path / "runs"
+    shutil.copytree(runs, out)
+    truth = reproduce.Runs(recipe, None, out).faces.of(recipe.variant("alone").stages[-1], "test").table
+    points = truth.points("landmarks_5")
+    for name, seed, failures in (("alone", 0, 8), ("alone", 1, 8), ("with pose", 0, 2), ("with pose", 1, 4)):
+        path = reproduce.folder(out, reproduce.Job(name, seed)) / "test.npz"
+        with np.load(path) as file:
+            answers = dict(file)
+        answers["landmarks/points"] = points + 0.0
+        answers["landmarks/points"][:failures] += 40
+        np.savez_compressed(path, **answers)
+    rows = {row.key: row for row in reproduce.rows_of(reproduce.Runs(recipe, None, out))}
+    assert rows["alone", "failure rate"].mean == pytest.approx(100 * 8 / len(truth))
+    found = rows["with pose minus alone", "relative failure rate"]
+    assert (found.mean, found.std) == (pytest.approx(-62.5), pytest.approx(12.5 * 2**0.5))
+    assert found.seeds == (0, 1)
+
+
 def test_report_shows_the_table_and_the_recipe(recipe: Recipe, runs: Path, tmp_path: Path) -> None:
     file = tmp_path / "small.json"
     judged = reproduce.Runs(recipe, None, runs)

@@ -337,6 +337,14 @@ def test_running_mean_of_weights_by_hand(recipe, tmp_path, monkeypatch, accumula
     assert not torch.allclose(saved["heads.landmarks.weight"], steps[-1]["heads.landmarks.weight"])
 
 
+def test_the_schedule_ends_with_the_last_step_however_many_batches_a_step_takes(recipe, tmp_path) -> None:
+    """Four epochs of five batches, two batches a step: 2, 5, 7 and 10 of ten steps are done when an epoch ends."""
+    optimisation = {"lr": 0.01, "epochs": 4, "schedule": "cosine", "accumulate": 2}
+    history = fit(recipe({"optimisation": optimisation}), tmp_path).history
+    by_hand = [0.01 * (1 + math.cos(math.pi * done / 10)) / 2 for done in (2, 5, 7, 10)]
+    assert [row["lr"] for row in history] == pytest.approx(by_hand)
+
+
 def test_accumulated_micro_batches_are_each_normalised_by_their_own_counts(
     recipe, learner, tmp_path, monkeypatch
 ) -> None:

@@ -46,7 +46,7 @@ def train(
 
 
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="A model bundle's folder, or a shipped model's name.")],
+    bundle: Annotated[str, typer.Argument(help="A model bundle's folder, or a shipped model's name.")],
     tables: Annotated[list[str], typer.Argument(help="Data sets or face tables to measure on.")],
     data: DataOption = None,
     part: Annotated[str, typer.Option(help="Which split: test, val or train.")] = "test",

@@ -55,6 +55,11 @@ def measure_tables(
     progress: Progress | None = None,
 ) -> Measured:
     """A bundle on named tables, cropped as the bundle says; tasks that no face is labelled for are left out."""
+    if not bundle.tasks:
+        raise PolyfaceError(
+            f"{bundle.about.get('name') or 'the model'}: it answers no task, it embeds: ask for a protocol of "
+            "recognition with --protocol"
+        )
     tables = [(name, open_source(name, data, progress=progress)) for name in names]
     found = [(table.where(split=part), name) for name, table in tables]
     labelled = {
