@@ -95,14 +95,3 @@ def test_readme_has_exactly_the_two_set_up_commands() -> None:
     assert [name for name, _ in blocks] == ["demo", "test"]
     assert blocks[0][1].endswith("polyface demo")
     assert blocks[1][1].endswith("pytest")
-
-
-def test_demo_trains_analyzes_a_photo_and_writes_one_report(tmp_path: Path) -> None:
-    tables = "synthetic.data.tables=[{name: synthetic, options: {n: 400, size: 48}}]"
-    small = ("--set", "synthetic.optimisation.epochs=1", "--set", tables)
-    answer = polyface("demo", "--out", tmp_path / "demo", *small)
-    assert answer.returncode == 0, answer.stderr[-2000:]
-    page = (tmp_path / "demo" / "report.html").read_text()
-    assert "grace_hopper.jpg" in page
-    assert "1 face(s)" in page
-    assert "landmarks: figures" in page

@@ -77,4 +77,4 @@ def evaluate(
         from polyface.reproduce import evaluation_report
 
         title = f"{bundle} on {', '.join(tables)} ({part})"
-        say(f"report: {evaluation_report(report, found, model, title)}")
+        say(f"report: {evaluation_report(report, found, title)}")

@@ -114,6 +114,12 @@ def _figure(value: float, interval: Interval | None = None) -> str:
     return f"{value:.2f}" if interval is None else f"{value:.2f} ({interval.low:.2f}–{interval.high:.2f})"
 
 
+def _without_empty(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """A table without the columns in which no row says anything."""
+    kept = [place for place in range(len(header)) if any(row[place] for row in rows)]
+    return [header[place] for place in kept], [[row[place] for place in kept] for row in rows]
+
+
 @dataclass(frozen=True)
 class TextSection:
     """Paragraphs."""
@@ -124,6 +130,20 @@ class TextSection:
     def blocks(self) -> Sequence[Block]:
         """A paragraph each."""
         return [Text(paragraph) for paragraph in self.paragraphs]
+
+
+@dataclass(frozen=True)
+class TableSection:
+    """A table, and above it what it shows."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    text: str = ""
+
+    def blocks(self) -> Sequence[Block]:
+        """The text, then the table."""
+        return [*([Text(self.text)] if self.text else []), Table(self.header, self.rows)]
 
 
 @dataclass(frozen=True)
@@ -156,13 +176,13 @@ class MeasuredSection:
         header = ["row", "metric", ">measured", ">published", ">seeds", ">n", "notes"]
         caption = "Mean ± standard deviation over seeds; in parentheses the 95 % bootstrap interval."
         blocks: list[Block] = [Text(self.text)] if self.text else []
-        blocks.append(Table(header, body, caption))
+        blocks.append(Table(*_without_empty(header, body), caption))
         if papers:
             others = [
                 [p.row, p.metric, f"{format_number(p.value, p.unit)} {p.unit}", marks(p.differs, p.source)]
                 for p in papers.values()
             ]
-            blocks.append(Table(["row", "metric", ">published", "notes"], others, "Published only."))
+            blocks.append(Table(*_without_empty(["row", "metric", ">published", "notes"], others), "Published only."))
         if notes:
             blocks.append(Notes(list(notes)))
         for statement in self.statements:

@@ -1,4 +1,4 @@
-"""The pages that a person reads: one of a measured network, one of a reproduced table, one of the main job."""
+"""The pages that a person reads: one of a measured network, one of a reproduced table."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ import numpy as np
 import yaml
 
 from polyface.data.loader import FacePool
-from polyface.data.table import Progress
-from polyface.inference import Analyzer, draw
 from polyface.metrics.attributes import AttributesResult, attribute_rows
 from polyface.metrics.landmarks import LandmarkResult, landmark_rows
 from polyface.metrics.resampling import Row
-from polyface.models.bundle import Bundle, load_bundle
-from polyface.models.evaluate import Measured, measure
+from polyface.models.evaluate import Measured
 from polyface.report.faces import draw_face
 from polyface.report.page import (
     Block,
@@ -26,7 +23,6 @@ from polyface.report.page import (
     GroupSection,
     LandmarkSection,
     MeasuredSection,
-    PhotoSection,
     RecipeSection,
     Section,
     Table,
@@ -41,15 +37,18 @@ from polyface.reproduce.attribute_pages import EachAttribute, attribute_sections
 from polyface.reproduce.caricature_pages import recognition_sections
 from polyface.reproduce.tables import Runs, kinds
 from polyface.schema import landmark_groups
-from polyface.training import stages
-from polyface.training.recipe import Recipe, load
-from polyface.training.stages import pool_of
+from polyface.training.recipe import Recipe
 
 _STILL = 1e-6  # weights that differ by no more are the same, rounded
 
 
-def evaluation_report(path: Path, found: Measured, bundle: Bundle, title: str, extra: Sequence[Section] = ()) -> Path:
+def evaluation_report(path: Path, found: Measured, title: str) -> Path:
     """One page: every task's figures, error curves, errors by landmark and pose, best, median and worst faces."""
+    return write_report(path, title, evaluation_sections(found))
+
+
+def evaluation_sections(found: Measured) -> list[Section]:
+    """What is to be said of every task of a measured network."""
     sections: list[Section] = []
     for name, result in found.results.items():
         if isinstance(result, LandmarkResult):
@@ -78,7 +77,7 @@ def evaluation_report(path: Path, found: Measured, bundle: Bundle, title: str, e
                 Row(name, "majority class", result.floor, None, result.n, (0,)),
             ]
             sections.append(MeasuredSection(f"{name}: figures", rows))
-    return write_report(path, title, [*sections, *extra])
+    return sections
 
 
 def _drawn(pool: FacePool, row: int, points: np.ndarray, truth: np.ndarray) -> Any:
@@ -162,36 +161,3 @@ def recipe_section(recipe: Recipe, command: str = "") -> RecipeSection:
     """The recipe as it was run."""
     text = yaml.safe_dump(recipe.model_dump(exclude_defaults=True), sort_keys=False, allow_unicode=True)
     return RecipeSection("Recipe", text, command)
-
-
-# ------------------------------------------------------------------------------------------------ the main job
-
-
-def demonstrate(out: Path, photo: Path | None, changes: Sequence[str], progress: Progress | None = None) -> Path:
-    """Train the synthetic recipe, measure it, analyze a photo with the shipped models, and write it all on one page."""
-    recipe = load("synthetic", changes)
-    options = stages.RunOptions(accelerator="cpu", progress=progress)
-    stage = recipe.stages[-1]
-    trained = stages.run(recipe, out, None, options)[stage.name]
-    bundle = load_bundle(trained.bundle)
-    pool = pool_of(stage, None, bundle.tasks)
-    found = measure(bundle, pool, progress=progress)
-    analyzer = Analyzer()
-    path = photo or sample_photo()
-    (analysed,) = analyzer(path)
-    extra: list[Section] = [
-        training_section("Training", trained.history),
-        PhotoSection(
-            f"Analyzed: {path.name}", draw(path, analysed), f"{len(analysed.faces)} face(s)", analysed.table()
-        ),
-        recipe_section(recipe),
-    ]
-    title = f"Polyface: {recipe.about}"
-    return evaluation_report(out / "report.html", found, bundle, title, extra)
-
-
-def sample_photo() -> Path:
-    """The photo of Grace Hopper that matplotlib ships."""
-    import matplotlib
-
-    return Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"

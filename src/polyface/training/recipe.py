@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -122,9 +123,10 @@ class OptimisationSpec(_Strict):
     schedule constant, cosine (to 0), steps of ×0.1 at `milestones` (fractions of the run), or plateau: ×0.1 when the
     main task's validation loss has not fallen for `patience` validations. warmup: fraction of the run. ema: decay of a
     running mean of the weights, which is then what is evaluated and saved. precision: Lightning's ("32-true",
-    "bf16-mixed", …). epsilon: of rmsprop, added to the root (TensorFlow's is inside it). validate_every: epochs between
-    validations; validate_steps: let weights and thresholds follow a validation every so many steps instead of those
-    (the paper's P)."""
+    "bf16-mixed", …), or "auto": bf16-mixed where the device has units for bfloat16, else 32-true; history and bundle
+    say which it was. epsilon: of rmsprop, added to the root (TensorFlow's is inside it). validate_every: epochs
+    between validations; validate_steps: let weights and thresholds follow a validation every so many steps instead of
+    those (the paper's P)."""
 
     optimiser: Literal["sgd", "adamw", "rmsprop"] = "adamw"
     lr: float = Field(1e-3, gt=0)
@@ -278,6 +280,13 @@ class Recipe(_Strict):
         return found.at(self.seed if seed is None else seed)
 
 
+def shipped() -> dict[str, Traversable]:
+    """The recipes that come with the package, by name."""
+    home = resources.files("polyface")
+    files = [file for file in (home / "recipes").iterdir() if file.name.endswith(".yaml")]
+    return {"synthetic": home / "demo" / "recipe.yaml"} | {file.name.removesuffix(".yaml"): file for file in files}
+
+
 def load(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
     """A recipe by name (`tcdcn`) or from a YAML file, in one of its sizes (`dmm-cnn:small`), with `key.key=value`
     changes (a stage's name is a key)."""
@@ -291,11 +300,10 @@ def load(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
         except (OSError, UnicodeDecodeError) as error:
             raise PolyfaceError(f"{path}: not a readable text file ({error})") from error
     else:
-        folder = resources.files("polyface") / "recipes"
-        known = sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
+        known = shipped()
         if source not in known:
             raise PolyfaceError(f"unknown recipe '{source}'; {nearest(source, known)}")
-        text = (folder / f"{source}.yaml").read_text(encoding="utf-8")
+        text = known[source].read_text(encoding="utf-8")
     tree = _yaml(text, source)
     if not isinstance(tree, dict):
         raise PolyfaceError(f"{source}: a recipe is a mapping with name and stages")

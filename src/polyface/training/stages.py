@@ -34,6 +34,7 @@ from polyface.training.callbacks import Bar, Saver, reason, stopping_between_ste
 from polyface.training.distil import distillation
 from polyface.training.learner import Learner
 from polyface.training.memory import keep_freed_memory
+from polyface.training.precision import precision
 from polyface.training.recipe import Recipe, SourceSpec, StageSpec, same_settings
 from polyface.training.start import build_network
 from polyface.training.terms import Terms
@@ -199,7 +200,7 @@ def _trainer(stage: StageSpec, options: RunOptions, folder: Path, callbacks: lis
         accelerator=options.accelerator,
         devices=options.devices,
         strategy=options.strategy,
-        precision=stage.optimisation.precision,  # type: ignore[arg-type]
+        precision=precision(stage.optimisation.precision, options.accelerator),  # type: ignore[arg-type]
         max_epochs=1,
         accumulate_grad_batches=stage.optimisation.accumulate,
         gradient_clip_val=stage.optimisation.clip,
@@ -317,8 +318,9 @@ def _finish(recipe: Recipe, learner: Learner, folder: Path, settings: dict[str, 
     stage, final = learner.spec, learner.evaluated
     learner.finish()
     about = {"name": f"{recipe.place}/{stage.name}", "recipe": recipe.name, "seed": recipe.seed}
+    about["precision"] = learner.trainer.precision
     result = {"settings": settings, "history": learner.history, "seconds": learner.seconds()}
-    result["validation_seconds"] = learner.validation_seconds
+    result |= {"validation_seconds": learner.validation_seconds, "precision": learner.trainer.precision}
     try:
         Bundle(final, learner.tasks, stage.data.crop, stage.data.boxes, about).save(folder / "model")
         with atomic_path(folder / HISTORY) as aside:
