@@ -75,7 +75,7 @@ def test_import_stops_at_a_bad_image_or_reports_it(photos: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("train", "tcdnc"), "unknown recipe 'tcdnc'; did you mean 'tcdcn'?"),
+        (("train", "tcdnc"), "unknown recipe 'tcdnc': did you mean 'tcdcn'?"),
         (("train", "synthetic", "--set", "synthetic.optimisation.learning=1"), "unknown key"),
         (("train", "tcdcn"), "no data folder was given"),
         (("data", "import", "mtlf", ".", "x.parquet"), "did you mean 'mtfl'?"),

@@ -35,7 +35,7 @@ from polyface.report.page import (
     write_report,
 )
 from polyface.report.plots import Curve
-from polyface.report.published import PUBLISHED, STATEMENTS
+from polyface.report.published import Published, Statement
 from polyface.report.results import read_results
 from polyface.reproduce.attribute_pages import EachAttribute, attribute_sections
 from polyface.reproduce.caricature_pages import recognition_sections
@@ -92,12 +92,21 @@ def _drawn(pool: FacePool, row: int, points: np.ndarray, truth: np.ndarray) -> A
     return draw_face(image[top:bottom, left:right], points=points[row] - shift, truth=truth[row] - shift, size=240)
 
 
-def table_report(path: Path, runs: Runs, results: Path) -> Path:
-    """One page for a reproduction: the table beside the published figures, curves, poses, and the recipe."""
+def table_report(
+    path: Path,
+    runs: Runs,
+    results: Path,
+    published: Sequence[Published] = (),
+    statements: Sequence[Statement] = (),
+    extra: Sequence[Section] = (),
+) -> Path:
+    """One page for a reproduction: the table beside the published figures, curves, poses, what the paper's own page
+    adds (`extra`), and the recipe."""
     recipe, rows = runs.recipe, read_results(results).rows
-    papers, said = (PUBLISHED.get(recipe.name, ()), STATEMENTS.get(recipe.name, ()))
     names, *compared = ([row for row in rows if row.row in kind] for kind in kinds(recipe, rows))
-    sections: list[Section] = [MeasuredSection("Figures", names, papers, said)]
+    sections: list[Section] = [
+        MeasuredSection("Figures", names, [one for one in published if not one.detail], statements)
+    ]
     sections += [MeasuredSection("Differences", differences) for differences in compared]
     if shared := [row for row in rows if row.metric == "weight correlation"]:
         sections.append(MeasuredSection("Correlation of head weights", shared))
@@ -113,8 +122,8 @@ def table_report(path: Path, runs: Runs, results: Path) -> Path:
         )
         if all("pose" in r.per_group for r in ones.values()):
             sections.append(_PoseSection(f"Mean error by pose, {count} points (first seed)", ones))
-    sections += attribute_sections(runs, PUBLISHED.get(f"{recipe.name} by attribute", ()))
-    sections += recognition_sections(runs)
+    sections += attribute_sections(runs, [one for one in published if one.detail])
+    sections += [*recognition_sections(runs), *extra]
     for name in recipe.variants:
         seed = min(runs.seeds(name), default=None)
         if seed is not None and (epochs := runs.history(name, seed)):

@@ -28,7 +28,7 @@ from polyface.protocols.recognition import (
     recognition_differences,
     recognition_rows,
 )
-from polyface.report.published import PUBLISHED
+from polyface.report.published import Published
 from polyface.report.results import markdown_table, read_results, write_results
 from polyface.reproduce.jobs import Job, finished, folder, record, stored, trains
 from polyface.schema import landmark_groups
@@ -303,23 +303,14 @@ def _correlations(runs: Runs) -> list[Row]:
     return rows
 
 
-def collect(runs: Runs, results: Path, command: str, about: str) -> list[Row]:
-    """Write the rows of all finished jobs into a results file."""
-    rows = _beside_published(runs.recipe.name, rows_of(runs))
+def collect(runs: Runs, results: Path, command: str, about: str, published: Sequence[Published] = ()) -> list[Row]:
+    """Write the rows of all finished jobs into a results file, beside the published figures of their names."""
+    papers = {(figure.row, figure.metric): figure.value for figure in published}
+    rows = [replace(row, published=papers.get(row.key, row.published)) for row in rows_of(runs)]
     if not rows:
         raise PolyfaceError(f"{runs.out}: no finished run to collect")
     write_results(results, rows, command=command, data=about)
     return rows
-
-
-def _beside_published(recipe: str, rows: Sequence[Row]) -> list[Row]:
-    """Rows with the figure that the recipe's paper prints of the same name and metric, where it prints one."""
-    papers = {
-        (figure.row, figure.metric): figure.value
-        for key in (recipe, f"{recipe} by attribute")
-        for figure in PUBLISHED.get(key, ())
-    }
-    return [replace(row, published=papers.get(row.key, row.published)) for row in rows]
 
 
 def sources(recipe: Recipe) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from polyface.data.augment import AugmentSpec
 from polyface.data.boxes import BoxSpec
 from polyface.data.crops import CropSpec
 from polyface.errors import PolyfaceError, nearest
+from polyface.training.papers import PAPERS, RECIPE
 
 
 class _Strict(BaseModel):
@@ -284,11 +284,7 @@ def load(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
         except (OSError, UnicodeDecodeError) as error:
             raise PolyfaceError(f"{path}: not a readable text file ({error})") from error
     else:
-        folder = resources.files("polyface") / "recipes"
-        known = sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
-        if source not in known:
-            raise PolyfaceError(f"unknown recipe '{source}'; {nearest(source, known)}")
-        text = (folder / f"{source}.yaml").read_text(encoding="utf-8")
+        text = (PAPERS.get(source) / RECIPE).read_text(encoding="utf-8")
     tree = _yaml(text, source)
     if not isinstance(tree, dict):
         raise PolyfaceError(f"{source}: a recipe is a mapping with name and stages")
