@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from polyface.data.readers import cavi
-from polyface.metrics.resampling import Row
+from polyface.metrics.result import Row
 from polyface.models.bundle import load_bundle
 from polyface.models.predict import Views, predict
 from polyface.protocols.recognition import RecognitionResult, judge_across, judge_cavi, recognition_rows

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from polyface.metrics.attributes import AttributesResult
-from polyface.metrics.resampling import Row
+from polyface.metrics.result import Row
 from polyface.models.bundle import load_bundle
 from polyface.models.evaluate import measure
 from polyface.report.results import write_results

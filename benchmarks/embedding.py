@@ -30,7 +30,7 @@ from polyface.data.loader import FaceLoader, FacePool
 from polyface.data.readers import cavi
 from polyface.data.store import open_source
 from polyface.export import export_onnx
-from polyface.metrics.resampling import Row
+from polyface.metrics.result import Row
 from polyface.models import find
 from polyface.models.bundle import Bundle, load_bundle
 from polyface.networks.folding import chosen_branch, embedding_only, folded, in_bfloat16

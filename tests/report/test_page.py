@@ -15,7 +15,7 @@ from PIL import Image
 
 from polyface.errors import PolyfaceError
 from polyface.metrics.landmarks import evaluate_landmarks
-from polyface.metrics.resampling import Row
+from polyface.metrics.result import Row
 from polyface.report.page import (
     CedSection,
     Code,

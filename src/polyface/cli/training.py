@@ -47,7 +47,7 @@ def train(
 
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="A model bundle's folder, or a shipped model's name.")],
-    tables: Annotated[list[str], typer.Argument(help="Data sets or face tables to measure on.")],
+    tables: Annotated[list[str], typer.Argument(help="Data sets or face tables to evaluate it on.")],
     data: DataOption = None,
     part: Annotated[str, typer.Option(help="Which split: test, val or train.")] = "test",
     average: AverageOption = 1,
@@ -55,24 +55,20 @@ def evaluate(
     device: DeviceOption = "cpu",
     report: Annotated[Path | None, typer.Option(help="Write an HTML report.")] = None,
 ) -> None:
-    """Measure a model on labelled faces: every task with its own metric, and an HTML report."""
-    from polyface.metrics.landmarks import LandmarkResult
+    """Evaluate a model on labelled faces: every task with its own metric, and an HTML report."""
     from polyface.models import find
     from polyface.models.bundle import load_bundle
-    from polyface.models.evaluate import measure_tables
+    from polyface.models.evaluate import evaluate_tables
     from polyface.models.predict import Views
 
     model = load_bundle(find(bundle))
     with bar() as progress:
         views = Views(average, mirror=mirror)
-        found = measure_tables(model, tables, data, part, views=views, device=device_of(device), progress=progress)
+        found = evaluate_tables(model, tables, data, part, views=views, device=device_of(device), progress=progress)
     for name, result in found.results.items():
-        if isinstance(result, LandmarkResult):
-            figures = f"mean error {result.mean_error:.2f} %, failure rate {result.failure_rate:.2f} %"
-        else:
-            figures = f"accuracy {result.accuracy:.2f} % (majority class {result.floor:.2f} %)"
-            figures += f", balanced {result.balanced_accuracy:.2f} %"
-        say(f"{name}: {figures}, n {result.n:,}")
+        whole = [metric for metric in result.metrics if not metric.part]
+        figures = [f"{metric.name} {result.figure(metric):.2f} {metric.unit}".strip() for metric in whole]
+        say(f"{name}: {', '.join(figures)}, n {whole[0].n:,}")
     if report:
         from polyface.reproduce import evaluation_report
 

@@ -7,9 +7,9 @@ face a person (Huo et al. 2018; Ming et al., Tables 3 to 5).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +17,13 @@ from numpy.typing import NDArray
 from polyface.data.readers.common import Pair
 from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError
-from polyface.metrics.recognition import all_pairs, identification, retrieval, verification
-from polyface.metrics.recognition.all_pairs import AllPairsResult, all_pairs_rows, evaluate_all_pairs
-from polyface.metrics.recognition.identification import (
-    IdentificationResult,
-    evaluate_identification,
-    identification_rows,
-)
-from polyface.metrics.recognition.pairs import Bools, Indices, pair_distances, squared_distances
-from polyface.metrics.recognition.retrieval import RetrievalResult, draw_gallery, evaluate_retrieval, retrieval_rows
-from polyface.metrics.recognition.verification import VerificationResult, evaluate_verification, verification_rows
-from polyface.metrics.resampling import Floats, PairedDifference, Row
+from polyface.metrics.recognition.all_pairs import AllPairsResult, evaluate_all_pairs
+from polyface.metrics.recognition.identification import IdentificationResult, evaluate_identification
+from polyface.metrics.recognition.pairs import Indices, pair_distances, squared_distances
+from polyface.metrics.recognition.retrieval import RetrievalResult, draw_gallery, evaluate_retrieval
+from polyface.metrics.recognition.verification import VerificationResult, evaluate_verification
+from polyface.metrics.resampling import Bools, Floats
+from polyface.metrics.result import Result, Row, differences, rows
 
 Answers = Mapping[str, Mapping[str, NDArray[Any]]]
 """{task: {"probabilities": [N, K], "embedding": [N, E] of unit length}} over the faces of a table."""
@@ -50,17 +46,21 @@ _TASKS = ("verification", "visual", "caricature")
 class RecognitionResult:
     """What applies of a run's figures on a part: verification (of listed pairs, or of all), identification by metric
     ("visual id", "caricature id" and the two crossed ones), retrieval by "C2P" (caricatures are sought among photos)
-    and "P2C". The figures have no intervals here: `recognition_rows` makes them, over all seeds."""
+    and "P2C"."""
 
     verification: VerificationResult | AllPairsResult | None = None
     identification: Mapping[str, IdentificationResult] = field(default_factory=dict)
     retrieval: Mapping[str, RetrievalResult] = field(default_factory=dict)
 
+    @property
+    def results(self) -> dict[str, Result]:
+        """All of them by what they are about."""
+        verified: dict[str, Result] = {} if self.verification is None else {"verification": self.verification}
+        return verified | dict(self.identification) | dict(self.retrieval)
+
 
 Results = Mapping[int, RecognitionResult]
 """By training seed, or by split."""
-
-_Kind = TypeVar("_Kind", VerificationResult, AllPairsResult)
 
 
 # ------------------------------------------------------------------------------------------------------------ judging
@@ -86,7 +86,7 @@ def judge_cavi(
     verified = None
     if "verification" in answers:
         distances, same = _distances(_answer(answers, "verification", "embedding", table), table, pairs)
-        verified = evaluate_verification(distances, same, folds=folds, fars=FARS, resamples=0, seed=seed)
+        verified = evaluate_verification(distances, same, folds=folds, fars=FARS, seed=seed)
     identified = {}
     for metric, (task, modality) in _IDENTIFIED.items():
         if task in answers:
@@ -95,7 +95,7 @@ def judge_cavi(
                 raise PolyfaceError(
                     f"task '{task}': probabilities of {scores.shape[1]} people for a vocabulary of {len(vocabulary)}"
                 )
-            identified[metric] = evaluate_identification(scores[faces], people[faces], resamples=0)
+            identified[metric] = evaluate_identification(scores[faces], people[faces], metric=metric)
     return RecognitionResult(verified, identified)
 
 
@@ -127,7 +127,7 @@ def judge_across(answers: Answers, table: FaceTable, draws: int = 10, seed: int 
         ("P2C", distances.T, photos, caricatures),
     ):
         galleries = draw_gallery(gallery, draws, seed)
-        retrieved[way] = evaluate_retrieval(values, probes, gallery, galleries=galleries, resamples=0)
+        retrieved[way] = evaluate_retrieval(values, probes, gallery, galleries=galleries, prefix=f"{way} ")
     verified = evaluate_all_pairs(distances, caricatures, photos, fars=FARS, seed=seed)
     return RecognitionResult(verified, retrieval=retrieved)
 
@@ -193,93 +193,39 @@ def recognition_rows(
     resamples: int = 1000,
 ) -> list[Row]:
     """The results rows of one method, from its results by training seed over the same faces: "verification", "visual
-    id", "caricature id", "C2P rank-1", "VAL@1%", "AUC", …, each after a `prefix` such as "across ".
-
-    Intervals are bootstraps over faces, pairs, probes or (of all pairs) people, and over seeds where there are several;
-    none if `resamples` is 0. With `splits`, results are of several splits of the people, by number, each with faces of
-    its own. `published` maps a metric, with its prefix, to the paper's figure.
-    """
+    id", "caricature id", "C2P rank-1", "VAL@1%", "AUC", …, each after a `prefix` such as "across ": see `rows`."""
     if not results:
         raise PolyfaceError(f"{name}: give one result per seed")
-    if len({type(result.verification) for result in results.values()}) > 1:
-        raise PolyfaceError(f"{name}: verification of listed pairs, of all pairs and none at all cannot be averaged")
-    rows: list[Row] = []
-    if listed := _verified(results, VerificationResult):
-        rows += verification_rows(
-            name, listed, prefix=prefix, splits=splits, published=published, note=note, resamples=resamples
+    return [
+        row
+        for key in _common(results)
+        for row in rows(
+            name, _of(results, key), prefix=prefix, splits=splits, published=published, note=note, resamples=resamples
         )
-    if everything := _verified(results, AllPairsResult):
-        rows += all_pairs_rows(
-            name, everything, prefix=prefix, splits=splits, published=published, note=note, resamples=resamples
-        )
-    for metric in _common(result.identification for result in results.values()):
-        named = {run: result.identification[metric] for run, result in results.items()}
-        rows += identification_rows(name, named, prefix + metric, published=published, note=note, resamples=resamples)
-    for way in _common(result.retrieval for result in results.values()):
-        sought = {run: result.retrieval[way] for run, result in results.items()}
-        rows += retrieval_rows(
-            name, sought, prefix=f"{prefix}{way} ", splits=splits, published=published, note=note, resamples=resamples
-        )
-    return rows
-
-
-def _verified(results: Results, kind: type[_Kind]) -> dict[int, _Kind]:
-    return {run: one.verification for run, one in results.items() if isinstance(one.verification, kind)}
-
-
-def _common(several: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The names that all have, in the order of the first."""
-    first, *others = several
-    return [name for name in first if all(name in other for other in others)]
+    ]
 
 
 def recognition_differences(
-    better: str,
-    than: str,
-    a: Results,
-    b: Results,
-    *,
-    prefix: str = "",
-    splits: bool = False,
-    resamples: int = 1000,
+    better: str, than: str, a: Results, b: Results, *, prefix: str = "", splits: bool = False, resamples: int = 1000
 ) -> list[Row]:
-    """The figures of `better` minus those of `than` that both have, in rows "<better> minus <than>", over the seeds
-    (with `splits`, the splits) that both have; none without a common one.
-
-    Intervals are paired bootstraps over what `recognition_rows` resamples, and the notes say whether they exclude 0.
-    """
-    runs = sorted(set(a) & set(b))
-    if not runs:
+    """The figures of `better` minus those of `than` that both have: see `differences`."""
+    if not a or not b:
         return []
-    rows = []
-    for metric, over, found in _differences([a[run] for run in runs], [b[run] for run in runs], splits, resamples):
-        ends = found.interval.ends
-        told = "includes" if ends[0] <= 0 <= ends[1] else "excludes"
-        note = f"paired bootstrap over {over} and {'splits' if splits else 'seeds'}; the interval {told} 0"
-        row = f"{better} minus {than}"
-        rows.append(Row(row, prefix + metric, found.difference, None, found.n, tuple(runs), ends, note=note))
-    return rows
+    both = [key for key in _common(a) if key in _common(b)]
+    return [
+        row
+        for key in both
+        for row in differences(
+            better, than, _of(a, key), _of(b, key), prefix=prefix, splits=splits, resamples=resamples
+        )
+    ]
 
 
-def _differences(
-    a: Sequence[RecognitionResult], b: Sequence[RecognitionResult], splits: bool, resamples: int
-) -> Iterator[tuple[str, str, PairedDifference]]:
-    """Metric, what is resampled, and the difference, of all that every result has."""
-    both = [*a, *b]
-    for kind, over, compare in (
-        (VerificationResult, "pairs", verification.paired_difference),
-        (AllPairsResult, "people", all_pairs.paired_difference),
-    ):
-        if all(isinstance(one.verification, kind) for one in both):
-            sides: list[Any] = [[one.verification for one in side] for side in (a, b)]
-            for metric in sides[0][0].figures:
-                if metric != "EER":  # the one figure that is better when it is smaller
-                    yield metric, over, compare(*sides, statistic=metric, splits=splits, resamples=resamples)
-    for metric in _common(one.identification for one in both):
-        named = [[one.identification[metric] for one in side] for side in (a, b)]
-        yield metric, "faces", identification.paired_difference(named[0], named[1], resamples=resamples)
-    for way in _common(one.retrieval for one in both):
-        sought = [[one.retrieval[way] for one in side] for side in (a, b)]
-        for rank in sought[0][0].rate:
-            found = retrieval.paired_difference(sought[0], sought[1], rank=rank, splits=splits, resamples=resamples)
-            yield f"{way} rank-{rank}", "probes", found
+def _of(results: Results, key: str) -> dict[int, Result]:
+    return {run: one.results[key] for run, one in results.items()}
+
+
+def _common(results: Results) -> list[str]:
+    """What all have, in the order of the first."""
+    first, *others = (one.results for one in results.values())
+    return [key for key in first if all(key in other for other in others)]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from polyface.metrics.attributes import AttributesResult
-from polyface.report.page import Block, Figure, Figures, Section, Table, Text
+from polyface.metrics.sections import Table, Text
+from polyface.report.page import Block, Figure, Figures, Section
 from polyface.report.plots import plot_grid
 from polyface.report.published import Published
 from polyface.reproduce.jobs import trains
@@ -20,9 +21,10 @@ def attribute_sections(runs: Runs, published: Sequence[Published]) -> list[Secti
     """What there is to show of the variants whose main task is attributes; nothing where there are none."""
     found: dict[str, list[AttributesResult]] = {}
     for name in runs.recipe.variants:
-        results = [result for result in runs.results(name).values() if isinstance(result, AttributesResult)]
-        if results and trains(runs.recipe.variants[name]):
-            found[name] = results
+        results = list(runs.results(name).values())
+        parts = any(metric.part for result in results for metric in result.metrics)
+        if parts and trains(runs.recipe.variants[name]):
+            found[name] = cast(list[AttributesResult], results)
     sections: list[Section] = []
     for shown in _by_faces(found):
         titles = ", ".join(shown)
@@ -34,10 +36,10 @@ def attribute_sections(runs: Runs, published: Sequence[Published]) -> list[Secti
 
 
 def _by_faces(found: Mapping[str, list[AttributesResult]]) -> list[dict[str, list[AttributesResult]]]:
-    """Variants that were judged on the same faces, together."""
-    groups: dict[bytes, dict[str, list[AttributesResult]]] = {}
+    """Variants that were evaluated on the same faces, together."""
+    groups: dict[str, dict[str, list[AttributesResult]]] = {}
     for name, results in found.items():
-        groups.setdefault(np.nan_to_num(results[0].truth).tobytes(), {})[name] = results
+        groups.setdefault(results[0].key, {})[name] = results
     return list(groups.values())
 
 

@@ -6,6 +6,7 @@ import importlib.util
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,17 +16,17 @@ from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError
 from polyface.metrics.recognition.pairs import squared_distances, unit_vectors
 from polyface.metrics.recognition.verification import VerificationResult, mistakes
+from polyface.metrics.sections import Text
 from polyface.protocols.recognition import RecognitionResult, embedding_task, rows_by_modality
 from polyface.report.faces import Picture, contact_sheet
-from polyface.report.page import Block, FacesSection, Figure, Figures, PlotSection, Section, Text, TextSection
-from polyface.report.plots import PALETTE, plot_cmc, plot_det, plot_roc, plot_scatter
+from polyface.report.page import Block, FacesSection, Figure, Figures, Section, TextSection, side_by_side
+from polyface.report.plots import PALETTE, plot_scatter
 from polyface.reproduce.jobs import Job, stored
 from polyface.reproduce.tables import Runs
 
 _MOST_CURVES = 2 * len(PALETTE)  # of which the second half is dashed
 _MOST_FACES = 400  # that t-SNE lays out in seconds
 _DATA = {"cavi": "CaVI", "webcaricature": "WebCaricature"}
-_RETRIEVAL = {"C2P": "caricatures searched among photos", "P2C": "photos searched among caricatures"}
 
 
 def recognition_sections(runs: Runs) -> list[Section]:
@@ -75,8 +76,8 @@ class _Group:
             return []
         name = self._proposed(judged)
         table, result = self._table(name), verified[name]
-        if isinstance(result, VerificationResult):
-            wrong = listed_mistakes(result, self.runs.faces.pairs(self.runs.stage(name)))
+        if result is not None and result.over == "pairs":
+            wrong = listed_mistakes(cast(VerificationResult, result), self.runs.faces.pairs(self.runs.stage(name)))
         else:
             answers = stored(self.runs.out, Job(name, self.seed))
             wrong = all_pairs_mistakes(answers[embedding_task(answers)]["embedding"], table)
@@ -108,20 +109,13 @@ def curve_sections(results: Mapping[str, RecognitionResult], about: str = "") ->
     seed of each method (as many methods as curves are told apart). about: which data, for the titles."""
     first = dict(list(results.items())[:_MOST_CURVES])
     left = ", ".join(list(results)[_MOST_CURVES:])
-    told = "First seed." + (f" Not drawn: {left}." if left else "")
-    of = f": {about}" if about else ""
-    sections: list[Section] = []
-    if verified := {name: one.verification for name, one in first.items() if one.verification is not None}:
-        names = ", ".join(verified)
-        roc, det = plot_roc(verified), plot_det(verified)
-        sections.append(PlotSection(f"ROC{of}", roc, f"VAL over FAR of {names}", told))
-        sections.append(PlotSection(f"DET{of}", det, f"FRR over FAR of {names}", told))
-    for way, what in _RETRIEVAL.items():
-        if found := {name: one.retrieval[way] for name, one in first.items() if way in one.retrieval}:
-            caption = f"{what.capitalize()}, one face a person; mean over draws of the gallery. {told}"
-            alt = f"share of probes found by rank of {', '.join(found)}, {what}"
-            sections.append(PlotSection(f"CMC, {way}{of}", plot_cmc(found), alt, caption))
-    return sections
+    told = "; ".join(filter(None, [about, "first seed", f"not drawn: {left}" if left else ""]))
+    keys = dict.fromkeys(key for one in first.values() for key in one.results)
+    return [
+        section
+        for key in keys
+        for section in side_by_side({name: one.results[key] for name, one in first.items() if key in one.results}, told)
+    ]
 
 
 # ----------------------------------------------------------------------------------------------------------- mistakes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,33 +13,29 @@ import yaml
 from polyface.data.loader import FacePool
 from polyface.data.table import Progress
 from polyface.inference import Analyzer, draw
-from polyface.metrics.attributes import AttributesResult, attribute_rows
-from polyface.metrics.landmarks import LandmarkResult, landmark_rows
-from polyface.metrics.resampling import Row
+from polyface.metrics import result
+from polyface.metrics.result import Row, groups_of, within
+from polyface.metrics.sections import Curve, Face
 from polyface.models.bundle import Bundle, load_bundle
-from polyface.models.evaluate import Measured, measure
-from polyface.report.faces import draw_face
+from polyface.models.evaluate import Evaluation, evaluate
+from polyface.report.faces import Picture, draw_face
 from polyface.report.page import (
-    Block,
-    CedSection,
-    GroupSection,
-    LandmarkSection,
     MeasuredSection,
     PhotoSection,
     RecipeSection,
+    ResultSection,
     Section,
-    Table,
     TrainingSection,
-    best_median_worst,
+    parts_section,
+    side_by_side,
     write_report,
 )
-from polyface.report.plots import Curve
 from polyface.report.published import Published, Statement
 from polyface.report.results import read_results
-from polyface.reproduce.attribute_pages import EachAttribute, attribute_sections
+from polyface.reproduce.attribute_pages import attribute_sections
 from polyface.reproduce.caricature_pages import recognition_sections
 from polyface.reproduce.tables import Runs, kinds
-from polyface.schema import landmark_groups
+from polyface.schema import VOCABULARIES
 from polyface.training import stages
 from polyface.training.recipe import Recipe, load
 from polyface.training.stages import pool_of
@@ -48,48 +43,33 @@ from polyface.training.stages import pool_of
 _STILL = 1e-6  # weights that differ by no more are the same, rounded
 
 
-def evaluation_report(path: Path, found: Measured, bundle: Bundle, title: str, extra: Sequence[Section] = ()) -> Path:
-    """One page: every task's figures, error curves, errors by landmark and pose, best, median and worst faces."""
+def evaluation_report(path: Path, found: Evaluation, bundle: Bundle, title: str, extra: Sequence[Section] = ()) -> Path:
+    """One page: every task's figures, also by pose, and what its result has to show."""
     sections: list[Section] = []
-    for name, result in found.results.items():
-        if isinstance(result, LandmarkResult):
-            points = found.predictions[name]["points"]
-            truth = found.pool.table.points(f"landmarks_{points.shape[1]}")
-            sections.append(MeasuredSection(f"{name}: figures", landmark_rows(name, {0: result})))
-            sections.append(CedSection(f"{name}: error curve", {name: result.face_errors}))
-            if points.shape[1] == 5:
-                sections.append(LandmarkSection(f"{name}: by landmark", {name: result}, list(landmark_groups(5))))
-            if "pose" in result.per_group:
-                sections.append(GroupSection(f"{name}: by pose", "pose", {name: result}))
-            sections.append(
-                best_median_worst(f"{name}: faces", result, partial(_drawn, found.pool, points=points, truth=truth))
-            )
-        elif isinstance(result, AttributesResult):
-            means = [row for row in attribute_rows(name, {0: result}) if row.row == name]
-            sections.append(MeasuredSection(f"{name}: figures", means))
-            sections.append(EachAttribute(f"{name}: each attribute", {name: [result]}))
-        else:
-            interval = result.accuracy_interval
-            rows = [
-                Row(
-                    name, "accuracy", result.accuracy, None, result.n, (0,), None if interval is None else interval.ends
-                ),
-                Row(name, "balanced accuracy", result.balanced_accuracy, None, result.n, (0,)),
-                Row(name, "majority class", result.floor, None, result.n, (0,)),
-            ]
-            sections.append(MeasuredSection(f"{name}: figures", rows))
+    for name, one in found.results.items():
+        figures = [row for row in result.rows(name, {0: one}) if row.row == name]
+        sections.append(MeasuredSection(f"{name}: figures", figures))
+        sections += [
+            ResultSection(f"{name}: {shown.title}", shown, partial(_drawn, found.pool)) for shown in one.sections()
+        ]
+        if "pose" in found.pool.table.columns:
+            poses = groups_of(list(found.pool.table.words("pose")), VOCABULARIES["pose"])
+            each = {pose: result.rows(pose, {0: within(one, faces)}) for pose, faces in poses.items()}
+            sections.append(parts_section(f"{name}: by pose", "pose", {pose: r for pose, r in each.items() if r}))
     return write_report(path, title, [*sections, *extra])
 
 
-def _drawn(pool: FacePool, row: int, points: np.ndarray, truth: np.ndarray) -> Any:
+def _drawn(pool: FacePool, face: Face) -> Picture:
     """A face cut out of its picture by its box, with predicted and labelled points."""
-    x0, y0, x1, y1 = pool.boxes[row, :4]
+    x0, y0, x1, y1 = pool.boxes[face.row, :4]
     pad = 0.35 * max(x1 - x0, y1 - y0)
-    image = pool.table.image(row)
+    image = pool.table.image(face.row)
     left, top = max(0, int(x0 - pad)), max(0, int(y0 - pad))
     right, bottom = min(image.shape[1], int(x1 + pad) + 1), min(image.shape[0], int(y1 + pad) + 1)
-    shift = np.array([left, top])
-    return draw_face(image[top:bottom, left:right], points=points[row] - shift, truth=truth[row] - shift, size=240)
+    points, truth = (
+        None if one is None else np.asarray(one) - np.array([left, top]) for one in (face.points, face.truth)
+    )
+    return draw_face(image[top:bottom, left:right], points=points, truth=truth, size=240)
 
 
 def table_report(
@@ -110,18 +90,14 @@ def table_report(
     sections += [MeasuredSection("Differences", differences) for differences in compared]
     if shared := [row for row in rows if row.metric == "weight correlation"]:
         sections.append(MeasuredSection("Correlation of head weights", shared))
-    found = {name: runs.landmarks(name) for name in recipe.variants}
-    by_points: dict[int, dict[str, LandmarkResult]] = {}
-    for name, seeds in found.items():
-        if seeds:
-            first = seeds[min(seeds)]
-            by_points.setdefault(len(first.per_point), {})[name] = first
-    for count, ones in by_points.items():
-        sections.append(
-            CedSection(f"Error curves, {count} points (first seed)", {n: r.face_errors for n, r in ones.items()})
-        )
-        if all("pose" in r.per_group for r in ones.values()):
-            sections.append(_PoseSection(f"Mean error by pose, {count} points (first seed)", ones))
+    first = {name: found[min(found)] for name in recipe.variants if (found := runs.results(name))}
+    sections += side_by_side(first, "first seed")
+    by_pose: dict[str, list[Row]] = {}
+    for row in rows:
+        if ": pose " in row.row:
+            by_pose.setdefault(row.row, []).append(row)
+    if by_pose:
+        sections.append(parts_section("By pose", "", by_pose))
     sections += attribute_sections(runs, [one for one in published if one.detail])
     sections += [*recognition_sections(runs), *extra]
     for name in recipe.variants:
@@ -130,19 +106,6 @@ def table_report(
             sections.append(training_section(f"Training: {name} (seed {seed})", epochs))
     sections.append(recipe_section(recipe))
     return write_report(path, f"Reproduction of {recipe.place}", sections)
-
-
-@dataclass(frozen=True)
-class _PoseSection:
-    """Mean error of many results by pose, a line each."""
-
-    title: str
-    results: Mapping[str, LandmarkResult]
-
-    def blocks(self) -> Sequence[Block]:
-        poses = list(next(iter(self.results.values())).per_group["pose"])
-        lines = [[n, *(f"{r.per_group['pose'][p].mean_error:.2f}" for p in poses)] for n, r in self.results.items()]
-        return [Table(["", *(f">{pose}" for pose in poses)], lines, "In percent.")]
 
 
 def training_section(title: str, history: Sequence[Mapping[str, Any]]) -> TrainingSection:
@@ -177,14 +140,14 @@ def recipe_section(recipe: Recipe, command: str = "") -> RecipeSection:
 
 
 def demonstrate(out: Path, photo: Path | None, changes: Sequence[str], progress: Progress | None = None) -> Path:
-    """Train the synthetic recipe, measure it, analyze a photo with the shipped models, and write it all on one page."""
+    """Train the synthetic recipe, evaluate it, analyze a photo with the shipped models, and write one page."""
     recipe = load("synthetic", changes)
     options = stages.RunOptions(accelerator="cpu", progress=progress)
     stage = recipe.stages[-1]
     trained = stages.run(recipe, out, None, options)[stage.name]
     bundle = load_bundle(trained.bundle)
     pool = pool_of(stage, None, bundle.tasks)
-    found = measure(bundle, pool, progress=progress)
+    found = evaluate(bundle, pool, progress=progress)
     analyzer = Analyzer()
     path = photo or sample_photo()
     (analysed,) = analyzer(path)

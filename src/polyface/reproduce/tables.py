@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,9 @@ from polyface.data.readers import cavi
 from polyface.data.readers.common import Pair
 from polyface.errors import NoDataError, PolyfaceError
 from polyface.explain.weights import head_weights, weight_correlation
-from polyface.metrics import attributes, landmarks
-from polyface.metrics.attributes import AttributesResult, attribute_rows
-from polyface.metrics.classification import ClassificationResult
-from polyface.metrics.landmarks import LandmarkResult, landmark_rows
-from polyface.metrics.resampling import PairedDifference, Row, summarise
+from polyface.metrics.resampling import summarise
+from polyface.metrics.result import Result, Row, differences, groups_of, relative_differences, rows, within
 from polyface.models.bundle import load_bundle
-from polyface.models.evaluate import Result, judge
 from polyface.protocols.recognition import (
     RecognitionResult,
     judge_across,
@@ -31,7 +27,7 @@ from polyface.protocols.recognition import (
 from polyface.report.published import Published
 from polyface.report.results import markdown_table, read_results, write_results
 from polyface.reproduce.jobs import Job, finished, folder, record, stored, trains
-from polyface.schema import landmark_groups
+from polyface.schema import VOCABULARIES, landmark_groups
 from polyface.tasks import Task
 from polyface.training.recipe import ComparisonSpec, Recipe, StageSpec
 from polyface.training.stages import pool_of, stage_tasks
@@ -82,7 +78,7 @@ class Runs:
         self.faces = faces or Faces(data)
         self._stages: dict[Job, StageSpec] = {}
         self._tasks: dict[Job, dict[str, Task]] = {}
-        self._judged: dict[tuple[Job, str, str], Result] = {}
+        self._evaluated: dict[tuple[Job, str, str], Result] = {}
         self._recognised: dict[Job, RecognitionResult] = {}
 
     def stage(self, name: str, seed: int = 0) -> StageSpec:
@@ -118,19 +114,14 @@ class Runs:
         table = self.faces.of(self.stage(name), part).table
         return bool(self.tasks(name)[task].targets(table).labelled.any())
 
-    def landmarks(self, name: str) -> dict[int, LandmarkResult]:
-        """The finished seeds of a variant whose main task is landmarks."""
-        found = self.results(name)
-        return {seed: result for seed, result in found.items() if isinstance(result, LandmarkResult)}
-
     def _result(self, job: Job, task: str | None, part: str) -> Result:
         stage = self.stage(job.variant, job.seed)
         task = task or stage.evaluation.main
         key = (job, task, part)
-        if key not in self._judged:
+        if key not in self._evaluated:
             answers = stored(self.out, job, part)[task]
-            self._judged[key] = judge(self.tasks(job.variant)[task], answers, self.faces.of(stage, part))
-        return self._judged[key]
+            self._evaluated[key] = self.tasks(job.variant)[task].evaluate(answers, self.faces.of(stage, part).table)
+        return self._evaluated[key]
 
     def recognition(self, name: str) -> dict[int, RecognitionResult]:
         """The finished seeds of a variant whose stage has a protocol of recognition."""
@@ -164,24 +155,22 @@ class Runs:
 
 def rows_of(runs: Runs) -> list[Row]:
     """All rows that the finished jobs give: each variant's figures, and the differences that the recipe asks for."""
-    rows: list[Row] = []
+    made: list[Row] = []
     for name, variant in runs.recipe.variants.items():
         if found := runs.results(name):
-            rows += task_rows(name, found, variant.note)
-            rows += _validation_time(runs, name)
-        if points := runs.landmarks(name):
-            rows += _per_group(name, points)
+            made += rows(name, found, note=variant.note)
+            made += _validation_time(runs, name)
+            made += _per_group(runs, name)
         if recognised := runs.recognition(name):
-            rows += recognition_rows(
+            made += recognition_rows(
                 variant.row or name, recognised, prefix=variant.prefix, splits=variant.splits, note=variant.note
             )
     for pair in runs.recipe.comparisons:
-        rows += _recognition_differences(runs, pair)
-        rows += difference_rows(pair.better, pair.than, runs.results(pair.better), runs.results(pair.than))
-        a, b = runs.landmarks(pair.better), runs.landmarks(pair.than)
-        if set(a) & set(b):
-            rows.append(_relative(pair.better, pair.than, a, b))
-    return rows + _correlations(runs)
+        made += _recognition_differences(runs, pair)
+        a, b = runs.results(pair.better), runs.results(pair.than)
+        made += differences(pair.better, pair.than, a, b)
+        made += relative_differences(pair.better, pair.than, a, b)
+    return made + _correlations(runs)
 
 
 def _recognition_differences(runs: Runs, pair: ComparisonSpec) -> list[Row]:
@@ -208,69 +197,17 @@ def _validation_time(runs: Runs, name: str) -> list[Row]:
     return [Row(name, "time in validation", figure.mean, figure.std, None, tuple(records), note=note)]
 
 
-def task_rows(name: str, results: Mapping[int, Result], note: str = "", prefix: str = "") -> list[Row]:
-    """One task's figures over seeds; `prefix` tells the metrics of side tasks from the main one's."""
-    points = {seed: result for seed, result in results.items() if isinstance(result, LandmarkResult)}
-    if points:
-        return [replace(row, metric=prefix + row.metric) for row in landmark_rows(name, points, note=note)]
-    many = {seed: result for seed, result in results.items() if isinstance(result, AttributesResult)}
-    if many:
-        return [replace(row, metric=prefix + row.metric) for row in attribute_rows(name, many, note=note)]
-    classes = [result for result in results.values() if isinstance(result, ClassificationResult)]
-    rows = []
-    for metric in ("accuracy", "balanced accuracy"):
-        attribute = metric.replace(" ", "_")
-        figure = summarise([getattr(result, attribute) for result in classes])
-        interval = getattr(classes[0], f"{attribute}_interval") if len(classes) == 1 else None
-        rows.append(
-            Row(
-                name, prefix + metric, figure.mean, figure.std, classes[0].n, tuple(results),
-                None if interval is None else interval.ends, note=note,
-            )
-        )  # fmt: skip
-    return rows
-
-
-def _per_group(name: str, found: dict[int, LandmarkResult]) -> list[Row]:
-    rows = []
-    for grouping, groups in next(iter(found.values())).per_group.items():
-        for label, first in groups.items():
-            values = [result.per_group[grouping][label].mean_error for result in found.values()]
-            std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-            rows.append(
-                Row(f"{name}: {grouping} {label}", "mean error", float(np.mean(values)), std, first.n, tuple(found))
-            )
-    return rows
-
-
-def difference_rows(better: str, than: str, a: Mapping[int, Result], b: Mapping[int, Result]) -> list[Row]:
-    """The figures of `better` minus those of `than`, paired over faces and the seeds of both; none where there is no
-    common seed, or no paired difference for this kind of task."""
-    seeds = tuple(sorted(set(a) & set(b)))
-    ours, theirs = [a[seed] for seed in seeds], [b[seed] for seed in seeds]
-    found: dict[str, PairedDifference] = {}
-    if ours and all(isinstance(result, LandmarkResult) for result in (*ours, *theirs)):
-        errors = [np.stack([result.face_errors for result in side]) for side in (ours, theirs)]  # type: ignore[union-attr]
-        found = {m: landmarks.paired_difference(*errors, statistic=m) for m in ("mean error", "failure rate")}
-    elif ours and all(isinstance(result, AttributesResult) for result in (*ours, *theirs)):
-        found = {
-            metric: attributes.paired_difference(ours, theirs, statistic=metric)  # type: ignore[arg-type]
-            for metric in ("mean accuracy", "mean balanced accuracy", "mean F1")
-        }
-    note = "paired bootstrap over faces and seeds"
+def _per_group(runs: Runs, name: str, column: str = "pose") -> list[Row]:
+    """The main task's figures by the words of a column, where the test faces have it."""
+    table = runs.faces.of(runs.stage(name), "test").table
+    if column not in table.columns:
+        return []
+    groups = groups_of(list(table.words(column)), VOCABULARIES[column])
     return [
-        Row(f"{better} minus {than}", metric, one.difference, None, one.n, seeds, one.interval.ends, note=note)
-        for metric, one in found.items()
+        row
+        for word, faces in groups.items()
+        for row in rows(f"{name}: {column} {word}", {s: within(r, faces) for s, r in runs.results(name).items()})
     ]
-
-
-def _relative(better: str, than: str, a: Mapping[int, LandmarkResult], b: Mapping[int, LandmarkResult]) -> Row:
-    """How many percent of `than`'s failures are gone (negative) with `better`."""
-    seeds = tuple(sorted(set(a) & set(b)))
-    relative = [100 * (a[s].failure_rate - b[s].failure_rate) / b[s].failure_rate for s in seeds]
-    std = float(np.std(relative, ddof=1)) if len(seeds) > 1 else None
-    note = "relative to the second; mean ± std over seeds"
-    return Row(f"{better} minus {than}", "relative failure rate", float(np.mean(relative)), std, None, seeds, note=note)
 
 
 def _correlations(runs: Runs) -> list[Row]:

@@ -14,6 +14,7 @@ from polyface.data.crops import is_mirrored
 from polyface.data.loader import Targets
 from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError
+from polyface.metrics.classification import ClassificationResult, evaluate_classification
 from polyface.schema import VOCABULARIES, column_type, mirror_classes
 from polyface.tasks.base import Task, TaskSpec
 
@@ -70,6 +71,11 @@ class ClassificationTask(Task):
 
     def labels(self, answer: Mapping[str, Any]) -> list[Any]:
         return list(answer["label"])
+
+    def evaluate(self, answers: Mapping[str, Any], table: FaceTable) -> ClassificationResult:
+        targets = self.targets(table)
+        truth = np.where(targets.labelled[:, 0].numpy(), targets.values.numpy(), -1)
+        return evaluate_classification(answers["probabilities"].argmax(-1), truth, self.vocabulary)
 
     def config(self) -> dict[str, Any]:
         return super().config() | {"vocabulary": self.vocabulary}

@@ -71,10 +71,15 @@ class StageResult:
     seconds: float
 
 
+def named_tasks(stage: StageSpec) -> dict[str, Task]:
+    """The tasks of a stage as its settings say, before any face was seen."""
+    return {name: task_kinds.build(name, config) for name, config in stage.tasks.items()}
+
+
 def stage_tasks(stage: StageSpec, data: Path | None = None) -> dict[str, Task]:
     """The tasks of a stage; those whose settings leave something open, such as who there is, learn it from its training
     faces."""
-    tasks = {name: task_kinds.build(name, config) for name, config in stage.tasks.items()}
+    tasks = named_tasks(stage)
     if unknown := [task for task in tasks.values() if not task.complete]:
         training = FaceTable.concat([table.take(rows) for table, rows, _ in _chosen(stage, "train", data)])
         for task in unknown:
@@ -159,8 +164,9 @@ def _rows(table: FaceTable, part: str, source: SourceSpec) -> np.ndarray:
 def build_weighting(
     stage: StageSpec, features: int | None = None, tasks: Mapping[str, Task] | None = None
 ) -> Weighting:
-    """The stage's weighting; features: the width of the network's shared features; tasks: those of the stage."""
-    names = list(Terms(tasks or stage_tasks(stage), stage.weighting.terms).weighed)
+    """The stage's weighting; features: the width of the network's shared features; tasks: those of the stage. Reads no
+    face: it needs the names of tasks and terms alone."""
+    names = list(Terms(tasks or named_tasks(stage), stage.weighting.terms).weighed)
     return weighting.build(stage.weighting.name, names, features=features, **stage.weighting.options)
 
 
