@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from polyface import protocols
 from polyface.data.augment import AugmentSpec
 from polyface.data.boxes import BoxSpec
 from polyface.data.crops import CropSpec
@@ -148,13 +149,20 @@ class InitSpec(_Strict):
     branches: str | dict[str, str] = {}
 
 
+def _protocol(given: Any) -> dict[str, Any]:
+    try:
+        return protocols.settings(given)
+    except PolyfaceError as error:
+        raise ValueError(str(error)) from error
+
+
 class EvaluationSpec(_Strict):
     """main: the task that selects and is reported first. select: keep the best epoch by its validation error, or the
     last. translations: predictions averaged over so many small shifts (TCDCN-Averaged; 1: plain) of ±`spread` sides;
-    mirror: over the mirrored face as well. protocol: of recognition, cavi (Ming et al. 2021, Table 2) or webcaricature
-    (Tables 3 to 5), in place of each task's own figures."""
+    mirror: over the mirrored face as well. protocol: what is compared with what: the name of a protocol and its
+    options, a protocol's name alone, or that of a data set's reader that says how the set is evaluated."""
 
-    protocol: Literal["cavi", "webcaricature"] | None = None
+    protocol: Annotated[dict[str, Any], BeforeValidator(_protocol)] = {"name": "per-task"}
     main: str = "landmarks"
     select: Literal["last", "best"] = "last"
     translations: int = Field(1, ge=1)
