@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from polyface.metrics.resampling import Row
+from polyface.metrics.result import Row
 from polyface.networks import build as build_network
 from polyface.report.results import write_results
 from polyface.weighting import WEIGHTINGS, Context, build

@@ -36,7 +36,7 @@ def test_help_answers_at_once() -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("train", "tcdnc"), "unknown recipe 'tcdnc'; did you mean 'tcdcn'?"),
+        (("train", "tcdnc"), "unknown recipe 'tcdnc': did you mean 'tcdcn'?"),
         (("train", "synthetic", "--set", "synthetic.optimisation.learning=1"), "unknown key"),
         (("train", "tcdcn"), "no data folder was given"),
         (("data", "import", "mtlf", ".", "x.parquet"), "did you mean 'mtfl'?"),

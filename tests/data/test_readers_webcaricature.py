@@ -230,7 +230,7 @@ def test_restricted_view_1(root):
     put(root / VERIFICATION / "Restricted/RestrictedView1_DevTest.txt", FOLD.replace("C00001", "C00002"))
     training, test = restricted_pairs(root, view=1)
     assert training == PAIRS
-    assert test[0].caricature == "Ann Lee/C00002.jpg"
+    assert test[0].first == "Ann Lee/C00002.jpg"
 
 
 def test_pairs_without_their_images_are_left_out_and_counted(root, caplog):

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from polyface.models.evaluate import measure_tables
 
 from polyface import networks
 from polyface.data.table import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.models.bundle import Bundle
-from polyface.models.evaluate import measure_tables
 from polyface.schema import ATTRIBUTES
 
 from ..toys import make_bundle

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import polyface.report.results as results_module
 from polyface.errors import PolyfaceError
-from polyface.metrics.resampling import Row
+from polyface.metrics.result import Row
 from polyface.report.results import (
     describe_commit,
     describe_machine,

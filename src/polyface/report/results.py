@@ -33,7 +33,8 @@ from typing import Any, TypeVar
 
 from polyface.errors import PolyfaceError, nearest
 from polyface.files import atomic_path
-from polyface.metrics.resampling import Row, Summary, summarise
+from polyface.metrics.resampling import Summary, summarise
+from polyface.metrics.result import Row
 
 __all__ = ["Results", "Row", "Run", "Summary", "documents_are_current", "markdown_table", "read_results"]
 __all__ += ["summarise", "update_document", "write_results"]

@@ -14,6 +14,7 @@ from torch import Tensor
 from polyface.data.loader import Targets
 from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError, nearest
+from polyface.metrics.result import Result
 from polyface.schema import Column
 
 
@@ -94,6 +95,15 @@ class Task(ABC):
     @abstractmethod
     def labels(self, answer: Mapping[str, Any]) -> list[Any]:
         """A decoded answer as values of the label column, one a face: what a face table would say."""
+
+    @abstractmethod
+    def evaluate(self, answers: Mapping[str, Any], table: FaceTable) -> Result:
+        """How well the decoded answers [N, …] on the faces of a table agree with its labels."""
+
+    @property
+    def outputs(self) -> dict[str, tuple[int, ...]]:
+        """The outputs of its head in an exported network, with their shapes after the batch."""
+        return {self.name: (self.output_dim,)}
 
     def config(self) -> dict[str, Any]:
         """What rebuilds the task: `polyface.tasks.build(name, config)`."""

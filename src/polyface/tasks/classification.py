@@ -15,6 +15,7 @@ from polyface.data.crops import is_mirrored
 from polyface.data.loader import Targets
 from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError, nearest
+from polyface.metrics.classification import ClassificationResult, evaluate_classification
 from polyface.schema import Column, built_in, is_column, mirror_classes
 from polyface.tasks.base import Task, TaskSpec
 
@@ -234,6 +235,11 @@ class ClassificationTask(Task):
         if self.spec.edges:
             return [None] * len(answer["label"])
         return list(answer["probabilities" if self.held and self.held.type == "distribution" else "label"])
+
+    def evaluate(self, answers: Mapping[str, Any], table: FaceTable) -> ClassificationResult:
+        targets = self.targets(table)
+        truth = np.where(targets.labelled[:, 0].numpy(), targets.values.numpy(), -1)
+        return evaluate_classification(answers["probabilities"].argmax(-1), truth, self.vocabulary)
 
     def config(self) -> dict[str, Any]:
         """With what the training table said, so that a bundle needs none."""

@@ -72,15 +72,20 @@ class StageResult:
     seconds: float
 
 
+def named_tasks(stage: StageSpec) -> dict[str, Task]:
+    """The tasks of a stage as its settings say, before any face was seen."""
+    return {name: task_kinds.build(name, config) for name, config in stage.tasks.items()}
+
+
 def stage_tasks(stage: StageSpec, data: Path | None = None) -> dict[str, Task]:
     """The tasks of a stage; those whose settings do not say their outputs learn them from its training faces."""
-    tasks = {name: task_kinds.build(name, config) for name, config in stage.tasks.items()}
+    tasks = named_tasks(stage)
     return _learnt(tasks, [task for task in tasks.values() if not task.output_dim], stage, data)
 
 
 def training_tasks(stage: StageSpec, data: Path | None) -> dict[str, Task]:
     """The tasks of a stage, which have learnt all that they can from its training faces."""
-    tasks = {name: task_kinds.build(name, config) for name, config in stage.tasks.items()}
+    tasks = named_tasks(stage)
     return _learnt(tasks, list(tasks.values()), stage, data)
 
 
@@ -169,8 +174,9 @@ def _rows(table: FaceTable, part: str, source: SourceSpec) -> np.ndarray:
 def build_weighting(
     stage: StageSpec, features: int | None = None, tasks: Mapping[str, Task] | None = None
 ) -> Weighting:
-    """The stage's weighting; features: the width of the network's shared features; tasks: those of the stage."""
-    names = list(Terms(tasks or stage_tasks(stage), stage.weighting.terms).weighed)
+    """The stage's weighting; features: the width of the network's shared features; tasks: those of the stage. Reads no
+    face: it needs the names of tasks and terms alone."""
+    names = list(Terms(tasks or named_tasks(stage), stage.weighting.terms).weighed)
     return weighting.build(stage.weighting.name, names, features=features, **stage.weighting.options)
 
 
