@@ -137,9 +137,8 @@ class ClassificationTask(Task):
             numbers = table.numbers(self.column)
             if held.type == "distribution":
                 numbers = numbers[:, [held.vocabulary.index(word) for word in self.vocabulary]]
-            values = torch.from_numpy(numbers)
-            known = ~values.reshape(len(table), -1).isnan().any(1)
-            values = values.nan_to_num(0.0)
+            known = torch.from_numpy(~np.isnan(numbers if numbers.ndim == 2 else numbers[:, None]).any(axis=1))
+            values = torch.from_numpy(np.nan_to_num(numbers))
         return Targets(values, (known & self._where(table))[:, None])
 
     def classes(self, table: FaceTable) -> np.ndarray:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from polyface.data import images
-from polyface.data.readers._labels import LabelOptions, Layout, layout, target_of
+from polyface.data.readers._labels import LabelReader, Layout, layout, target_of
 from polyface.data.readers.common import stable_path
 from polyface.data.table import declaration_of
 from polyface.data.writing import Record, Skipped, short
@@ -32,32 +33,55 @@ class Part:
     batches: Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
     split: str = ""
 
+    @cached_property
+    def classes(self) -> dict[str, list[str]]:
+        """Column → the words that its integers stand for (a ClassLabel of Hugging Face)."""
+        return {
+            name: [str(word) for word in feature["names"]]
+            for name, feature in _features(self.schema).items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and "names" in feature
+        }
+
+    def rows(self, wanted: Collection[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Place and values of every row. A value that cannot be read is the error that says why."""
+        names = [name for name in self.schema.names if name in wanted]
+        place = 0
+        for batch in self.batches(names):
+            columns = [_values(batch.column(name), self.classes.get(name)) for name in names]
+            for values in zip(*columns, strict=True):
+                yield place, dict(zip(names, values, strict=True))
+                place += 1
+
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
+    """Files of rows. images: the folder of pictures that lie in files; "": that of the rows' own file."""
+
     parts: Sequence[Part]
-    image: str
-    classes: dict[str, list[str]]
+    images: str
     layout: Layout
 
+    def records(self) -> Iterator[Record | Skipped]:
+        """One face a row, in the order of the files."""
+        columns = [name for names, _ in self.layout.columns.values() for name in names]
+        for part in self.parts:
+            folder = Path(self.images) if self.images else part.file.parent
+            for place, values in part.rows({self.layout.image, *columns, *self.layout.box}):
+                yield _record(part, place, values, self.layout, folder)
 
-def source(parts: Sequence[Part], options: LabelOptions) -> _Source:
+
+def source(parts: Sequence[Part], options: LabelReader) -> Source:
     """What the columns of these files become.
 
     Raises:
         PolyfaceError: no column of images, or a column whose type does not go with what it is to hold.
     """
     image = options.image or _image_column(parts[0])
-    classes: dict[str, list[str]] = {}
     held: dict[str, Column] = {}
-    left: dict[str, str] = {}
     kinds: dict[str, pa.DataType] = {}
+    left: dict[str, str] = {}
     for part in parts:
-        names = part.schema.names
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise PolyfaceError(f"{part.file}: column '{twice[0]}' is there twice; rename one")
         _check_image(part, image)
-        classes |= {name: words for name, words in _class_names(part.schema).items() if name in names}
         for field in part.schema:
             if field.name == image:
                 continue
@@ -65,80 +89,62 @@ def source(parts: Sequence[Part], options: LabelOptions) -> _Source:
                 left[field.name] = f"it is {field.type}"
                 continue
             kinds.setdefault(field.name, field.type)
-            if declared := declaration_of(field):
-                held[field.name] = declared
-    for name, words in classes.items():
-        target = target_of(name, options)
-        if not is_column(target):
-            held[name] = Column("words", tuple(words))
-        elif target not in options.columns and built_in(target).type != "words":
-            raise PolyfaceError(
-                f"{parts[0].file}: column '{name}' holds classes ({short(', '.join(words))}), which are no {target}: "
-                f"leave it out (--option columns.{target}=none) or give it another name (--map {name}=…)"
-            )
-    rows = (row for part in parts for _, row in _rows(part, [n for n in kinds if n in part.schema.names], classes))
-    chosen = layout([image, *kinds], rows, replace(options, image=image), parts[0].file.name, held)
-    boxes = {"box": (chosen.box, built_in("box"))} if len(chosen.box) == 1 else {}
-    for name, (sources, column) in {**chosen.columns, **boxes}.items():
-        if sources[0] in kinds and not _fits(kinds[sources[0]], column, sources[0] in classes or name in chosen.words):
-            kind = kinds[sources[0]]
-            raise PolyfaceError(
-                f"{parts[0].file}: column '{sources[0]}' is {kind}, expected {column.arrow}; convert or rename it"
-            )
-    plan = replace(chosen.plan, left={**left, **chosen.plan.left})
-    if any(part.split for part in parts) and "split" not in chosen.columns:
-        plan = replace(
-            plan,
-            columns={**plan.columns, "split": built_in("split")},
-            origins={**plan.origins, "split": "the files' names"},
+            if column := declaration_of(field) or _of_classes(part, field.name, options):
+                if held.setdefault(field.name, column) != column:
+                    raise PolyfaceError(
+                        f"{part.file}: column '{field.name}' is {column}, and {held[field.name]} before"
+                    )
+    rows = (row for part in parts for _, row in part.rows(kinds))
+    found = layout([image, *kinds], rows, replace(options, image=image), parts[0].file.name, held)
+    boxes = {"box": (found.box, built_in("box"))} if len(found.box) == 1 else {}
+    for name, (sources, column) in {**found.columns, **boxes}.items():
+        kind = kinds[sources[0]]
+        named = name in found.words or any(sources[0] in part.classes for part in parts)
+        if not _fits(kind, column, named):
+            what = f"column '{sources[0]}' is {kind}, expected {column.arrow}"
+            raise PolyfaceError(f"{parts[0].file}: {what}; convert or rename it")
+    columns, origins = dict(found.plan.columns), dict(found.plan.origins)
+    if any(part.split for part in parts) and "split" not in columns:
+        columns["split"], origins["split"] = built_in("split"), "the files' names"
+    plan = replace(found.plan, columns=columns, origins=origins, left={**left, **found.plan.left})
+    return Source(parts, options.images, replace(found, plan=plan))
+
+
+def _of_classes(part: Part, name: str, options: LabelReader) -> Column | None:
+    """The words of a ClassLabel, in the order of its integers; None where the column has a fixed meaning."""
+    words, target = part.classes.get(name), target_of(name, options)
+    if words is None:
+        return None
+    if not is_column(target):
+        return Column("words", tuple(words))
+    if target not in options.columns and built_in(target).type != "words":
+        raise PolyfaceError(
+            f"{part.file}: column '{name}' holds classes ({short(', '.join(words))}), which are no {target}: leave it "
+            f"out (--option columns.{target}=none) or give it another name (--map {name}=…)"
         )
-    return _Source(parts, image, classes, replace(chosen, plan=plan))
+    return None
 
 
-def records(made: _Source, images_folder: str) -> Iterator[Record | Skipped]:
-    """One face a row, in the order of the files."""
-    for part in made.parts:
-        wanted = {made.image, *(name for names, _ in made.layout.columns.values() for name in names), *made.layout.box}
-        names = [name for name in part.schema.names if name in wanted]
-        folder = Path(images_folder) if images_folder else part.file.parent
-        for place, values in _rows(part, names, made.classes):
-            yield _record(part, place, values, made, folder)
-
-
-def _record(part: Part, place: int, values: dict[str, Any], made: _Source, folder: Path) -> Record | Skipped:
+def _record(part: Part, place: int, values: dict[str, Any], found: Layout, folder: Path) -> Record | Skipped:
     where = f"{part.file.name} row {place}"
-    image = values[made.image]
+    image = values[found.image]
     if not isinstance(image, dict):
         image = {"bytes": image, "path": None}
     data, path = image["bytes"], image.get("path") or ""
     if data is None and not path:
         return Skipped(where, "image is null")
     try:
-        path = (
-            stable_path(path)
-            if data is None
-            else path or "/".join(filter(None, (part.split, part.file.stem, str(place))))
-        )
+        path = stable_path(path) if data is None else path or f"{part.split}/{part.file.stem}/{place}".lstrip("/")
         picture = folder / path if data is None else data
-        labels = made.layout.labels(values, lambda: images.size_of(picture))
+        labels = found.labels(values, lambda: images.size_of(picture))
     except (ValueError, PolyfaceError) as error:
         return Skipped(where, short(error))
-    if part.split and "split" not in made.layout.columns:
+    if part.split and "split" not in found.columns:
         labels["split"] = _SPLITS.get(part.split, part.split)
     return Record(picture, where, path, labels)
 
 
-def _rows(part: Part, names: Sequence[str], classes: dict[str, list[str]]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Place and values of every row. A value that cannot be read is the error that says why."""
-    place = 0
-    for batch in part.batches(names):
-        columns = [_values(batch.column(name), classes.get(name)) for name in names]
-        for values in zip(*columns, strict=True):
-            yield place, dict(zip(names, values, strict=True))
-            place += 1
-
-
-def _values(array: pa.Array, words: list[str] | None) -> list[Any]:
+def _values(array: pa.Array, words: Sequence[str] | None) -> list[Any]:
     try:
         values = array.to_pylist()
     except UnicodeDecodeError:
@@ -155,7 +161,7 @@ def _value(one: pa.Scalar) -> Any:
         return ValueError(f"not UTF-8 ({error.reason})")
 
 
-def _word(value: int | None, words: list[str]) -> Any:
+def _word(value: int | None, words: Sequence[str]) -> Any:
     """The word of a ClassLabel's integer; −1 is its null."""
     if value is None or value == -1:
         return None
@@ -173,7 +179,11 @@ def _image_column(part: Part) -> str:
 
 
 def _check_image(part: Part, image: str) -> None:
-    if image not in part.schema.names:
+    """Refuse a file without the column of images, or with a column that is there twice."""
+    every = part.schema.names
+    if twice := [name for name in every if every.count(name) > 1]:
+        raise PolyfaceError(f"{part.file}: column '{twice[0]}' is there twice; rename one")
+    if image not in every:
         names = ", ".join(part.schema.names)
         raise PolyfaceError(
             f"{part.file}: no column '{image}' (it has {names}); name that of the images: --option image=…"
@@ -192,15 +202,6 @@ def _features(schema: pa.Schema) -> dict[str, Any]:
     except (ValueError, AttributeError, TypeError) as error:
         _log.warning("metadata 'huggingface' is not as datasets writes it (%s); it is not used", error)
         return {}
-
-
-def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
-    """Column → names of the classes that its integers stand for."""
-    return {
-        name: [str(word) for word in feature["names"]]
-        for name, feature in _features(schema).items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and "names" in feature
-    }
 
 
 def _is_binary(kind: pa.DataType | None) -> bool:

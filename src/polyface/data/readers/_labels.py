@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -32,9 +33,18 @@ _TRUTH = {"false": "no", "0": "no", "true": "yes", "1": "yes"}
 _NUMBERS = {"number", "whole"}
 
 
+class Source(Protocol):
+    """A label file that was looked at."""
+
+    @property
+    def layout(self) -> Layout: ...
+
+    def records(self) -> Iterator[Record | Skipped]: ...
+
+
 @dataclass(frozen=True)
-class LabelOptions:
-    """Options of readers of label files.
+class LabelReader(ABC):
+    """Reads anybody's labels, whatever their columns are called.
 
     image: the column of the images' paths, by default one called image, file, path and the like. images: the folder
     that the paths start from, by default the label file's. columns: what a column of the table holds where that is not
@@ -49,6 +59,21 @@ class LabelOptions:
     columns: Mapping[str, Any] = field(default_factory=dict)
     map: Mapping[str, Any] = field(default_factory=dict)
     box: str = ""
+
+    @abstractmethod
+    def _read(self, root: Path) -> Source: ...
+
+    def plan(self, root: Path) -> Plan:
+        """What the columns become."""
+        return self._read(Path(root)).layout.plan
+
+    def records(self, root: Path) -> Iterator[Record | Skipped]:
+        """One face a row.
+
+        Raises:
+            PolyfaceError: no such file, none of its kind, or columns that do not go with their names or the options.
+        """
+        return self._read(Path(root)).records()
 
 
 @dataclass(frozen=True)
@@ -71,9 +96,8 @@ class Layout:
         """
         found: dict[str, Any] = {}
         for name, (sources, column) in self.columns.items():
-            if sources[0] in values and len(sources) == 1:
-                value = values[sources[0]]
-            else:  # shares, each in a column of its own
+            value = values.get(sources[0])
+            if len(sources) > 1:  # shares, each in a column of its own
                 value = dict(zip(column.vocabulary, (values.get(one) or 0 for one in sources), strict=True))
             try:
                 found[name] = _converted(value, column, self.words.get(name, {}))
@@ -102,7 +126,7 @@ class Layout:
 def layout(
     names: Sequence[str],
     rows: Iterable[Mapping[str, Any]],
-    options: LabelOptions,
+    options: LabelReader,
     where: str,
     held: Mapping[str, Column] | None = None,
 ) -> Layout:
@@ -128,7 +152,7 @@ def layout(
         raise PolyfaceError(f"{where}: two columns become '{twice[0]}'; leave one out: --map NAME=…")
     table = list(rows)
     columns, left = _held(targets, box, table, words, options, held or {}, where)
-    hints = {name: hint for name in columns if not is_column(name) and (hint := _near(name))}
+    hints = {name: hint for name in columns if (hint := _near(name))}
     boxed = {"box": built_in("box")} if box else {}
     plan = Plan(
         {name: column for name, (_, column) in columns.items()} | boxed,
@@ -144,51 +168,50 @@ def _held(
     box: Sequence[str],
     rows: Sequence[Mapping[str, Any]],
     words: Mapping[str, Mapping[str, str]],
-    options: LabelOptions,
+    options: LabelReader,
     held: Mapping[str, Column],
     where: str,
 ) -> tuple[dict[str, tuple[Sequence[str], Column]], dict[str, str]]:
     """The table's columns, and what is left out with the reason."""
     columns: dict[str, tuple[Sequence[str], Column]] = {}
     left: dict[str, str] = {}
-    given = dict(options.columns)
-    gathered = {
-        name: read_column(one, f"columns.{name}") for name, one in given.items() if name not in targets.values()
+    back = {name: source for source, name in targets.items()}
+    given = {
+        name: one if one == "none" else read_column(one, f"columns.{name}") for name, one in options.columns.items()
     }
-    for name, column in gathered.items():
-        back = {new: source for source, new in targets.items()}
-        if lacking := [word for word in column.vocabulary if word not in back] or column.type != "distribution":
-            known = nearest(name, targets.values())
-            missing = f", nor the column '{lacking[0]}' of its shares" if isinstance(lacking, list) else ""
-            raise PolyfaceError(f"{where}: no column '{name}' for --option columns.{name}{missing}; {known}")
+    for name, column in given.items():
+        if name in back:
+            continue
+        if isinstance(column, str) or column.type != "distribution":
+            raise PolyfaceError(f"{where}: no column '{name}' for --option columns.{name}; {nearest(name, back)}")
+        if lacking := [word for word in column.vocabulary if word not in back]:
+            raise PolyfaceError(
+                f"{where}: no column '{name}' of shares, nor one '{lacking[0]}' of the shares of a word"
+            )
         columns[name] = [back[word] for word in column.vocabulary], column
     taken = {*box, *(source for sources, _ in columns.values() for source in sources)}
     for source, name in targets.items():
         if source in taken:
             continue
         values = [value for row in rows if not _blank(value := row.get(source))]
-        if given.get(name) == "none":
-            left[source] = "as asked"
-        elif name in given:
-            columns[name] = [source], read_column(given[name], f"columns.{name}")
-        elif source in held:
-            columns[name] = [source], held[source]
+        wanted = given.get(name) or held.get(source) or (built_in(name) if is_column(name) else None)
+        reason = ""
+        if wanted == "none":
+            reason = "as asked"
         elif not name or name == "image":
-            left[source] = "it has no name" if not name else "the table's own name for the picture"
-        elif is_column(name):
-            columns[name] = [source], built_in(name)
-        elif not values:
-            left[source] = "nothing is labelled"
-        elif guessed := _guess([words.get(name, {}).get(_text(one), one) for one in values]):
-            columns[name] = [source], guessed
+            reason = "it has no name" if not name else "the table's own name for the picture"
+        elif not wanted and not values:
+            reason = "nothing is labelled"
+        elif column := wanted or _guess([words.get(name, {}).get(_text(one), one) for one in values]):
+            columns[name] = [source], column
         else:
-            left[source] = f"not words, numbers, points or shares; say what it holds: --option columns.{name}=…"
-        if source in left and (hint := _near(source)):
-            left[source] += f"; {hint}"
+            reason = f"not words, numbers, points or shares; say what it holds: --option columns.{name}=…"
+        if reason:
+            left[source] = "; ".join(filter(None, (reason, _near(source))))
     return columns, left
 
 
-def target_of(name: str, options: LabelOptions) -> str:
+def target_of(name: str, options: LabelReader) -> str:
     """The table's column for a name in the file: as `map` has it; the column with a fixed meaning whose name differs by
     letter case and blanks alone; or else the name itself."""
     if isinstance(given := options.map.get(name), str):
@@ -198,7 +221,7 @@ def target_of(name: str, options: LabelOptions) -> str:
 
 
 def _near(name: str) -> str:
-    close = difflib.get_close_matches(name.lower(), known_columns(), n=1)
+    close = [] if is_column(name) else difflib.get_close_matches(name.lower(), known_columns(), n=1)
     return f"nearest known: '{close[0]}' (--map {name}={close[0]})" if close else ""
 
 
@@ -210,8 +233,10 @@ def _box_columns(option: str, targets: Mapping[str, str], where: str) -> tuple[s
     back = {new.lower(): source for source, new in targets.items()}
     if named:
         chosen = [name.strip() for name in named.split(",")]
-        if unknown := [name for name in chosen if name not in targets] or (len(chosen) not in (1, 4) and chosen):
+        if unknown := [name for name in chosen if name not in targets]:
             raise PolyfaceError(f"{where}: option box names '{unknown[0]}'; {nearest(unknown[0], targets)}")
+        if len(chosen) not in (1, 4):
+            raise PolyfaceError(f"{where}: option box names {len(chosen)} columns; expected 1 or 4")
         return form, chosen
     if "box" in back:
         return form or "xyxy", [back["box"]]
@@ -319,27 +344,30 @@ def _natural(word: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", word)]
 
 
-def records(
-    rows: Iterable[Row | Skipped], file: Path, options: LabelOptions, chosen: Layout
-) -> Iterator[Record | Skipped]:
-    """The rows of a label file as records; their images are files in `images`, or beside it."""
-    folder = (Path(options.images) if options.images else file.parent).absolute()
-    for row in rows:
-        if isinstance(row, Skipped):
-            yield row
-            continue
-        where, values = row
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a label file; their images are files in the reader's `images`, or beside it."""
+
+    rows: Sequence[Row | Skipped]
+    file: Path
+    images: str
+    layout: Layout
+
+    def records(self) -> Iterator[Record | Skipped]:
+        folder = (Path(self.images) if self.images else self.file.parent).absolute()
+        for row in self.rows:
+            yield row if isinstance(row, Skipped) else self._record(*row, folder)
+
+    def _record(self, where: str, values: Mapping[str, Any], folder: Path) -> Record | Skipped:
         try:
-            path = _inside(_text(values.get(chosen.image) or ""), folder)
+            path = _inside(_text(values.get(self.layout.image) or ""), folder)
         except ValueError as error:
-            yield Skipped(where, f"{error}; choose the images' folder with --option images=…")
-            continue
+            return Skipped(where, f"{error}; choose the images' folder with --option images=…")
         try:
-            labels = chosen.labels(values, lambda picture=folder / path: images.size_of(picture))  # type: ignore[misc]
+            labels = self.layout.labels(values, lambda: images.size_of(folder / path))
         except (ValueError, PolyfaceError) as error:
-            yield Skipped(where, short(error))
-        else:
-            yield Record(folder / path, where, path, labels)
+            return Skipped(where, short(error))
+        return Record(folder / path, where, path, labels)
 
 
 def _inside(name: str, folder: Path) -> str:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from polyface.data.readers._labels import LabelOptions, Layout, Row, layout, records
+from polyface.data.readers._labels import LabelReader, Row, Rows, layout
 from polyface.data.readers.common import demand, read_text
-from polyface.data.writing import Plan, Record, Skipped
+from polyface.data.writing import Skipped
 from polyface.errors import PolyfaceError
 
 
 @dataclass(frozen=True)
-class Csv(LabelOptions):
+class Csv(LabelReader):
     """Rows of a CSV file, one a face: a column of image paths and any columns of labels.
 
     Layout: names in the first line; fields between commas, semicolons or tabs (whichever the first line has most of).
 
-    Labels: every column, as its name and values say or as options do (:class:`LabelOptions`); an empty field is not
+    Labels: every column, as its name and values say or as options do (:class:`LabelReader`); an empty field is not
     labelled. A list or an object in a field is read as JSON.
 
     Licence and source: those of the file.
@@ -30,21 +29,8 @@ class Csv(LabelOptions):
     about = "your own labels: a CSV file with a column of image paths and any columns of labels"
     layout = "a .csv file with the columns' names in its first line, one of them the images' paths"
 
-    def plan(self, root: Path) -> Plan:
-        """What its columns become."""
-        return self._read(Path(root))[1].plan
-
-    def records(self, root: Path) -> Iterator[Record | Skipped]:
-        """One face a line.
-
-        Raises:
-            PolyfaceError: no such file, no CSV, or columns that do not go with the options.
-        """
-        rows, chosen = self._read(Path(root))
-        return records(rows, Path(root), self, chosen)
-
-    def _read(self, file: Path) -> tuple[list[Row | Skipped], Layout]:
-        text = read_text(demand(file, self))
+    def _read(self, root: Path) -> Rows:
+        text = read_text(demand(root, self))
         first = text.partition("\n")[0]
         delimiter = max(",;\t", key=first.count)
         lines = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True)
@@ -52,14 +38,14 @@ class Csv(LabelOptions):
         try:
             names = [name.strip() for name in next(lines, [])]
             for fields in lines:
-                where = f"{file.name}:{lines.line_num}"
+                where = f"{root.name}:{lines.line_num}"
                 if fields and len(fields) != len(names):
                     rows.append(Skipped(where, f"{len(fields)} fields, expected {len(names)} as in the first line"))
                 elif fields:
                     rows.append((where, dict(zip(names, fields, strict=True))))
         except csv.Error as error:
-            raise PolyfaceError(f"{file}:{lines.line_num}: not CSV ({error}); mend the line") from error
+            raise PolyfaceError(f"{root}:{lines.line_num}: not CSV ({error}); mend the line") from error
         if not names:
-            raise PolyfaceError(f"{file}: is empty; reader '{self.name}' expects {self.layout}")
+            raise PolyfaceError(f"{root}: is empty; reader '{self.name}' expects {self.layout}")
         values = [row[1] for row in rows if not isinstance(row, Skipped)]
-        return rows, layout(names, values, self, file.name)
+        return Rows(rows, root, self.images, layout(names, values, self, root.name))

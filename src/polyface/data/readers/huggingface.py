@@ -12,17 +12,16 @@ from pathlib import Path
 import pyarrow as pa
 
 from polyface.data.readers import _arrow
-from polyface.data.readers._labels import LabelOptions
+from polyface.data.readers._labels import LabelReader
 from polyface.data.readers.common import demand
 from polyface.data.readers.parquet import part_of
-from polyface.data.writing import Plan, Record, Skipped
 from polyface.errors import PolyfaceError
 
 _SPLIT = re.compile(r"(?:.*[-_])?(train|training|validation|valid|val|dev|test|testing)(?:-\d+)?(?:-of-\d+)?")
 
 
 @dataclass(frozen=True)
-class HuggingFace(LabelOptions):
+class HuggingFace(LabelReader):
     """A folder of ``Dataset.save_to_disk`` or ``DatasetDict.save_to_disk``, or one of Parquet files.
 
     Layout: Arrow files (``data-00000-of-00001.arrow``), in the order in which ``state.json`` lists them; those of a
@@ -40,17 +39,8 @@ class HuggingFace(LabelOptions):
     about = "a data set that Hugging Face datasets saved to disk (Arrow or Parquet), its images and labels"
     layout = "a folder that Dataset.save_to_disk wrote, or one of .parquet files with an image column"
 
-    def plan(self, root: Path) -> Plan:
-        """What its columns become."""
-        return _arrow.source(self._parts(Path(root)), self).layout.plan
-
-    def records(self, root: Path) -> Iterator[Record | Skipped]:
-        """One face a row.
-
-        Raises:
-            PolyfaceError: no data set, no image column, or a column of a type that does not go with its name.
-        """
-        return _arrow.records(_arrow.source(self._parts(Path(root)), self), self.images)
+    def _read(self, root: Path) -> _arrow.Source:
+        return _arrow.source(self._parts(root), self)
 
     def _parts(self, root: Path) -> list[_arrow.Part]:
         folder = demand(root, self)

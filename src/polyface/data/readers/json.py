@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polyface.data.readers._labels import LabelOptions, Layout, Row, layout, records
+from polyface.data.readers._labels import LabelReader, Row, Rows, layout
 from polyface.data.readers.common import demand, read_text
-from polyface.data.writing import Plan, Record, Skipped
+from polyface.data.writing import Skipped
 from polyface.errors import PolyfaceError
 
 
 @dataclass(frozen=True)
-class Json(LabelOptions):
+class Json(LabelReader):
     """Objects of a JSON file, one a face: an image path and any labels.
 
     Layout: a list of objects, or JSON lines (an object a line). Objects may lack names that others have.
 
-    Labels: every name, as it and its values say or as options do (:class:`LabelOptions`); null is not labelled. A list
+    Labels: every name, as it and its values say or as options do (:class:`LabelReader`); null is not labelled. A list
     of pairs is points, an object of numbers is soft labels, a list of four numbers called box a box.
 
     Licence and source: those of the file.
@@ -31,27 +31,14 @@ class Json(LabelOptions):
     about = "your own labels: a JSON file (a list of objects, or an object a line) with image paths and any labels"
     layout = "a .json or .jsonl file: a list of objects, or an object a line, each with an image path"
 
-    def plan(self, root: Path) -> Plan:
-        """What its names become."""
-        return self._read(Path(root))[1].plan
-
-    def records(self, root: Path) -> Iterator[Record | Skipped]:
-        """One face an object.
-
-        Raises:
-            PolyfaceError: no such file, no JSON, or names that do not go with the options.
-        """
-        rows, chosen = self._read(Path(root))
-        return records(rows, Path(root), self, chosen)
-
-    def _read(self, file: Path) -> tuple[list[Row | Skipped], Layout]:
-        text = read_text(demand(file, self))
-        rows = [_row(where, value) for where, value in _values(file, text)]
+    def _read(self, root: Path) -> Rows:
+        text = read_text(demand(root, self))
+        rows = [_row(where, value) for where, value in _values(root, text)]
         values = [row[1] for row in rows if not isinstance(row, Skipped)]
         if not values:
-            raise PolyfaceError(f"{file}: holds no object; reader '{self.name}' expects {self.layout}")
+            raise PolyfaceError(f"{root}: holds no object; reader '{self.name}' expects {self.layout}")
         names = list(dict.fromkeys(name for one in values for name in one))
-        return rows, layout(names, values, self, file.name)
+        return Rows(rows, root, self.images, layout(names, values, self, root.name))
 
 
 def _values(file: Path, text: str) -> Iterator[tuple[str, Any]]:

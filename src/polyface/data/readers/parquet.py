@@ -11,23 +11,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from polyface.data.readers import _arrow
-from polyface.data.readers._labels import LabelOptions
+from polyface.data.readers._labels import LabelReader
 from polyface.data.readers.common import demand
-from polyface.data.writing import Plan, Record, Skipped
 from polyface.errors import PolyfaceError
 
 _BATCH = 256
 
 
 @dataclass(frozen=True)
-class Parquet(LabelOptions):
+class Parquet(LabelReader):
     """Rows of a Parquet file, or of every ``.parquet`` file of a folder, in the order of their names.
 
     Layout: a column ``image``, a struct of ``bytes`` and ``path`` as Hugging Face ``datasets`` writes it (or plain
     binary). Where ``bytes`` is null, ``path`` is an image file beside the Parquet file.
 
     Labels: every column: what the table itself declares, what a name of the schema means, or as its values say and
-    options have it (:class:`LabelOptions`). Landmarks may be flat (x, y, x, y, …) or nested (one pair a point). A
+    options have it (:class:`LabelReader`). Landmarks may be flat (x, y, x, y, …) or nested (one pair a point). A
     ``ClassLabel`` of Hugging Face is read by its names, −1 as null.
 
     Licence and source: those of the file.
@@ -38,17 +37,8 @@ class Parquet(LabelOptions):
     about = "Parquet files with an image column, as Polyface or Hugging Face datasets write them"
     layout = "a .parquet file, or a folder of them, with a column 'image' of struct<bytes: binary, path: string>"
 
-    def plan(self, root: Path) -> Plan:
-        """What its columns become."""
-        return _arrow.source(self._parts(Path(root)), self).layout.plan
-
-    def records(self, root: Path) -> Iterator[Record | Skipped]:
-        """One face a row.
-
-        Raises:
-            PolyfaceError: no Parquet file, no image column, or a column of a type its name does not go with.
-        """
-        return _arrow.records(_arrow.source(self._parts(Path(root)), self), self.images)
+    def _read(self, root: Path) -> _arrow.Source:
+        return _arrow.source(self._parts(root), self)
 
     def _parts(self, root: Path) -> list[_arrow.Part]:
         files = sorted(demand(root, self).glob("*.parquet")) if root.is_dir() else [demand(root, self)]
