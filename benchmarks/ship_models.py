@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from polyface.models.evaluate import measure
 
 import polyface
 from polyface.data.boxes import boxes_of
@@ -23,7 +24,6 @@ from polyface.data.loader import FacePool
 from polyface.data.store import open_source
 from polyface.metrics.landmarks import LandmarkResult, evaluate_landmarks
 from polyface.models.bundle import Bundle, load_bundle
-from polyface.models.evaluate import measure
 from polyface.models.predict import predict
 from polyface.reproduce import Job, folder
 from polyface.schema import five_of_68

@@ -12,16 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-
-from polyface import reproduce
-from polyface.data.readers.common import Pair
-from polyface.data.table import FaceTable
-from polyface.data.writing import Record, write_table
-from polyface.errors import PolyfaceError
-from polyface.metrics.recognition.verification import VerificationResult
 from polyface.protocols.recognition import RecognitionResult, judge_across, judge_cavi
-from polyface.report.page import Figures, PlotSection, Section, Text, TextSection, render_report
-from polyface.reproduce import caricature_pages
 from polyface.reproduce.caricature_pages import (
     all_pairs_mistakes,
     curve_sections,
@@ -30,6 +21,15 @@ from polyface.reproduce.caricature_pages import (
     mistakes_section,
     recognition_sections,
 )
+
+from polyface import reproduce
+from polyface.data.readers.common import Pair
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
+from polyface.errors import PolyfaceError
+from polyface.metrics.recognition.verification import VerificationResult
+from polyface.report.page import Figures, PlotSection, Section, Text, TextSection, render_report
+from polyface.reproduce import caricature_pages
 from polyface.reproduce.jobs import Job, _store, answers_path, folder
 from polyface.reproduce.pages import followed, training_section
 from polyface.reproduce.tables import Faces, Runs
