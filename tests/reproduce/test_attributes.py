@@ -143,9 +143,7 @@ def test_a_table_of_attributes_by_hand() -> None:
 
     truth = np.array([[1, -1], [1, -1], [-1, -1], [-1, 1]], dtype=float)
     scores = [np.where(truth > 0, 1.0, -1.0), -np.where(truth > 0, 1.0, -1.0)]
-    found: list[AttributesResult] = [
-        evaluate_attributes(one, one > 0, truth, ["Male", "Bald"], resamples=0) for one in scores
-    ]
+    found: list[AttributesResult] = [evaluate_attributes(one, one > 0, truth, ["Male", "Bald"]) for one in scores]
     accuracy, hidden = EachAttribute("t", {"right": found[:1], "half": found}).blocks()
     assert accuracy.header == ["attribute", ">have it", ">majority", ">right", ">half"]  # type: ignore[union-attr]
     assert accuracy.rows == [  # type: ignore[union-attr]

@@ -18,8 +18,9 @@ from polyface.data.readers.common import Pair
 from polyface.data.table import FaceTable, Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.metrics.recognition.verification import VerificationResult
+from polyface.metrics.sections import Curves, Text
 from polyface.protocols.recognition import RecognitionResult, judge_across, judge_cavi
-from polyface.report.page import Figures, PlotSection, Section, Text, TextSection, render_report
+from polyface.report.page import Figure, Figures, ResultSection, Section, TextSection, render_report
 from polyface.reproduce import caricature_pages
 from polyface.reproduce.caricature_pages import (
     all_pairs_mistakes,
@@ -93,6 +94,12 @@ def opened(image: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(image)).convert("RGB")).astype(int)
 
 
+def plot_of(section: Section) -> Figure:
+    (block,) = section.blocks()
+    assert isinstance(block, Figures)
+    return block.figures[0]
+
+
 def test_curves_of_methods(table: FaceTable, pairs: list[Pair]) -> None:
     across = {
         name: judge_across({"x": {"embedding": embedding(table, noise)}}, table, draws=2)
@@ -103,17 +110,16 @@ def test_curves_of_methods(table: FaceTable, pairs: list[Pair]) -> None:
         f"{what}: across data sets" for what in ("ROC", "DET", "CMC, C2P", "CMC, P2C")
     ]
     for section in sections:
-        assert isinstance(section, PlotSection)
-        assert "Dynamic, dlib" in section.alt
-        assert isinstance(section.image, bytes)
-        assert min(opened(section.image).shape[:2]) > 400
+        plot = plot_of(section)
+        assert "of Dynamic (" in plot.alt
+        assert ", dlib (" in plot.alt
+        assert min(opened(plot.image).shape[:2]) > 400
     listed = {name: cavi(table, pairs, noise) for name, noise in (("Dynamic", 0.2), ("Single-verif", 0.5))}
     assert [section.title for section in curve_sections(listed)] == ["ROC", "DET"]
     assert curve_sections({"Single-visual": RecognitionResult()}) == []
     many = curve_sections({f"method {place}": listed["Single-verif"] for place in range(18)})
-    assert isinstance(many[0], PlotSection)
-    assert many[0].alt.endswith("method 15")
-    assert many[0].caption == "First seed. Not drawn: method 16, method 17."
+    assert "method 15" in plot_of(many[0]).alt
+    assert plot_of(many[0]).caption == "First seed. Not drawn: method 16, method 17."
     assert "CMC, C2P: across data sets" in render_report("page", sections)
 
 
@@ -312,10 +318,13 @@ def test_variants_of_one_protocol_and_prefix_are_shown_together(sections: dict[s
         *(f"{what}: {across}" for what in ("ROC", "DET", "CMC, C2P", "CMC, P2C", "Mistakes of dlib", "Embeddings")),
         *(f"{what}: {listed}" for what in ("ROC", "DET", "Mistakes of Dynamic", "Embeddings")),
     ]
-    for title, names in {f"ROC: {across}": "dlib", f"DET: {listed}": "Dynamic, Last"}.items():
-        plot = sections[title]
-        assert isinstance(plot, PlotSection)
-        assert plot.alt.endswith(f" of {names}")  # neither of another seed nor of what verifies nothing
+    for title, names in {f"ROC: {across}": ["dlib"], f"DET: {listed}": ["Dynamic", "Last"]}.items():
+        section = sections[title]
+        assert isinstance(section, ResultSection)
+        (curves,) = section.section.blocks
+        assert isinstance(curves, Curves)
+        drawn = [name.partition(" (")[0] for name in curves.curves]
+        assert drawn == names  # neither of another seed nor of what verifies nothing
 
 
 @pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="scikit-learn is not installed")

@@ -11,9 +11,9 @@ import pytest
 
 from polyface import reproduce
 from polyface.errors import PolyfaceError
-from polyface.models import evaluate as measure
 from polyface.report.results import read_results
 from polyface.reproduce import tables
+from polyface.tasks.landmarks import LandmarksTask
 from polyface.training import stages
 from polyface.training.recipe import Recipe, load
 
@@ -170,8 +170,9 @@ def test_a_failed_run_raises_or_is_told_while_the_others_go_on(recipe: Recipe, t
 
 def test_seeds_differ_and_a_started_stage_begins_from_the_other_variant(recipe: Recipe, runs: Path) -> None:
     judged = reproduce.Runs(recipe, None, runs)
-    found = judged.landmarks("alone")
-    assert found[0].mean_error != found[1].mean_error
+    found = judged.results("alone")
+    error = found[0].metrics[0]
+    assert found[0].figure(error) != found[1].figure(error)
     longer, alone = judged.history("longer"), judged.history("alone")
     assert longer[-1]["train"]["landmarks"] < 0.8 * alone[-1]["train"]["landmarks"]
 
@@ -181,13 +182,14 @@ def test_faces_are_opened_once_for_all_variants_and_answers_judged_once(
 ) -> None:
     opened, judged = [], []
     monkeypatch.setattr(tables, "pool_of", lambda *args: opened.append(args) or stages.pool_of(*args))
-    monkeypatch.setattr(tables, "judge", lambda *args: judged.append(args) or measure.judge(*args))
+    evaluate = LandmarksTask.evaluate
+    monkeypatch.setattr(LandmarksTask, "evaluate", lambda *args: judged.append(args) or evaluate(*args))
     every = reproduce.Runs(recipe, None, runs)
     for _ in range(2):
         reproduce.rows_of(every)
     assert len(opened) == 1
     assert len(judged) == 9
-    assert every.results("with pose", "pose")[0].n > 0
+    assert every.results("with pose", "pose")[0].metrics[0].n
     assert len(opened) == 1
 
 
@@ -216,7 +218,7 @@ def test_report_shows_the_table_and_the_recipe(recipe: Recipe, runs: Path, tmp_p
     reproduce.collect(judged, file, "command", "synthetic")
     page = reproduce.table_report(tmp_path / "report.html", judged, file).read_text()
     assert "with pose minus alone" in page
-    assert "Mean error by pose, 5 points" in page
+    assert "with pose: pose frontal" in page
     assert "Training: averaged" not in page
     assert "name: small" in page
 

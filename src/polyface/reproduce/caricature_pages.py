@@ -109,13 +109,10 @@ def curve_sections(results: Mapping[str, RecognitionResult], about: str = "") ->
     seed of each method (as many methods as curves are told apart). about: which data, for the titles."""
     first = dict(list(results.items())[:_MOST_CURVES])
     left = ", ".join(list(results)[_MOST_CURVES:])
-    told = "; ".join(filter(None, [about, "first seed", f"not drawn: {left}" if left else ""]))
+    note = "First seed." + (f" Not drawn: {left}." if left else "")
     keys = dict.fromkeys(key for one in first.values() for key in one.results)
-    return [
-        section
-        for key in keys
-        for section in side_by_side({name: one.results[key] for name, one in first.items() if key in one.results}, told)
-    ]
+    found = [{name: one.results[key] for name, one in first.items() if key in one.results} for key in keys]
+    return [section for results_ in found for section in side_by_side(results_, about, note)]
 
 
 # ----------------------------------------------------------------------------------------------------------- mistakes

@@ -82,7 +82,7 @@ def table_report(path: Path, runs: Runs, results: Path) -> Path:
     if shared := [row for row in rows if row.metric == "weight correlation"]:
         sections.append(MeasuredSection("Correlation of head weights", shared))
     first = {name: found[min(found)] for name in recipe.variants if (found := runs.results(name))}
-    sections += side_by_side(first, "first seed")
+    sections += side_by_side(first, note="First seed.")
     by_pose: dict[str, list[Row]] = {}
     for row in rows:
         if ": pose " in row.row:
