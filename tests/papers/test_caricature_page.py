@@ -1,4 +1,4 @@
-"""What a reproduction's page says of caricatures and photos: curves, mistakes, embeddings, weights over training."""
+"""What the page shows of caricatures and photos: mistakes, and maps of embeddings; and the whole page of such runs."""
 
 from __future__ import annotations
 
@@ -14,24 +14,18 @@ import pytest
 from PIL import Image
 
 from polyface import reproduce
+from polyface.data.readers.cavi import CaVI
 from polyface.data.readers.common import Pair
 from polyface.data.table import FaceTable, Record, write_table
 from polyface.errors import PolyfaceError
-from polyface.metrics.recognition.verification import VerificationResult
-from polyface.protocols.recognition import RecognitionResult, judge_across, judge_cavi
-from polyface.report.page import Figures, PlotSection, Section, Text, TextSection, render_report
-from polyface.reproduce import caricature_pages
-from polyface.reproduce.caricature_pages import (
-    all_pairs_mistakes,
-    curve_sections,
-    embeddings_section,
-    listed_mistakes,
-    mistakes_section,
-    recognition_sections,
-)
+from polyface.explain.mistakes import WrongPair
+from polyface.metrics.sections import Curves, Text
+from polyface.papers.caricature.page import embeddings_section, sections
+from polyface.report.page import Figures, ResultSection, Section, TextSection
+from polyface.report.pairs import mistakes_section
 from polyface.reproduce.jobs import Job, _store, answers_path, folder
-from polyface.reproduce.pages import followed, training_section
-from polyface.reproduce.tables import Faces, Runs
+from polyface.reproduce.pages import result_sections
+from polyface.reproduce.runs import Runs
 from polyface.training import stages
 from polyface.training.recipe import load
 
@@ -207,49 +201,54 @@ def runs(
         answered(name, noise)
     answered("Known across", 0.2, seed=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Faces, "pairs", lambda self, name: pairs)
-        yield Runs(recipe, None, out)
+        patch.setattr(CaVI, "pairs", lambda self, root, part: pairs)
+        yield Runs(recipe, out, out)
 
 
 @pytest.fixture(scope="module")
-def sections(runs: reproduce.Runs) -> dict[str, Section]:
-    return {section.title: section for section in recognition_sections(runs)}
+def own(runs: reproduce.Runs) -> dict[str, Section]:
+    return {section.title: section for section in sections(runs)}
 
 
-def test_variants_of_one_protocol_and_prefix_are_shown_together(sections: dict[str, Section]) -> None:
-    across, listed = "WebCaricature, across", "CaVI"
-    assert list(sections) == [
-        *(f"{what}: {across}" for what in ("ROC", "DET", "CMC, C2P", "CMC, P2C", "Mistakes of dlib", "Embeddings")),
-        *(f"{what}: {listed}" for what in ("ROC", "DET", "Mistakes of Dynamic", "Embeddings")),
+def test_variants_of_one_prefix_are_shown_together(runs: reproduce.Runs, own: dict[str, Section]) -> None:
+    assert list(own) == [
+        *("Mistakes of dlib: across", "Embeddings: across"),
+        *("Mistakes of Dynamic: cavi", "Embeddings: cavi"),
     ]
-    for title, names in {f"ROC: {across}": "dlib", f"DET: {listed}": "Dynamic, Last"}.items():
-        plot = sections[title]
-        assert isinstance(plot, PlotSection)
-        assert plot.alt.endswith(f" of {names}")  # neither of another seed nor of what verifies nothing
+    curves = {section.title: section for section in result_sections(runs)}
+    assert list(curves) == [
+        *(f"{what}: across" for what in ("ROC", "DET")),
+        *("CMC: across C2P", "CMC: across P2C", "ROC", "DET"),
+    ]
+    for title, names in {"ROC: across": ["dlib"], "DET": ["Dynamic", "Last"]}.items():
+        section = curves[title]
+        assert isinstance(section, ResultSection)
+        (plot,) = section.section.blocks
+        assert isinstance(plot, Curves)
+        drawn = [name.partition(" (")[0] for name in plot.curves]
+        assert drawn == names  # neither of another seed nor of what verifies nothing
 
 
 @pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="scikit-learn is not installed")
-def test_a_network_of_one_task_is_beside_the_same_branch_of_that_of_several(sections: dict[str, Section]) -> None:
+def test_a_network_of_one_task_is_beside_the_same_branch_of_that_of_several(own: dict[str, Section]) -> None:
     shown = {}
-    for title, section in sections.items():
+    for title, section in own.items():
         if title.startswith("Embeddings"):
             figures = section.blocks()[1]
             assert isinstance(figures, Figures)
             shown[title] = [figure.caption for figure in figures.figures]
-    assert shown == {
-        "Embeddings: WebCaricature, across": ["dlib"],
-        "Embeddings: CaVI": ["Single-visual", "Dynamic, visual"],
-    }
+    assert shown == {"Embeddings: across": ["dlib"], "Embeddings: cavi": ["Single-visual", "Dynamic, visual"]}
 
 
-def test_variants_of_no_protocol_add_nothing() -> None:
-    assert recognition_sections(Runs(load("tcdcn"), None, Path("nowhere"))) == []
+def test_no_finished_run_adds_nothing() -> None:
+    assert sections(Runs(load("tcdcn"), None, Path("nowhere"))) == []
 
 
-def test_the_page_holds_it_all(runs: reproduce.Runs, tmp_path: Path) -> None:
+def test_the_page_holds_it_all(runs: reproduce.Runs, own: dict[str, Section], tmp_path: Path) -> None:
     reproduce.collect(runs, tmp_path / "rows.json", "command", "faces")
-    page = reproduce.table_report(tmp_path / "report.html", runs, tmp_path / "rows.json").read_text()
-    for title in ("ROC: CaVI", "CMC, P2C: WebCaricature, across", "Mistakes of Dynamic: CaVI", "Training: Dynamic"):
+    path = reproduce.table_report(tmp_path / "report.html", runs, tmp_path / "rows.json", extra=[*own.values()])
+    page = path.read_text()
+    for title in ("ROC", "CMC: across P2C", "Mistakes of Dynamic: cavi", "Training: Dynamic"):
         assert f"<h2>{title}" in page
     assert "weight per task over training: verification, visual, caricature" in page
     assert "Training: Last" not in page
