@@ -22,7 +22,7 @@ from polyface.errors import PolyfaceError
 from polyface.export.int8 import quantise
 from polyface.files import atomic_path
 from polyface.models.bundle import Bundle
-from polyface.networks.folding import chosen_branch, embedding_only
+from polyface.networks.folding import chosen_embedding, embedding_only
 from polyface.networks.layers import AbsTanh, LocallyConnected2d, from_locations, to_locations
 from polyface.networks.network import FaceNetwork
 from polyface.networks.trunks.face_resnet import ResidualBlock
@@ -73,7 +73,7 @@ def export_onnx(
         raise PolyfaceError(f"{path}: is a folder; name a file such as {path / 'model.onnx'}")
     network = copy.deepcopy(bundle.network).cpu().float().eval()
     if branch is not None or int8 is not None:
-        network = embedding_only(network, chosen_branch(network, branch, str(bundle.about.get("name") or "model")))
+        network = embedding_only(network, chosen_embedding(network, branch, str(bundle.about.get("name") or "model")))
     faces = None if int8 is None else _calibration(network, int8, input)
     with atomic_path(path) as aside:
         program = _exported(network, input, opset)

@@ -1,4 +1,4 @@
-"""A trained network cut down for inference: to the embedding that is asked for, and to fewer operations."""
+"""A trained network made smaller and quicker for inference: one embedding alone, batch norms folded, bfloat16."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from polyface.networks.network import FaceNetwork
 from polyface.networks.trunks.face_resnet import Unit
 
 
-def chosen_branch(network: FaceNetwork, branch: str | None, name: str) -> str:
-    """The branch whose embedding is taken: the given one, else the only one, or of several that called "verification",
-    which is trained on photos and caricatures alike.
+def chosen_embedding(network: FaceNetwork, given: str | None, model: str) -> str:
+    """The name of the embedding to take: the given one, else the only one, or of several that called "verification",
+    which is trained on photos and caricatures alike. model: what the model is called in errors.
 
     Raises:
-        PolyfaceError: an unknown branch, or a network without an embedding; `name` is what the model is called.
+        PolyfaceError: an unknown embedding, or a network without one.
     """
     known = network.embeddings
     if not known:
-        raise PolyfaceError(f"{name}: its network has no embedding; take a model that was trained to recognise")
-    chosen = branch or (next(iter(known)) if len(known) == 1 else "verification")
+        raise PolyfaceError(f"{model}: its network has no embedding; take a model that was trained to recognise")
+    chosen = given or (next(iter(known)) if len(known) == 1 else "verification")
     if chosen not in known:
-        raise PolyfaceError(f"{name}: no embedding is called '{chosen}'; {nearest(chosen, known)}")
+        raise PolyfaceError(f"{model}: no embedding is called '{chosen}'; {nearest(chosen, known)}")
     return chosen
 
 
 def embedding_only(network: FaceNetwork, name: str) -> FaceNetwork:
-    """A copy with that embedding and what it is computed from alone: no heads but those that route its parts."""
+    """A copy with one embedding and the parts that it needs; of the heads only those by whose answers parts are routed.
+    The embedding is the same."""
     own = copy.deepcopy(network)
     needed = network.graph.needed([network.graph.embeddings[name]])
     parts = [node.name for node in needed if node.kept_in == "branches"]
