@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from polyface.errors import PolyfaceError
 from polyface.models.bundle import load_bundle
@@ -73,6 +75,19 @@ def test_a_recipe_names_parts_classes_and_what_heads_read(stage) -> None:
     built = build_network(spec, tasks, 0, {})
     assert built.routed_by == ["pose"]
     assert built.embedding_of("smile") == "smile"
+
+
+def test_the_network_in_the_documentation_is_built(stage) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    (block,) = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "stochastic" in block]
+    network = yaml.safe_load(block)["network"]
+    network["trunk"] |= {"size": 40, "channels": 1}
+    network["heads"]["landmarks"] = "joint"
+    network["normalise"] = {"mean": 0, "std": 1}
+    spec = stage(network, {"pose": POSE, "identity": {"kind": "identity", "people": ["anna", "bert"]}})
+    built = build_network(spec, stages.stage_tasks(spec), 0, {})
+    assert built.embeddings["identity"].dim == 256
+    assert built.routed_by == ["pose"]
 
 
 @pytest.mark.parametrize(
