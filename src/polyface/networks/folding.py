@@ -35,21 +35,17 @@ def embedding_only(network: FaceNetwork, name: str) -> FaceNetwork:
     """A copy with one embedding and the parts that it needs; of the heads only those by whose answers parts are routed.
     The embedding is the same."""
     own = copy.deepcopy(network)
-    needed = network.graph.needed([network.graph.embeddings[name]])
-    parts = [node.name for node in needed if node.kept_in == "branches"]
-    heads = [node.name for node in needed if node.kept_in == "heads"]
-    config = own.config = dict(network.config)
-    for key in {"branches", "parts"} & set(config):
-        config[key] = {part: dict(config[key][part]) for part in parts if part in config[key]}
-        for part in set(config[key]) - {name}:
-            config[key][part].pop("similarity", None)
-    config["heads"] = {head: config["heads"][head] for head in heads}
-    config["cosine"] = [head for head in config.get("cosine", ()) if head in heads]
-    if "embeddings" in config:
-        config["embeddings"] = {one: given for one, given in config["embeddings"].items() if one == name}
-    own.graph = Graph(config)
-    own.branches = nn.ModuleDict({part: own.branches[part] for part in parts})
-    own.heads = nn.ModuleDict({head: own.heads[head] for head in heads})
+    needed = {node.where for node in network.graph.needed([network.graph.embeddings[name]])}
+    for key in {"branches", "parts", "heads", "embeddings"} & set(own.config):
+        named = own.config[key].items()
+        own.config[key] = {one: given for one, given in named if f"network.{key}.{one}" in needed}
+    for part, options in (own.config.get("branches", {}) | own.config.get("parts", {})).items():
+        if part != name:
+            options.pop("similarity", None)
+    own.graph = Graph(own.config)
+    for room in ("branches", "heads"):
+        kept = [node.name for node in own.graph.order if node.kept_in == room]
+        setattr(own, room, nn.ModuleDict({one: getattr(own, room)[one] for one in kept}))
     own.embeddings = {name: own.embeddings[name]}
     return own
 
