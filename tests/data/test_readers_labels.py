@@ -175,6 +175,8 @@ def test_a_word_outside_the_vocabulary_names_file_and_line(folder) -> None:
         ({"image": "img"}, "no column of images .*name it with --option image="),
         ({"map": {"sxe": "gender"}}, "no column 'sxe' to map; did you mean 'sex'"),
         ({"map": {"sex": "age"}}, "two columns become 'age'"),
+        ({"map": {"sxe": {"M": "male"}}}, "no column 'sxe' whose words to map; did you mean 'sex'"),
+        ({"columns": 3}, "option columns has keys"),
         ({"columns": {"maks": "words:no,yes"}}, "no column 'maks' for --option columns.maks; did you mean 'mask'"),
         ({"columns": {"mask": "wrods"}}, "columns.mask: type is 'wrods'; did you mean 'words'"),
         ({"box": "xyhw"}, "option box is 'xyhw'; did you mean 'xywh'"),

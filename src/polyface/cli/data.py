@@ -42,6 +42,7 @@ def data_import(
 ) -> None:
     """Bring a data set, or a file of your own labels, into a face table."""
     from polyface.data.readers import reader
+    from polyface.data.table import FaceTable
     from polyface.data.writing import import_table
     from polyface.training.recipe import assignments
 
@@ -64,6 +65,15 @@ def data_import(
         say(f"  left out: {column or '(no name)'}: {reason}")
     labelled = ", ".join(f"{column} {count:,}" for column, count in report.labelled.items())
     say(f"{table}: {report.rows:,} faces, {len(report.skipped):,} skipped; labelled: {labelled}")
+    _tell_doubts(FaceTable.open(table))
+
+
+def _tell_doubts(faces: FaceTable) -> None:
+    """A line for boxes that lie elsewhere than the detector's."""
+    from polyface.data.boxes import doubts
+
+    if "box" in faces.columns and (doubt := doubts(faces)):
+        say(f"note: {doubt}")
 
 
 def _nested(options: dict[str, Any], what: str) -> dict[str, Any]:
@@ -196,10 +206,12 @@ def data_check(table: Annotated[Path, typer.Argument(help="A face table, or a fo
     from polyface.data.table import FaceTable
     from polyface.data.writing import check_table
 
+    faces = FaceTable.open(table)
     with bar() as progress:
-        bad = check_table(FaceTable.open(table), progress)
+        bad = check_table(faces, progress)
     for skipped in bad:
         say(f"{skipped.where}: {skipped.reason}")
     say(f"{table}: {len(bad):,} bad faces")
     if bad:
         raise typer.Exit(1)
+    _tell_doubts(faces)

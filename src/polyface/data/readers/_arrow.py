@@ -74,7 +74,7 @@ def source(parts: Sequence[Part], options: LabelReader) -> Source:
     """What the columns of these files become.
 
     Raises:
-        PolyfaceError: no column of images, or a column whose type does not go with what it is to hold.
+        PolyfaceError: no column of images, a column that files hold differently, or classes for a number.
     """
     image = options.image or _image_column(parts[0])
     held: dict[str, Column] = {}
@@ -96,13 +96,6 @@ def source(parts: Sequence[Part], options: LabelReader) -> Source:
                     )
     rows = (row for part in parts for _, row in part.rows(kinds))
     found = layout([image, *kinds], rows, replace(options, image=image), parts[0].file.name, held)
-    boxes = {"box": (found.box, built_in("box"))} if len(found.box) == 1 else {}
-    for name, (sources, column) in {**found.columns, **boxes}.items():
-        kind = kinds[sources[0]]
-        named = name in found.words or any(sources[0] in part.classes for part in parts)
-        if not _fits(kind, column, named):
-            what = f"column '{sources[0]}' is {kind}, expected {column.arrow}"
-            raise PolyfaceError(f"{parts[0].file}: {what}; convert or rename it")
     columns, origins = dict(found.plan.columns), dict(found.plan.origins)
     if any(part.split for part in parts) and "split" not in columns:
         columns["split"], origins["split"] = built_in("split"), "the files' names"
@@ -222,27 +215,8 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
-def _of_numbers(kind: pa.DataType, deep: bool) -> bool:
-    if not _is_list(kind):
-        return False
-    inner = kind.value_type
-    return _is_number(inner) or (deep and _of_numbers(inner, False))
-
-
 def _usable(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return all(_is_number(field.type) for field in kind)
     single = _is_text(kind) or _is_number(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)
     return bool(single or _is_list(kind))
-
-
-def _fits(kind: pa.DataType, column: Column, named: bool) -> bool:
-    """Whether a column of this type can be read as that. named: its values stand for words."""
-    if pa.types.is_null(kind):
-        return True
-    if column.type == "words":
-        return _is_text(kind) or pa.types.is_boolean(kind) or (_is_number(kind) and (named or not column.vocabulary))
-    if column.type in ("number", "whole"):
-        return _is_number(kind) and not named
-    structs = column.type == "distribution" and pa.types.is_struct(kind)
-    return structs or _of_numbers(kind, column.type == "points")

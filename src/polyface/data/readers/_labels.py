@@ -137,8 +137,11 @@ def layout(
     """
     if twice := [name for name in names if names.count(name) > 1]:
         raise PolyfaceError(f"{where}: column '{twice[0]}' is there twice; rename one")
-    renamed = {name: new for name, new in options.map.items() if isinstance(new, str)}
-    words = {name: dict(given) for name, given in options.map.items() if not isinstance(given, str)}
+    if odd := [name for name in ("map", "columns") if not isinstance(getattr(options, name), Mapping)]:
+        raise PolyfaceError(f"{where}: option {odd[0]} has keys: {odd[0]}.NAME=…")
+    renamed = [name for name, new in options.map.items() if isinstance(new, str)]
+    given = {name: new for name, new in options.map.items() if isinstance(new, Mapping)}
+    words = {name: {_text(word): new for word, new in each.items()} for name, each in given.items()}
     image = options.image or next((name for name in _IMAGES for one in names if one.lower() == name), "")
     image = next((name for name in names if name.lower() == image.lower()), image)
     if image not in names:
@@ -150,6 +153,8 @@ def layout(
     named = [new for name, new in targets.items() if name not in box]
     if twice := [new for new in named if named.count(new) > 1]:
         raise PolyfaceError(f"{where}: two columns become '{twice[0]}'; leave one out: --map NAME=…")
+    if unknown := [name for name in words if name not in named]:
+        raise PolyfaceError(f"{where}: no column '{unknown[0]}' whose words to map; {nearest(unknown[0], named)}")
     table = list(rows)
     columns, left = _held(targets, box, table, words, options, held or {}, where)
     hints = {name: hint for name in columns if (hint := _near(name))}
@@ -193,7 +198,7 @@ def _held(
     for source, name in targets.items():
         if source in taken:
             continue
-        values = [value for row in rows if not _blank(value := row.get(source))]
+        values = [one for row in rows if not _blank(one := row.get(source)) and not isinstance(one, Exception)]
         wanted = given.get(name) or held.get(source) or (built_in(name) if is_column(name) else None)
         reason = ""
         if wanted == "none":
