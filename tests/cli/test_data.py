@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,16 @@ def test_show_counts_soft_labels_and_any_words(labels: Path) -> None:
     shown = run("show", labels / "j.parquet")
     assert "mood 3 labelled mostly happy 1, sad 1" in shown  # of the third both have a half
     assert "note 3 labelled a 2, b 1" in shown
+
+
+def test_the_documents_example_is_what_is_said(labels: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    (command,) = re.findall(r"^polyface data import csv labels.csv faces.parquet (.*)$", text, re.M)
+    table = labels.parent / "faces.parquet"
+    rows = (labels / "labels.csv").read_text().split("\n")
+    plain = [",".join(row.split(",")[:8]) for row in rows]
+    (labels / "plain.csv").write_text("\n".join([f"{plain[0]},note", *(f"{row}," for row in plain[1:])]))
+    said = run("import", "csv", labels / "plain.csv", table, *command.split())
+    (block,) = re.findall(r"```text\n(.*?)```", text, re.S)
+    told = [" ".join(line.split()).replace("faces.parquet:", f"{table}:") for line in block.strip().split("\n")]
+    assert [line for line in told if line not in said] == []
