@@ -174,12 +174,20 @@ def test_the_specs_vocabulary_goes_before_it(tmp_path) -> None:
 
 
 def test_a_built_in_columns_vocabulary_may_be_the_tables_own(tmp_path) -> None:
-    groups = Column("words", ("0-2", "4-6"))
-    faces = [Record(np.zeros((8, 8, 3), np.uint8), "0", "0", {"age_group": "4-6"})]
-    write_table(faces, tmp_path / "t.parquet", columns={"age_group": groups})
-    task = classify("age_group")
-    task.learn(FaceTable.open(tmp_path / "t.parquet"))
-    assert task.vocabulary == ["0-2", "4-6"]
+    own = {"age_group": Column("words", ("0-2", "4-6")), "pose": Column("words", ("c1", "c2", "c3"), mirror=(2, 1, 0))}
+    faces = [Record(np.zeros((8, 8, 3), np.uint8), "0", "0", {"age_group": "4-6", "pose": "c1"})]
+    write_table(faces, tmp_path / "t.parquet", columns=own)
+    table = FaceTable.open(tmp_path / "t.parquet")
+    groups, poses = classify("age_group"), classify("pose")
+    groups.learn(table)
+    poses.learn(table)
+    assert groups.vocabulary == rebuilt(groups).vocabulary == ["0-2", "4-6"]
+    for task in (poses, rebuilt(poses)):
+        assert task.prepare(torch.tensor([0, 1]), MIRROR.expand(2, 2, 3), 40).tolist() == [2, 1]
+        assert task.declares() == own["pose"]
+    assert classify("pose").declares() is None
+    with pytest.raises(PolyfaceError, match="column 'pose' has no word 'left'"):
+        classify("pose", vocabulary=["left", "right"]).learn(table)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +195,7 @@ def test_a_built_in_columns_vocabulary_may_be_the_tables_own(tmp_path) -> None:
     [
         ("note", {}, "'note' has no vocabulary of its own"),
         ("maks", {}, "unknown column 'maks'.*'mask'"),
-        ("turn", {}, "'turn' is number.*cut it into classes by edges"),
+        ("turn", {}, "'turn' is number.*cut it by edges"),
         ("mask", {"edges": [0], "vocabulary": ["a", "b"]}, "leave edges out"),
         ("mood", {"vocabulary": ["sad", "happy"]}, "has shares of sad, calm, happy; name them all"),
         ("mask", {"weights": "balanced"}, "no training face is 'unsure'"),

@@ -77,10 +77,10 @@ def _tell_doubts(faces: FaceTable) -> None:
 
 
 def _nested(options: dict[str, Any], what: str) -> dict[str, Any]:
-    """Options whose names have a full stop as keys of one option: {"columns.age": v} → {"columns": {"age": v}}."""
+    """Options whose names have full stops as keys of one option: {"columns.age": v} → {"columns": {"age": v}}."""
     nested: dict[str, Any] = {}
     for name, value in options.items():
-        _put(nested, name.split(".", 1), value, f"{what} {name}")
+        _put(nested, name.split(".", 2), value, f"{what} {name}")
     return nested
 
 
