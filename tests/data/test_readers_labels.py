@@ -240,7 +240,8 @@ def test_bad_rows_are_named_and_the_others_taken(folder) -> None:
     assert "1 fields, expected 2" in reasons["labels.csv:3"]
     assert "age: could not convert" in reasons["labels.csv:4"]
     assert "not one inside" in reasons["labels.csv:5"]
-    assert "--option images=" in reasons["labels.csv:6"]
+    assert reasons["labels.csv:6"] == "image is null"
+    assert "--option images=" in reasons["labels.csv:11"]
     assert "cannot read faces/gone.png" in reasons["labels.csv:7"]
 
 
@@ -344,7 +345,7 @@ def test_folders_that_are_no_data_set(tmp_path) -> None:
         plan("huggingface", tmp_path / "gone")
     broken = saved(tmp_path / "broken")
     (broken / "data-00000-of-00002.arrow").write_bytes(b"no arrow")
-    with pytest.raises(PolyfaceError, match=r"data-00000-of-00002\.arrow: not an Arrow file"):
+    with pytest.raises(PolyfaceError, match=r"data-00000-of-00002\.arrow: not a readable Arrow file"):
         plan("huggingface", broken)
     for state in ('{"_data_files": [{"filename": "../x.arrow"}]}', "{", '{"_data_files": [3]}'):
         (broken / "state.json").write_text(state)

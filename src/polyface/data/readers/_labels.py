@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +19,9 @@ from polyface.data.writing import Plan, Record, Skipped, short
 from polyface.errors import PolyfaceError, nearest
 from polyface.schema import Column, built_in, is_column, known_columns, read_column
 
-Row = tuple[str, Mapping[str, Any]]
-"""Where a row stands, for errors, and its values by name."""
+Row = tuple[str, Path, Mapping[str, Any]]
+"""Where a row stands, for errors; the file that holds it; its values by name. The value of the image is its path, its
+bytes, or {"bytes": …, "path": …}."""
 
 _IMAGES = ("image", "file", "filename", "file_name", "path", "image_path", "file_path", "filepath", "img", "image_id")
 _BOXES = {  # names of four columns that are a box, with or without box_, bbox_ or face_ before them
@@ -31,15 +32,6 @@ _FORMS = ("xyxy", "xywh", "fractions", "xywh-fractions")
 _CLOSED, _LONGEST = 64, 64  # most words of a vocabulary, and letters of a word of one
 _TRUTH = {"false": "no", "0": "no", "true": "yes", "1": "yes"}
 _NUMBERS = {"number", "whole"}
-
-
-class Source(Protocol):
-    """A label file that was looked at."""
-
-    @property
-    def layout(self) -> Layout: ...
-
-    def records(self) -> Iterator[Record | Skipped]: ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +53,7 @@ class LabelReader(ABC):
     box: str = ""
 
     @abstractmethod
-    def _read(self, root: Path) -> Source: ...
+    def _read(self, root: Path) -> Rows: ...
 
     def plan(self, root: Path) -> Plan:
         """What the columns become."""
@@ -351,32 +343,39 @@ def _natural(word: str) -> list[tuple[int, str]]:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a label file; their images are files in the reader's `images`, or beside it."""
+    """Rows of label files, which can be read again. images: the folder of pictures that lie in files; "": that of the
+    rows' own file."""
 
-    rows: Sequence[Row | Skipped]
-    file: Path
+    rows: Callable[[], Iterable[Row | Skipped]]
     images: str
     layout: Layout
 
     def records(self) -> Iterator[Record | Skipped]:
-        folder = (Path(self.images) if self.images else self.file.parent).absolute()
-        for row in self.rows:
-            yield row if isinstance(row, Skipped) else self._record(*row, folder)
+        for row in self.rows():
+            yield row if isinstance(row, Skipped) else self._record(*row)
 
-    def _record(self, where: str, values: Mapping[str, Any], folder: Path) -> Record | Skipped:
+    def _record(self, where: str, file: Path, values: Mapping[str, Any]) -> Record | Skipped:
+        image = values.get(self.layout.image)
+        if not isinstance(image, dict):
+            image = {"bytes": image, "path": ""} if isinstance(image, bytes) else {"path": _text(image or "")}
+        data, path = image.get("bytes"), image.get("path") or ""
+        if data is None and not path:
+            return Skipped(where, "image is null")
+        folder = (Path(self.images) if self.images else file.parent).absolute()
         try:
-            path = _inside(_text(values.get(self.layout.image) or ""), folder)
-        except ValueError as error:
-            return Skipped(where, f"{error}; choose the images' folder with --option images=…")
-        try:
-            labels = self.layout.labels(values, lambda: images.size_of(folder / path))
+            path = path if data is not None else _inside(path, folder)
+            picture = folder / path if data is None else data
+            labels = self.layout.labels(values, lambda: images.size_of(picture))
         except (ValueError, PolyfaceError) as error:
             return Skipped(where, short(error))
-        return Record(folder / path, where, path, labels)
+        return Record(picture, where, path, labels)
 
 
 def _inside(name: str, folder: Path) -> str:
     """An image's path from `folder`, which it may give whole."""
     if Path(name).is_absolute() and Path(name).is_relative_to(folder):
         name = str(Path(name).relative_to(folder))
-    return stable_path(name)
+    try:
+        return stable_path(name)
+    except ValueError as error:
+        raise ValueError(f"{error}; choose the images' folder with --option images=…") from error
