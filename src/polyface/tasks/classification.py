@@ -102,6 +102,12 @@ class ClassificationTask(Task):
             )
         if len(set(self.vocabulary)) < count:
             raise PolyfaceError(f"{key}.vocabulary names a word twice: {', '.join(self.vocabulary)}")
+        mirror = self.spec.mirror
+        if (mirror == "negate" and not edges) or (isinstance(mirror, dict) and edges):
+            raise PolyfaceError(f"{key}.mirror is {mirror}: words change places, and numbers cut by edges are negated")
+        for pair in (mirror if isinstance(mirror, dict) else {}).items():
+            if not set(pair) & set(self.vocabulary):
+                raise PolyfaceError(f"{key}.mirror names '{pair[0]}'; {nearest(pair[0], self.vocabulary)}")
         for word, weight in (self.weights or {}).items():
             if word not in self.vocabulary:
                 raise PolyfaceError(f"{key}.weights names '{word}'; {nearest(word, self.vocabulary)}")
@@ -242,5 +248,5 @@ class ClassificationTask(Task):
         """With what the training table said, so that a bundle needs none."""
         said: dict[str, Any] = {"vocabulary": self.vocabulary, "weights": self.weights or self.spec.weights}
         if self.held and self.held.mirror and not (is_column(self.column) and self.held == built_in(self.column)):
-            said["mirror"] = "negate" if self._negated() else self._swaps()
+            said["mirror"] = "negate" if self._negated() else self._swaps() or "none"
         return super().config() | said
