@@ -369,13 +369,25 @@ def test_parquet_keeps_what_a_table_declares(folder) -> None:
 
 
 def test_parquet_words_are_mapped_so_that_tables_agree(folder) -> None:
-    text = "file,mask\n" + "".join(f"faces/{i}.png,{['on', 'off'][i % 2]}\n" for i in range(8))
-    bring("csv", csv(folder, text))
-    options = {"map": {"mask": {"on": "yes", "off": "no"}}, "columns": {"mask": "words:no,yes"}}
-    import_table(reader("parquet", **options), folder / "out.parquet", folder / "again.parquet")
-    again = FaceTable.open(folder / "again.parquet")
-    assert again.words("mask").tolist() == ["yes", "no"] * 4
-    assert again.declared("mask") == Column("words", ("no", "yes"))
+    text = "file,mask,pose\n" + "".join(
+        f"faces/{i}.png,{['on', 'off'][i % 2]},{['c1', 'c2'][i % 2]}\n" for i in range(8)
+    )
+    cameras = {"type": "words", "vocabulary": ["c1", "c2", "c3"], "mirror": {"c1": "c3"}}
+    made, _ = bring("csv", csv(folder, text), columns={"pose": cameras, "mask": "words:off,on"})
+
+    def again(**map_: Any) -> FaceTable:
+        import_table(reader("parquet", map=map_), folder / "out.parquet", folder / "again.parquet")
+        return FaceTable.open(folder / "again.parquet")
+
+    assert again().own == made.own
+    mapped = again(mask={"on": "yes", "off": "no"}, pose={"c1": "left", "c2": "frontal", "c3": "right"})
+    assert mapped.words("mask").tolist() == ["yes", "no"] * 4
+    assert mapped.own == {"mask": Column("words", ("no", "yes"))}  # the poses are the usual ones now
+    assert mapped.words("pose").tolist() == ["left", "frontal"] * 4
+    assert again(mask={"off": "on"}).declared("mask") == Column("words", ("on",))
+    assert again(pose={"c1": "a", "c3": "b"}).declared("pose") == Column("words", ("a", "c2", "b"), mirror=(2, 1, 0))
+    assert again(pose={"c3": ""}).declared("pose") == Column("words", ("c1", "c2"))
+    assert again(mask="gender", gender={"on": "male", "off": "female"}).declared("gender") == built_in("gender")
 
 
 def test_classes_are_no_numbers(tmp_path) -> None:

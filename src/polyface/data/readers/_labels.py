@@ -7,7 +7,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +191,10 @@ def _held(
         if source in taken:
             continue
         values = [one for row in rows if not _blank(one := row.get(source)) and not isinstance(one, Exception)]
-        wanted = given.get(name) or held.get(source) or (built_in(name) if is_column(name) else None)
+        wanted = given.get(name)
+        if wanted is None and source in held and (name == source or not is_column(name)):
+            wanted = _renamed(name, held[source], words.get(name, {}))
+        wanted = wanted or (built_in(name) if is_column(name) else None)
         reason = ""
         if wanted == "none":
             reason = "as asked"
@@ -208,6 +211,17 @@ def _held(
     return columns, left
 
 
+def _renamed(name: str, column: Column, words: Mapping[str, str]) -> Column:
+    """What a column holds when words of its declaration are mapped onto others."""
+    if not words:
+        return column
+    vocabulary = tuple(dict.fromkeys(new for word in column.vocabulary if (new := words.get(word, word))))
+    if is_column(name) and set(vocabulary) <= set(built_in(name).vocabulary):
+        return built_in(name)
+    kept = len(vocabulary) == len(column.vocabulary)  # otherwise indices of a mirror mean other words
+    return replace(column, vocabulary=vocabulary, mirror=column.mirror if kept else "")
+
+
 def target_of(name: str, options: LabelReader) -> str:
     """The table's column for a name in the file: as `map` has it; the column with a fixed meaning whose name differs by
     letter case and blanks alone; or else the name itself."""
@@ -218,7 +232,7 @@ def target_of(name: str, options: LabelReader) -> str:
 
 
 def _near(name: str) -> str:
-    close = [] if is_column(name) else difflib.get_close_matches(name.lower(), known_columns(), n=1)
+    close = [] if is_column(name) else difflib.get_close_matches(name.lower(), known_columns(), n=1, cutoff=0.75)
     return f"nearest known: '{close[0]}' (--map {name}={close[0]})" if close else ""
 
 
