@@ -145,7 +145,7 @@ def data_show(
             values = {v["values"]: v["counts"] for v in pc.value_counts(column.drop_null()).to_pylist()}
             few = len(values) <= _SHOWN
             line += "   " + (
-                ", ".join(f"{w} {values[w]:,}" for w in sorted(values)) if few else f"{len(values):,} words"
+                ", ".join(f"{w} {values[w]:,}" for w in sorted(values)) if few else f"{len(values):,} different words"
             )
         elif held.type == "number" and column.null_count < len(column):
             line += f"   {np.nanmin(faces.numbers(name)):g} … {np.nanmax(faces.numbers(name)):g} {held.unit}".rstrip()
