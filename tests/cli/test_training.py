@@ -35,10 +35,10 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_train_writes_a_model_and_goes_on_where_it_was(
-    polyface: Command, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = ("train", toy(SMALL), "--out", tmp_path, "--device", "cpu", "--logger", "none", "--threads", "1")
-    told = polyface(*command)
+    train = ("train", toy(SMALL), "--out", tmp_path, "--device", "cpu", "--logger", "none", "--threads", "1")
+    told = command(*train)
     assert told.status == 0, told.err
     (name, folder), *more = re.findall(r"^(\w+): (\S+) \(\d+ s\)$", told.out, re.M)
     assert (name, more) == ("one", [])
@@ -48,9 +48,9 @@ def test_train_writes_a_model_and_goes_on_where_it_was(
     assert (len(kept["history"]), kept["settings"]["seed"]) == (2, 3)
     with monkeypatch.context() as patch:
         patch.setattr("polyface.training.learner.Learner.training_step", lambda *_: pytest.fail("trained again"))
-        assert re.findall(r"^one: (\S+)", polyface(*command).out, re.M) == [folder]
-    assert "other settings" in polyface(*command, "--set", "one.optimisation.epochs=1").mistake
-    shorter = polyface(*command, "--set", "one.optimisation.epochs=1", "--fresh", "--seed", "5")
+        assert re.findall(r"^one: (\S+)", command(*train).out, re.M) == [folder]
+    assert "other settings" in command(*train, "--set", "one.optimisation.epochs=1").mistake
+    shorter = command(*train, "--set", "one.optimisation.epochs=1", "--fresh", "--seed", "5")
     (again,) = re.findall(r"^one: (\S+)", shorter.out, re.M)
     kept = json.loads((Path(again).parent / stages.HISTORY).read_text())
     assert (len(kept["history"]), kept["settings"]["seed"]) == (1, 5)
@@ -59,10 +59,10 @@ def test_train_writes_a_model_and_goes_on_where_it_was(
 # ---------------------------------------------------------------------------------------------------------- evaluate
 
 
-def test_evaluate_prints_every_tasks_figures(polyface: Command, faces: Path, tmp_path: Path) -> None:
+def test_evaluate_prints_every_tasks_figures(command: Command, faces: Path, tmp_path: Path) -> None:
     """Shifts of 1, 1, 3 and 3 pixels between eyes 20 pixels apart; three of four smile, as the model always says."""
     model = bundle_of().save(tmp_path / "constant")
-    told = polyface("evaluate", model, faces, "--report", tmp_path / "page.html")
+    told = command("evaluate", model, faces, "--report", tmp_path / "page.html")
     assert told.status == 0, told.err
     lines = dict(line.split(": ", 1) for line in told.out.splitlines())
     assert lines["points"] == "mean error 10.00 %, failure rate 50.00 %, n 4"
@@ -72,27 +72,27 @@ def test_evaluate_prints_every_tasks_figures(polyface: Command, faces: Path, tmp
     page = (tmp_path / "page.html").read_text()
     assert f"{model} on {faces} (test)" in page
     assert "smile: figures" in page
-    told = polyface("evaluate", model, faces, "--part", "val")
+    told = command("evaluate", model, faces, "--part", "val")
     assert "points: mean error 20.00 %, failure rate 100.00 %, n 2\n" in told.out
-    averaged = polyface("evaluate", model, faces, "--average", "3", "--mirror")
+    averaged = command("evaluate", model, faces, "--average", "3", "--mirror")
     assert re.search(r"^smile: accuracy 75.00 %", averaged.out, re.M)
 
 
 def test_evaluate_takes_a_shipped_models_name(
-    polyface: Command, tmp_path: Path, faces: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, tmp_path: Path, faces: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle_of().save(tmp_path / "face5")
     monkeypatch.setattr(zoo, "shipped_folder", lambda: tmp_path)
-    told = polyface("evaluate", "face5", faces)
+    told = command("evaluate", "face5", faces)
     assert "points: mean error 10.00 %, failure rate 50.00 %, n 4\n" in told.out, told.err
-    assert "did you mean 'face5'" in polyface("evaluate", "fac5", faces).mistake
+    assert "did you mean 'face5'" in command("evaluate", "fac5", faces).mistake
 
 
-def test_evaluate_of_an_embedder_says_what_to_ask_for(polyface: Command, faces: Path) -> None:
-    assert "identity: it answers no task, it embeds" in polyface("evaluate", "identity", faces).mistake
+def test_evaluate_of_an_embedder_says_what_to_ask_for(command: Command, faces: Path) -> None:
+    assert "identity: it answers no task, it embeds" in command("evaluate", "identity", faces).mistake
 
 
-def test_evaluate_names_what_is_not_there(polyface: Command, faces: Path, saved: Path, tmp_path: Path) -> None:
-    assert "there is no such folder" in polyface("evaluate", tmp_path / "gone", faces).mistake
-    assert "gone.parquet: no such face table" in polyface("evaluate", saved, "gone.parquet").mistake
-    assert "no face with split 'tset' is labelled" in polyface("evaluate", saved, faces, "--part", "tset").mistake
+def test_evaluate_names_what_is_not_there(command: Command, faces: Path, saved: Path, tmp_path: Path) -> None:
+    assert "there is no such folder" in command("evaluate", tmp_path / "gone", faces).mistake
+    assert "gone.parquet: no such face table" in command("evaluate", saved, "gone.parquet").mistake
+    assert "no face with split 'tset' is labelled" in command("evaluate", saved, faces, "--part", "tset").mistake
