@@ -17,7 +17,7 @@ import numpy as np
 from polyface.data.boxes import BoxSpec, boxes_of
 from polyface.data.store import open_source
 from polyface.metrics.landmarks import evaluate_landmarks, landmark_rows
-from polyface.metrics.resampling import Row
+from polyface.metrics.result import Row
 from polyface.report.results import write_results
 from polyface.reproduce import Job, finished, stored
 from polyface.training.recipe import load

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from polyface.models.evaluate import measure
 
 from polyface.metrics.attributes import AttributesResult
-from polyface.metrics.resampling import Row
+from polyface.metrics.result import Row
 from polyface.models.bundle import load_bundle
-from polyface.models.evaluate import measure
 from polyface.report.results import write_results
 from polyface.training import stages
 from polyface.training.recipe import load

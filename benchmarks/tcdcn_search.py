@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from polyface.metrics.landmarks import evaluate_landmarks
-from polyface.metrics.resampling import Row
+from polyface.metrics.result import Row
 from polyface.models.bundle import load_bundle
 from polyface.models.predict import predict
 from polyface.report.results import write_results

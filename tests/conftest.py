@@ -98,8 +98,8 @@ class Answer(NamedTuple):
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
-    """``command("data", "list")``: what `polyface data list` prints, run in this process."""
+def polyface(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """``polyface("data", "list")``: what `polyface data list` prints, run in this process."""
     from polyface.cli import main
 
     def run(*arguments: object) -> Answer:

@@ -11,7 +11,8 @@ import torch
 from polyface.data.boxes import BoxSpec, boxes_of
 from polyface.data.crops import CropSpec, transform
 from polyface.data.detector import Detection
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 
 NAN = np.nan

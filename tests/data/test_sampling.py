@@ -16,7 +16,8 @@ from polyface.data.boxes import Boxes
 from polyface.data.crops import CropSpec
 from polyface.data.loader import FaceLoader, FacePool
 from polyface.data.sampling import balanced
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 
 SPEC = CropSpec(size=16, channels=1)
 

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from polyface.data.images import encode_png
-from polyface.data.table import ROW_GROUP, FaceTable, Record, Skipped, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import ROW_GROUP, Record, Skipped, write_table
 from polyface.errors import PolyfaceError
 from polyface.schema import IMAGE, VOCABULARIES, column_type
 
@@ -327,7 +328,7 @@ def test_killed_while_writing_leaves_no_table(tmp_path) -> None:
     code = """
 import os, signal, sys
 import numpy as np
-from polyface.data.table import Record, write_table
+from polyface.data.writing import Record, write_table
 faces = [Record(np.zeros((2, 2, 3), np.uint8), str(i), str(i), {}) for i in range(1100)]
 def kill(done, total, what):
     if done == 1024:

@@ -45,47 +45,47 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_add_search_remove_info(model: Path, photos: Path, tmp_path: Path, command: Command) -> None:
+def test_add_search_remove_info(model: Path, photos: Path, tmp_path: Path, polyface: Command) -> None:
     gallery = tmp_path / "friends"
-    code, out, err = command("gallery", "add", gallery, photos, "--model", model)
+    code, out, err = polyface("gallery", "add", gallery, photos, "--model", model)
     assert (code, out) == (0, f"{gallery}: 2 faces added; now 2 of 1 people\n")
     assert "grey.png: no face found" in err
     assert "photos enrolled" in err  # the progress bar
 
-    code, out, err = command("gallery", "add", gallery, photos / "Grace" / "1.png", "--person", "G.", "--model", model)
+    code, out, err = polyface("gallery", "add", gallery, photos / "Grace" / "1.png", "--person", "G.", "--model", model)
     assert (code, out) == (0, f"{gallery}: 1 faces added; now 3 of 2 people\n")
     assert "enrolled under 'Grace' as well" in err
 
-    code, out, err = command("gallery", "search", gallery, photos, "--model", model)
+    code, out, err = polyface("gallery", "search", gallery, photos, "--model", model)
     assert code == 0
     assert out.count(": face at ") == 2
     assert " 1.000 " in out
     assert "grey.png: no face found" in err
 
     query = photos / "Grace" / "2.png"
-    code, out, _ = command("gallery", "search", gallery, query, "--model", model, "--json", "--top", "1")
+    code, out, _ = polyface("gallery", "search", gallery, query, "--model", model, "--json", "--top", "1")
     (line,) = out.splitlines()
     told = json.loads(line)
     (face,) = told["faces"]
     assert (told["path"], len(face["box"])) == (str(query), 4)
     assert [(match["person"], match["path"]) for match in face["matches"]] == [("Grace", str(query))]
 
-    code, out, _ = command("gallery", "info", gallery, "--people")
+    code, out, _ = polyface("gallery", "info", gallery, "--people")
     assert code == 0
     assert {"faces": "3", "people": "2", "index": "exact"}.items() <= dict(
         line.split(maxsplit=1) for line in out.splitlines() if len(line.split()) == 2
     ).items()
     assert out.endswith("           1 G.\n           2 Grace\n")
 
-    code, out, _ = command("gallery", "remove", gallery, "Grace")
+    code, out, _ = polyface("gallery", "remove", gallery, "Grace")
     assert (code, out) == (0, f"{gallery}: 2 faces removed; now 1 of 1 people\n")
-    told = json.loads(command("gallery", "info", gallery, "--people", "--json")[1])
+    told = json.loads(polyface("gallery", "info", gallery, "--people", "--json")[1])
     assert (told["faces"], told["removed"], told["names"]) == (1, 0, {"G.": 1})
 
 
-def test_mistakes_are_one_line(model: Path, photos: Path, tmp_path: Path, command: Command) -> None:
+def test_mistakes_are_one_line(model: Path, photos: Path, tmp_path: Path, polyface: Command) -> None:
     gallery, grace = tmp_path / "friends", photos / "Grace"
-    assert command("gallery", "add", gallery, grace, "--person", "Grace", "--model", model)[0] == 0
+    assert polyface("gallery", "add", gallery, grace, "--person", "Grace", "--model", model)[0] == 0
     other = bundle(tmp_path / "other", seed=1)
     for arguments, words in (
         (("add", gallery, photos, "--model", other), "not of 'tiny-face-"),
@@ -99,10 +99,10 @@ def test_mistakes_are_one_line(model: Path, photos: Path, tmp_path: Path, comman
         (("remove", gallery, "Grac"), "no person is called 'Grac'; did you mean 'Grace'?"),
         (("info", tmp_path), "not a gallery"),
     ):
-        code, _, err = command("gallery", *arguments)
+        code, _, err = polyface("gallery", *arguments)
         last = err.strip().splitlines()[-1]
         assert (code, last[:10]) == (1, "polyface: "), arguments
         assert words in last
         assert "Traceback" not in err
     assert not (tmp_path / "new").exists()
-    assert "now 2 of 1 people" in command("gallery", "add", gallery, grace, "--person", "Grace", "--model", model)[1]
+    assert "now 2 of 1 people" in polyface("gallery", "add", gallery, grace, "--person", "Grace", "--model", model)[1]

@@ -22,7 +22,8 @@ from PIL import Image
 from polyface.data.boxes import BoxSpec
 from polyface.data.crops import cut
 from polyface.data.images import encode_png
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.inference import Analyzer, FaceResult, ImageResult
 from polyface.models.bundle import Bundle

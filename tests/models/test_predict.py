@@ -7,17 +7,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from polyface.networks.branches import Embedding
 from torch import Tensor, nn
 
 from polyface import networks, tasks
 from polyface.data.boxes import Boxes
 from polyface.data.crops import CropSpec
 from polyface.data.loader import FacePool
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.models.predict import Views, predict, translations
 from polyface.networks import FaceOutput
-from polyface.networks.branches import Embedding
 
 SPEC = CropSpec(size=40, channels=1, scale=1.0, margin=1.6, oversample=1.0)
 TASKS = {

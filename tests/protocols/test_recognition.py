@@ -9,12 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from polyface.data.readers.common import Pair
-from polyface.data.table import FaceTable, Record, write_table
-from polyface.errors import PolyfaceError
-from polyface.metrics.recognition.all_pairs import AllPairsResult
-from polyface.metrics.recognition.verification import VerificationResult
 from polyface.protocols.recognition import (
     RecognitionResult,
     judge_across,
@@ -22,6 +16,13 @@ from polyface.protocols.recognition import (
     recognition_differences,
     recognition_rows,
 )
+
+from polyface.data.readers.common import Pair
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
+from polyface.errors import PolyfaceError
+from polyface.metrics.recognition.all_pairs import AllPairsResult
+from polyface.metrics.recognition.verification import VerificationResult
 
 PEOPLE = ["ann", "bob", "cid"]
 Answers = dict[str, dict[str, np.ndarray]]

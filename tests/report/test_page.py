@@ -15,7 +15,7 @@ from PIL import Image
 
 from polyface.errors import PolyfaceError
 from polyface.metrics.landmarks import evaluate_landmarks
-from polyface.metrics.resampling import Row
+from polyface.metrics.result import Row
 from polyface.report.page import (
     CedSection,
     Code,
@@ -35,11 +35,16 @@ from polyface.report.page import (
     render_report,
     write_report,
 )
-from polyface.report.published import STATEMENTS, Published, published
+from polyface.report.published import Published, Statement
 
 FACE = np.array([[10.0, 20], [20, 20], [15, 25], [11, 30], [19, 30]])
 PREDICTED = FACE + np.arange(1, 13)[:, None, None] * [[[0.1, 0]]]  # face i is off by i percent
 RESULT = evaluate_landmarks(PREDICTED, np.repeat(FACE[None], 12, 0), groups={"pose": ["left", "right", "left"] * 4})
+PRINTED = [
+    Published("LBF", "mean error, 300-W full", 6.32, "Table 1", "all 689 faces"),
+    Published("SDM", "mean error, 300-W full", 7.52, "Table 1", "all 689 faces"),
+    Published("SDM", "time per face, CPU", 17, "the text", "a Core i5", "ms"),
+]
 PICTURE = np.full((40, 60, 3), 90, np.uint8)
 EVIL = '<script>alert("x")</script> & <b>'
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -78,7 +83,7 @@ def sections() -> list[Section]:
     row = Row("TCDCN", "mean error, 300-W common", 5.9, 0.1, 330, (0, 1), (5.5, 6.2), note="Helen only")
     return [
         TextSection("About", ["First.", "Second."]),
-        MeasuredSection("Figures", [row], published("tcdcn"), STATEMENTS["tcdcn"]),
+        MeasuredSection("Figures", [row], PRINTED, [Statement("It is seven times faster.", "the text")]),
         CedSection("Distribution", {"TCDCN": RESULT.face_errors}),
         TrainingSection("Training", {"pose": (steps, 1 / (1 + steps))}, {"pose": (steps, steps)}, stopped={"pose": 20}),
         LandmarkSection("Landmarks", {"TCDCN": RESULT}, ["left eye", "right eye", "nose", "left mouth", "right mouth"]),
@@ -162,10 +167,10 @@ def test_a_row_of_its_own_published_figure_keeps_it() -> None:
 
 
 def test_published_figures_that_were_not_measured_are_listed_apart() -> None:
-    blocks = MeasuredSection("Figures", [Row("LBF", "mean error, 300-W full", 6.0)], published("tcdcn")).blocks()
+    blocks = MeasuredSection("Figures", [Row("LBF", "mean error, 300-W full", 6.0)], PRINTED).blocks()
     tables = [block for block in blocks if isinstance(block, Table)]
     assert len(tables) == 2
-    assert len(tables[1].rows) == len(published("tcdcn")) - 1
+    assert len(tables[1].rows) == len(PRINTED) - 1
     assert ["SDM", "mean error, 300-W full", "7.52 %"] in [list(row[:3]) for row in tables[1].rows]
     assert ["LBF", "mean error, 300-W full", "6.32 %"] not in [list(row[:3]) for row in tables[1].rows]
 

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from polyface.reproduce.attribute_pages import EachAttribute
 
 from polyface import reproduce
 from polyface.data.store import open_source
-from polyface.data.table import Record, write_table
+from polyface.data.writing import Record, write_table
 from polyface.errors import NoDataError
 from polyface.metrics.attributes import AttributesResult
+from polyface.papers import paper
+from polyface.report.published import Published
 from polyface.report.results import read_results
-from polyface.reproduce.attribute_pages import EachAttribute
 from polyface.schema import ATTRIBUTES
 from polyface.training import stages
 from polyface.training.recipe import Recipe, load
@@ -108,15 +110,10 @@ def test_answers_older_than_the_network_they_are_of_are_asked_again(recipe: Reci
     assert reproduce.finished(recipe, out, job)
 
 
-def test_rows_have_their_published_figures_and_the_time_of_validations(
-    recipe: Recipe, ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from polyface.report.published import PUBLISHED, Published
-
-    paper = Published("AT", "mean accuracy", 91.7, "the paper")
-    monkeypatch.setitem(PUBLISHED, "dmm-cnn", (*PUBLISHED["dmm-cnn"], paper))
+def test_rows_have_their_published_figures_and_the_time_of_validations(recipe: Recipe, ran, tmp_path: Path) -> None:
+    printed = Published("AT", "mean accuracy", 91.7, "the paper")
     file = tmp_path / "rows.json"
-    reproduce.collect(reproduce.Runs(recipe, None, ran[0]), file, "command", "synthetic")
+    reproduce.collect(reproduce.Runs(recipe, None, ran[0]), file, "command", "synthetic", [printed])
     rows = {row.key: row for row in read_results(file).rows}
     assert rows["AT", "mean accuracy"].published == 91.7
     assert rows["FIX", "mean accuracy"].published is None
@@ -129,7 +126,8 @@ def test_rows_have_their_published_figures_and_the_time_of_validations(
 def test_the_page_shows_every_attribute_beside_the_published_systems(recipe: Recipe, ran, tmp_path: Path) -> None:
     judged = reproduce.Runs(recipe, None, ran[0])
     reproduce.collect(judged, tmp_path / "rows.json", "command", "synthetic")
-    page = reproduce.table_report(tmp_path / "report.html", judged, tmp_path / "rows.json").read_text()
+    published = paper("dmm-cnn").figures
+    page = reproduce.table_report(tmp_path / "report.html", judged, tmp_path / "rows.json", published).read_text()
     assert "Each attribute: AT" in page
     assert "MCNN-AUX (published)" in page
     assert "98.17" in page  # MCNN-AUX, Male

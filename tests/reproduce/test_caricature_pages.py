@@ -15,7 +15,8 @@ from PIL import Image
 
 from polyface import reproduce
 from polyface.data.readers.common import Pair
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.metrics.recognition.verification import VerificationResult
 from polyface.protocols.recognition import RecognitionResult, judge_across, judge_cavi

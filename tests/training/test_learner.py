@@ -17,7 +17,7 @@ from torch import Tensor
 
 from polyface.data.loader import FaceLoader, RawBatch, assemble
 from polyface.data.store import open_source
-from polyface.data.table import Record, write_table
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.models.bundle import load_bundle
 from polyface.training import recipe as recipes

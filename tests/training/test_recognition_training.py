@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from polyface.data.loader import assemble
-from polyface.data.table import Record, write_table
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.metrics.recognition.pairs import squared_distances
 from polyface.models.bundle import load_bundle
-from polyface.networks.branches import ResidualBranch
+from polyface.networks.parts.residual import ResidualPart
 from polyface.networks.pretrained.dlib import PACKAGE, dlib_weights
+from polyface.networks.shapes import Shape
 from polyface.networks.trunks.face_resnet import FaceResNet
 from polyface.reproduce.jobs import Job, answered, finished, run_jobs, stored
 from polyface.training import stages
@@ -377,12 +378,12 @@ def test_an_untrained_network_says_what_dlibs_says(tmp_path) -> None:
     network = load_bundle(stages.untrained(recipe, tmp_path / "out", None, {}), quiet=True).network
     norm = network.trunk.stem.norm  # type: ignore[union-attr]
     assert not torch.allclose(norm.running_mean, torch.zeros(()))  # type: ignore[arg-type, union-attr]
-    trunk, branch = FaceResNet(64), ResidualBranch(256, bottleneck=128)
+    trunk, branch = FaceResNet(64), ResidualPart([Shape(256, 32)], bottleneck=128)
     for module, weights in zip((trunk, branch), dlib_weights(), strict=True):
         module.eval().start_from(weights)
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
     with torch.no_grad():
-        expected = torch.nn.functional.normalize(branch(trunk(images)["shared"]))
+        expected = torch.nn.functional.normalize(branch([trunk(images)["shared"]]))
         for found in network.eval()(images).embeddings.values():
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 

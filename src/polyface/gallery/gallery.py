@@ -22,7 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
 from polyface.data.readers.common import IMAGE_SUFFIXES
-from polyface.data.table import Progress, Skipped
+from polyface.data.table import Progress
+from polyface.data.writing import Skipped
 from polyface.errors import PolyfaceError, nearest
 from polyface.gallery.format import Face, Manifest
 from polyface.gallery.index import Neighbours
