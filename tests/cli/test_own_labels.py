@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from polyface.models.evaluate import measure_tables
 from typer.testing import CliRunner
 
 from polyface.cli.data import app
