@@ -1,4 +1,4 @@
-"""How trained models are evaluated: every task by itself, only where there are labels, own kinds of task as any."""
+"""A kind of task of one's own, all the way: answers, figures, intervals, groups, differences, a page."""
 
 from __future__ import annotations
 
