@@ -23,7 +23,7 @@ import numpy as np
 from polyface.metrics.attributes import AttributesResult
 from polyface.metrics.result import Row
 from polyface.models.bundle import load_bundle
-from polyface.models.evaluate import evaluate
+from polyface.protocols.evaluation import evaluate
 from polyface.report.results import write_results
 from polyface.training import stages
 from polyface.training.recipe import load

@@ -23,6 +23,7 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from polyface.protocols.recognition import judge_cavi
 
 from polyface.data.boxes import boxes_of
 from polyface.data.crops import sample
@@ -35,7 +36,6 @@ from polyface.models import find
 from polyface.models.bundle import Bundle, load_bundle
 from polyface.networks.folding import chosen_branch, embedding_only, folded, in_bfloat16
 from polyface.networks.network import FaceNetwork
-from polyface.protocols.recognition import judge_cavi
 from polyface.report.results import write_results
 from speed import turns
 

@@ -16,18 +16,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from polyface.protocols.recognition import judge_across
 
 from polyface.data.boxes import boxes_of
 from polyface.data.readers.folder import Folder
 from polyface.data.store import open_source
-from polyface.data.table import FaceTable, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import write_table
 from polyface.files import cache_folder
 from polyface.inference.embedder import BundleEmbedder
 from polyface.metrics.recognition.pairs import pair_distances
 from polyface.metrics.recognition.verification import evaluate_verification
 from polyface.models.bundle import Bundle, load_bundle
 from polyface.networks.folding import chosen_branch, embedding_only
-from polyface.protocols.recognition import judge_across
 from polyface.reproduce import Job, folder
 from polyface.tasks.identity import IdentityTask
 from ship_models import TERMS

@@ -23,8 +23,8 @@ from polyface.data.loader import FacePool
 from polyface.data.store import open_source
 from polyface.metrics.landmarks import evaluate_landmarks
 from polyface.models.bundle import Bundle, load_bundle
-from polyface.models.evaluate import evaluate
 from polyface.models.predict import predict
+from polyface.protocols.evaluation import evaluate
 from polyface.reproduce import Job, folder
 from polyface.schema import eyes, five_of_68
 from polyface.training.recipe import Recipe, load

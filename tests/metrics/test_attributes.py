@@ -18,7 +18,8 @@ from polyface import tasks
 from polyface.data.boxes import Boxes
 from polyface.data.crops import CropSpec
 from polyface.data.loader import FacePool
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.metrics.attributes import (
     AttributesResult,
@@ -29,7 +30,6 @@ from polyface.metrics.attributes import (
 from polyface.metrics.classification import evaluate_classification
 from polyface.metrics.resampling import PairedDifference
 from polyface.metrics.result import Metric, paired_differences, rows
-from polyface.report.published import STATEMENTS, lookup, published
 from polyface.schema import ATTRIBUTES
 
 NAN = math.nan
@@ -415,41 +415,3 @@ def test_answers_are_evaluated_as_they_were_given(tmp_path: Path) -> None:
     assert bald.average_precision == pytest.approx(50)
     assert result.accuracy == pytest.approx(250 / 3)
     assert replace(result, positive=answer["positive"]) == result
-
-
-# ------------------------------------------------------------------------------------------------- printed figures
-
-
-def test_printed_figures_of_tables_two_and_three() -> None:
-    values = {(f.row, f.metric): f.value for f in published("dmm-cnn")}
-    assert values["AW", "mean accuracy"] == 91.65
-    assert values["LFWA UW", "mean accuracy"] == 84.11
-    assert values["DW", "mean accuracy"] == values["DMM-CNN", "mean accuracy"] == 91.70
-    assert values["LFWA DW", "mean accuracy"] == values["LFWA DMM-CNN", "mean accuracy"] == 86.56
-    assert values["LFWA DMM-DW-FIX minus LFWA Baseline", "mean accuracy"] == 5.52
-    assert ("LFWA MOON", "mean accuracy") not in values
-    assert all("Mao" in f.source and f.differs for f in published("dmm-cnn"))
-    assert len(STATEMENTS["dmm-cnn"]) == 4
-
-
-def test_printed_accuracies_by_attribute_fit_the_printed_means() -> None:
-    """Where at most three of 40 attributes are not legible, the mean says what these are together: credible shares."""
-    found: dict[str, list[float]] = {}
-    for figure in published("dmm-cnn by attribute"):
-        method, attribute = figure.row.split(": ")
-        assert attribute in ATTRIBUTES
-        assert 50 < figure.value <= 100
-        found.setdefault(method, []).append(figure.value)
-    assert "LFWA GNAS" not in found
-    checked = 0
-    for method, values in found.items():
-        mean = lookup("dmm-cnn", method, "mean accuracy")
-        assert mean is not None
-        if len(values) >= 37:
-            checked += 1
-            assert 70 < (40 * mean.value - sum(values)) / (40 - len(values)) < 98
-    assert checked == 5
-    bald = lookup("dmm-cnn by attribute", "DMM-CNN: Bald", "accuracy")
-    assert bald is not None
-    assert bald.value == 99.03
-    assert lookup("dmm-cnn by attribute", "DMM-CNN: Bangs", "accuracy") is None

@@ -15,7 +15,7 @@ from PIL import Image
 from polyface.errors import PolyfaceError
 from polyface.metrics.landmarks import evaluate_landmarks
 from polyface.metrics.result import Row, groups_of, rows, within
-from polyface.metrics.sections import Curves, Face, Table
+from polyface.metrics.sections import Curves, Face, Table, Text
 from polyface.report.page import (
     Code,
     FacesSection,
@@ -26,6 +26,7 @@ from polyface.report.page import (
     RecipeSection,
     ResultSection,
     Section,
+    TableSection,
     TextSection,
     TrainingSection,
     parts_section,
@@ -33,7 +34,7 @@ from polyface.report.page import (
     side_by_side,
     write_report,
 )
-from polyface.report.published import STATEMENTS, Published, published
+from polyface.report.published import Published, Statement
 from polyface.schema import eyes
 
 FACE = np.array([[10.0, 20], [20, 20], [15, 25], [11, 30], [19, 30]])
@@ -43,6 +44,11 @@ RESULT = evaluate_landmarks(PREDICTED, np.repeat(FACE[None], 12, 0), eyes=eyes(5
 BY_POSE = {
     pose: rows(pose, {0: within(RESULT, faces)}) for pose, faces in groups_of(["left", "right", "left"] * 4).items()
 }
+PRINTED = [
+    Published("LBF", "mean error, 300-W full", 6.32, "Table 1", "all 689 faces"),
+    Published("SDM", "mean error, 300-W full", 7.52, "Table 1", "all 689 faces"),
+    Published("SDM", "time per face, CPU", 17, "the text", "a Core i5", "ms"),
+]
 PICTURE = np.full((40, 60, 3), 90, np.uint8)
 EVIL = '<script>alert("x")</script> & <b>'
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -81,12 +87,13 @@ def sections() -> list[Section]:
     row = Row("TCDCN", "mean error, 300-W common", 5.9, 0.1, 330, (0, 1), (5.5, 6.2), note="Helen only")
     return [
         TextSection("About", ["First.", "Second."]),
-        MeasuredSection("Figures", [row], published("tcdcn"), STATEMENTS["tcdcn"]),
+        MeasuredSection("Figures", [row], PRINTED, [Statement("It is seven times faster.", "the text")]),
         TrainingSection("Training", {"pose": (steps, 1 / (1 + steps))}, {"pose": (steps, steps)}, stopped={"pose": 20}),
         *(ResultSection(section.title, section, lambda face: PICTURE) for section in RESULT.sections()),
         parts_section("Poses", "pose", BY_POSE),
         PhotoSection("Photo", PICTURE, "Two faces", [{"face": "1", "pose": "left"}, {"face": "2", "smile": "yes"}]),
         PlotSection("Plot", PICTURE, "A grey plot"),
+        TableSection("Answers", Table(["person", ">age"], [["Anna", "30"]]), "Each line is a person."),
         RecipeSection("Recipe", "seed: 1\nstages: []", "polyface train tcdcn"),
     ]
 
@@ -162,11 +169,30 @@ def test_a_row_of_its_own_published_figure_keeps_it() -> None:
     assert table.rows[0][3] == "2.00"
 
 
+def test_columns_in_which_no_row_says_anything_are_left_out() -> None:
+    rows = [Row("a", "m", 1.0, n=5), Row("b", "m", 2.0)]
+    plain, papers = MeasuredSection("F", rows, [Published("c", "m", 9.0, "")]).blocks()
+    assert isinstance(plain, Table)
+    assert isinstance(papers, Table)
+    assert plain.header == ["row", "metric", ">measured", ">n"]
+    assert plain.rows == [["a", "m", "1.00 %", "5"], ["b", "m", "2.00 %", ""]]
+    assert papers.header == ["row", "metric", ">published"]
+    (seen,) = MeasuredSection("F", [Row("a", "m", 1.0, seeds=(0,), published=2.0)]).blocks()
+    assert isinstance(seen, Table)
+    assert seen.header == ["row", "metric", ">measured", ">published", ">seeds"]
+
+
+def test_a_table_stands_below_what_it_shows() -> None:
+    text, table = TableSection("T", Table(["a", ">b"], [["x", "1"]]), "Each line is a letter.").blocks()
+    assert text == Text("Each line is a letter.")
+    assert table == Table(["a", ">b"], [["x", "1"]])
+
+
 def test_published_figures_that_were_not_measured_are_listed_apart() -> None:
-    blocks = MeasuredSection("Figures", [Row("LBF", "mean error, 300-W full", 6.0)], published("tcdcn")).blocks()
+    blocks = MeasuredSection("Figures", [Row("LBF", "mean error, 300-W full", 6.0)], PRINTED).blocks()
     tables = [block for block in blocks if isinstance(block, Table)]
     assert len(tables) == 2
-    assert len(tables[1].rows) == len(published("tcdcn")) - 1
+    assert len(tables[1].rows) == len(PRINTED) - 1
     assert ["SDM", "mean error, 300-W full", "7.52 %"] in [list(row[:3]) for row in tables[1].rows]
     assert ["LBF", "mean error, 300-W full", "6.32 %"] not in [list(row[:3]) for row in tables[1].rows]
 

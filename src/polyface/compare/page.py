@@ -21,7 +21,8 @@ from polyface.report.page import Block, Figure, Figures, Section, TextSection, s
 from polyface.report.plots import PALETTE
 from polyface.report.results import format_number, format_row, markdown_table, read_results, write_results
 from polyface.reproduce.pages import followed, recipe_section
-from polyface.reproduce.tables import Runs, sources
+from polyface.reproduce.runs import Runs, by_prefix
+from polyface.reproduce.tables import sources
 
 SHORT = "short: "
 _MOST_CURVES = 8  # as many as colours
@@ -51,14 +52,12 @@ def _phases(comparison: Comparison) -> list[tuple[Runs, str]]:
 
 def _figures(runs: Runs, row: str, name: str, seeds: Sequence[int], note: str) -> list[Row]:
     """One row's figures: the main task's, what selected it, the side tasks', the time it took."""
-    stage = runs.stage(row)
-    main = stage.evaluation.main
-    rows = result.rows(name, runs.results(row), note=note)
-    chosen = runs.results(row, part="val")
+    rows = result.rows(name, runs.main(row), note=note)
+    chosen = runs.main(row, "val")
     rows += result.rows(name, chosen, prefix="validation ", note="validation is what selects", resamples=0)[:1]
-    for task in stage.tasks:
-        if task != main and runs.labelled(row, task):
-            rows += result.rows(name, runs.results(row, task), note=note, prefix=f"{task} ")
+    for prefix, found in by_prefix(runs.results(row, tasks=list(runs.stage(row).tasks))).items():
+        if prefix:  # a side task
+            rows += result.rows(name, found, note=note, prefix=prefix)
     if times := _time_ratio(runs, row):
         about = f"time ratio: training time over that of {UNIFORM}, machine not idle"
         rows.append(Row(name, "time ratio", times, None, None, tuple(seeds), unit="×", note=about))
@@ -78,7 +77,7 @@ def _time_ratio(runs: Runs, row: str) -> float | None:
 def _differences(comparison: Comparison) -> list[Row]:
     """Each row of full length minus each baseline."""
     runs = comparison.full
-    results = {row: runs.results(row) for row in comparison.finalists() or comparison.rows if runs.seeds(row)}
+    results = {row: runs.main(row) for row in comparison.finalists() or comparison.rows if runs.seeds(row)}
     pairs = [(row, baseline) for row in results for baseline in BASELINES if row not in BASELINES]
     pairs += itertools.combinations(BASELINES, 2)
     rows: list[Row] = []
@@ -121,7 +120,7 @@ def report(path: Path, comparison: Comparison, rows: Sequence[Row], command: str
     if pairs := list(dict.fromkeys(row.row for row in rows if " minus " in row.row)):
         sections.append(_TableSection("Differences", pairs, rows, text=_PAIRED))
     full = _order(comparison.full, comparison.finalists() or comparison.rows)
-    first = {row: found[min(found)] for row in full if (found := comparison.full.results(row))}
+    first = {row: found[min(found)] for row in full if (found := comparison.full.main(row))}
     sections += side_by_side(dict(list(first.items())[:_MOST_CURVES]), note="First seed.")
     for part, title in (("weights", "Weights over training"), ("validation", "Validation losses over training")):
         for runs, prefix in _phases(comparison):

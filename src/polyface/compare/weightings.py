@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import yaml
 
+from polyface import protocols
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError, nearest
 from polyface.metrics.result import Metric, Result
 from polyface.reproduce.jobs import Job, finished, run_jobs, slug, trains
-from polyface.reproduce.tables import Faces, Runs
+from polyface.reproduce.runs import Faces, Runs
 from polyface.training import stages
 from polyface.training.recipe import Recipe, StageSpec, VariantSpec
 from polyface.weighting import WEIGHTINGS
@@ -117,9 +118,9 @@ def _base(recipe: Recipe, variant: str | None) -> Recipe:
     elif recipe.variants:
         hint = f"; choose a --variant: {', '.join(recipe.variants)}"
     last = base.stages[-1]
-    if last.evaluation.protocol:
+    if last.evaluation.protocol["name"] != protocols.DEFAULT:
         raise PolyfaceError(
-            f"recipe {recipe.name}: stage {last.name} is judged by a protocol, not by its tasks: compare rows of "
+            f"recipe {recipe.name}: stage {last.name} is evaluated by a protocol, not by its tasks: compare rows of "
             "`polyface reproduce` instead"
         )
     if len(last.tasks) < 2:
@@ -169,7 +170,7 @@ def selecting(results: Sequence[Result]) -> tuple[Metric, float]:
 def validation(runs: Runs, row: str, seeds: Sequence[int]) -> float | None:
     """A row's selecting figure on the validation faces, mean over seeds, the smaller the better (one that is better
     when higher has its sign turned); None unless all seeds are finished and it is defined."""
-    found = runs.results(row, part="val")
+    found = runs.main(row, "val")
     if not seeds or any(seed not in found for seed in seeds):
         return None
     metric, figure = selecting([found[seed] for seed in seeds])

@@ -34,6 +34,7 @@ from polyface.training.callbacks import Bar, Saver, reason, stopping_between_ste
 from polyface.training.distil import distillation
 from polyface.training.learner import Learner
 from polyface.training.memory import keep_freed_memory
+from polyface.training.precision import precision
 from polyface.training.recipe import Recipe, SourceSpec, StageSpec, same_settings
 from polyface.training.start import build_network
 from polyface.training.terms import Terms
@@ -77,12 +78,21 @@ def named_tasks(stage: StageSpec) -> dict[str, Task]:
 
 
 def stage_tasks(stage: StageSpec, data: Path | None = None) -> dict[str, Task]:
-    """The tasks of a stage; those whose settings leave something open, such as who there is, learn it from its training
-    faces."""
+    """The tasks of a stage; those whose settings do not say their outputs learn them from its training faces."""
     tasks = named_tasks(stage)
-    if unknown := [task for task in tasks.values() if not task.complete]:
+    return _learnt(tasks, [task for task in tasks.values() if not task.output_dim], stage, data)
+
+
+def training_tasks(stage: StageSpec, data: Path | None) -> dict[str, Task]:
+    """The tasks of a stage, which have learnt all that they can from its training faces."""
+    tasks = named_tasks(stage)
+    return _learnt(tasks, list(tasks.values()), stage, data)
+
+
+def _learnt(tasks: dict[str, Task], some: list[Task], stage: StageSpec, data: Path | None) -> dict[str, Task]:
+    if some:
         training = FaceTable.concat([table.take(rows) for table, rows, _ in _chosen(stage, "train", data)])
-        for task in unknown:
+        for task in some:
             task.learn(training)
     return tasks
 
@@ -173,7 +183,7 @@ def build_weighting(
 def untrained(recipe: Recipe, out: Path, data: Path | None, earlier: Mapping[str, Path]) -> Path:
     """The bundle of a recipe's last stage as its `init` leaves it."""
     stage = recipe.stages[-1]
-    tasks = stage_tasks(stage, data)
+    tasks = training_tasks(stage, data)
     network = build_network(stage, tasks, recipe.seed, dict(earlier))
     if pool := stage_pool(stage, "train", data, tasks, earlier=earlier):
         _unfold(network, stage, tasks, pool, recipe.seed)
@@ -196,7 +206,7 @@ def _trainer(stage: StageSpec, options: RunOptions, folder: Path, callbacks: lis
         accelerator=options.accelerator,
         devices=options.devices,
         strategy=options.strategy,
-        precision=stage.optimisation.precision,  # type: ignore[arg-type]
+        precision=precision(stage.optimisation.precision, options.accelerator),  # type: ignore[arg-type]
         max_epochs=1,
         accumulate_grad_batches=stage.optimisation.accumulate,
         gradient_clip_val=stage.optimisation.clip,
@@ -237,7 +247,7 @@ def run_stage(
     keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    tasks = stage_tasks(stage, data)
+    tasks = training_tasks(stage, data)
     train = stage_pool(stage, "train", data, tasks, options.progress, earlier)
     if train is None:
         raise PolyfaceError(f"stage {stage.name}: no training faces (split 'train') in its tables")
@@ -314,8 +324,9 @@ def _finish(recipe: Recipe, learner: Learner, folder: Path, settings: dict[str, 
     stage, final = learner.spec, learner.evaluated
     learner.finish()
     about = {"name": f"{recipe.place}/{stage.name}", "recipe": recipe.name, "seed": recipe.seed}
+    about["precision"] = learner.trainer.precision
     result = {"settings": settings, "history": learner.history, "seconds": learner.seconds()}
-    result["validation_seconds"] = learner.validation_seconds
+    result |= {"validation_seconds": learner.validation_seconds, "precision": learner.trainer.precision}
     try:
         Bundle(final, learner.tasks, stage.data.crop, stage.data.boxes, about).save(folder / "model")
         with atomic_path(folder / HISTORY) as aside:
