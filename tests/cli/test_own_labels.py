@@ -15,6 +15,7 @@ from polyface.data.synthetic import records
 from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError
 from polyface.models.bundle import load_bundle
+from polyface.protocols.evaluation import evaluate_tables
 from polyface.schema import Column
 from polyface.training import recipe as recipes
 from polyface.training import stages
@@ -98,7 +99,7 @@ def test_own_labels_reach_training(labels: Path, cache_folder: Path) -> None:
     bundle = load_bundle(result.bundle, quiet=True)
     assert bundle.tasks["mask"].config()["vocabulary"] == ["no", "yes"]
     assert set(bundle.tasks["mask"].config()["weights"]) == {"no", "yes"}
-    results = measure_tables(bundle, [str(table)], None, "val").results
+    results = {name.strip(): one for name, one in evaluate_tables(bundle, [str(table)], None, "val").results.items()}
     assert results["mask"].n == results["beard"].n == 12
     assert results["mood"].n == 9  # of the other three each word has a half
     assert results["beard"].labels == ("short", "middle", "long")

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from polyface.data.boxes import BoxSpec, boxes_of
 from polyface.data.loader import FacePool, Targets
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.metrics.result import Metric, differences, groups_of, rows, within
-from polyface.models.evaluate import evaluate, evaluate_tables
+from polyface.protocols.evaluation import evaluate, evaluate_tables
 from polyface.registry import Registry
 from polyface.reproduce import evaluation_report
 from polyface.tasks import TASKS, Task, TaskSpec
@@ -94,7 +95,7 @@ def test_a_kind_of_ones_own_goes_all_the_way(depth: Registry, path: Path, tmp_pa
     table = FaceTable.open(path).where(split="test")
     pool = FacePool([(table, boxes_of(table, BOXES), 1.0)], bundles[0].crop, bundles[0].tasks)
     found = [evaluate(bundle, pool) for bundle in bundles]
-    a, b = ({seed: one.results["depth"]} for seed, one in zip((0, 0), found, strict=True))
+    a, b = ({seed: one.results["depth "]} for seed, one in zip((0, 0), found, strict=True))
     (row,) = rows("toy", a)
     truth = table.numbers("age")
     expected = np.nanmean(np.abs(found[0].answers["depth"]["depth"] - truth))
@@ -107,7 +108,7 @@ def test_a_kind_of_ones_own_goes_all_the_way(depth: Registry, path: Path, tmp_pa
     }  # fmt: skip
     (difference,) = differences("one", "other", a, b)
     assert difference.mean == pytest.approx(row.mean - rows("other", b)[0].mean)
-    page = evaluation_report(tmp_path / "r.html", found[0], bundles[0], "depth").read_text()
+    page = evaluation_report(tmp_path / "r.html", found[0], "depth", ["pose"]).read_text()
     for words in ("depth: figures", "mean depth error", "depth: by pose", "nothing to see"):
         assert words in page
 
@@ -117,7 +118,7 @@ def test_tables_are_evaluated_as_the_bundle_crops_them_where_they_are_labelled(p
     bundle.boxes = BOXES
     found = evaluate_tables(bundle, [str(path)], None)
     assert len(found.pool.table) == 9
-    assert list(found.results) == ["landmarks", "pose", "smile"]
-    assert found.results["landmarks"].metrics[0].n == 9
-    with pytest.raises(PolyfaceError, match="no face with split 'val' is labelled for landmarks, pose"):
+    assert list(found.results) == ["landmarks ", "pose ", "smile "]
+    assert found.results["landmarks "].metrics[0].n == 9
+    with pytest.raises(PolyfaceError, match="no face has split 'val'"):
         evaluate_tables(bundle, [str(path)], None, "val")
