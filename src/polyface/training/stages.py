@@ -86,9 +86,10 @@ def stage_tasks(stage: StageSpec, data: Path | None = None) -> dict[str, Task]:
 def training_tasks(stage: StageSpec, data: Path | None) -> dict[str, Task]:
     """The tasks of a stage, which have learnt what they must know of its training faces."""
     tasks = stage_tasks(stage, data)
-    training = [table.take(rows) for table, rows, _ in _chosen(stage, "train", data)]
-    for task in tasks.values():
-        task.learn(FaceTable.concat(training))
+    if tables := [table.take(rows) for table, rows, _ in _chosen(stage, "train", data)]:
+        training = FaceTable.concat(tables)
+        for task in tasks.values():
+            task.learn(training)
     return tasks
 
 
