@@ -14,6 +14,7 @@ from polyface.data.synthetic import records
 from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError
 from polyface.models.bundle import load_bundle
+from polyface.protocols.evaluation import evaluate_tables
 from polyface.schema import Column
 from polyface.training import recipe as recipes
 from polyface.training import stages
@@ -100,9 +101,9 @@ def test_own_labels_reach_training(labels: Path, cache_folder: Path) -> None:
     bundle = load_bundle(result.bundle, quiet=True)
     assert bundle.tasks["mask"].config()["vocabulary"] == ["no", "yes"]
     assert set(bundle.tasks["mask"].config()["weights"]) == {"no", "yes"}
-    results = measure_tables(bundle, [str(table)], None, "val").results
-    assert results["mask"].n == results["beard"].n == 12
-    assert results["beard"].labels == ("short", "middle", "long")
+    mask, beard = evaluate_tables(bundle, [str(table)], None, "val").results.values()
+    assert mask.n == beard.n == 12
+    assert beard.labels == ("short", "middle", "long")
 
 
 def test_a_typo_in_the_labels_stops_the_import(labels: Path) -> None:

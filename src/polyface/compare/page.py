@@ -121,7 +121,7 @@ def report(path: Path, comparison: Comparison, rows: Sequence[Row], command: str
         sections.append(_TableSection("Differences", pairs, rows, text=_PAIRED))
     full = _order(comparison.full, comparison.finalists() or comparison.rows)
     first = {row: found[min(found)] for row in full if (found := comparison.full.main(row))}
-    sections += side_by_side(dict(list(first.items())[:_MOST_CURVES]), "first seed")
+    sections += side_by_side(dict(list(first.items())[:_MOST_CURVES]), note="First seed.")
     for part, title in (("weights", "Weights over training"), ("validation", "Validation losses over training")):
         for runs, prefix in _phases(comparison):
             curves = {row: followed(runs.history(row), part) for row in _order(runs, comparison.rows)}

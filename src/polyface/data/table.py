@@ -97,6 +97,9 @@ class FaceTable:
                 labels = pa.table({"source": pa.nulls(labels.num_rows, column_type("source"))})
         except (pa.ArrowException, OSError) as error:
             raise PolyfaceError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
+        for place, name in enumerate(labels.column_names):
+            if pa.types.is_fixed_size_list(labels.field(place).type):
+                labels = labels.set_column(place, labels.field(place), empty_as_null(labels.column(name)))
         fingerprint = (pq.read_metadata(path).metadata or {}).get(FINGERPRINT, b"").decode()
         if not fingerprint:
             stat = os.stat(path)
@@ -291,6 +294,17 @@ def _wrong(schema: pa.Schema) -> str | None:
         if field.type != wanted:
             return f"column '{field.name}' is {field.type}, expected {wanted}"
     return None
+
+
+def empty_as_null(lists: pa.ChunkedArray) -> pa.Array:
+    """Lists of one length, null where they hold nothing but nulls: so files say "not labelled", since a list that is
+    null itself is in a Parquet file what Arrow could not read again before version 26."""
+    whole = lists.combine_chunks()
+    size = whole.type.list_size
+    values = whole.values.slice(whole.offset * size, len(whole) * size)
+    holds = values.is_valid().to_numpy(zero_copy_only=False).reshape(-1, size).any(1)
+    nulls = pa.array(~(holds & whole.is_valid().to_numpy(zero_copy_only=False)), pa.bool_())
+    return pa.FixedSizeListArray.from_arrays(values, type=whole.type, mask=nulls)
 
 
 def _digest(*parts: str) -> str:

@@ -300,11 +300,12 @@ def write_table(
                     else:
                         rows.append(result)
                 for group in _groups(rows):
-                    batch = pa.Table.from_pylist(group, schema=schema)
-                    w.write_table(batch, row_group_size=ROW_GROUP)
                     for name in names:
-                        valid = len(batch) - batch.column(name).null_count
-                        report.labelled[name] = report.labelled.get(name, 0) + valid
+                        labelled = sum(row[name] is not None for row in group)
+                        report.labelled[name] = report.labelled.get(name, 0) + labelled
+                    nulls = {field.name: [None] * field.type.list_size for field in schema if _is_list(field)}
+                    batch = [row | {name: row[name] or null for name, null in nulls.items()} for row in group]
+                    w.write_table(pa.Table.from_pylist(batch, schema=schema), row_group_size=ROW_GROUP)
                     for row in group:
                         content.update(row["image"]["bytes"])
                         content.update(repr([row[name] for name in names]).encode())
@@ -360,3 +361,7 @@ def check_table(table: FaceTable, progress: Progress | None = None) -> list[Skip
             if progress and (done % 256 == 0 or done == len(table)):
                 progress(done, len(table), "faces checked")
     return bad
+
+
+def _is_list(field: pa.Field) -> bool:
+    return bool(pa.types.is_fixed_size_list(field.type))

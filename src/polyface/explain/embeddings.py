@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,12 +33,11 @@ def plane(embeddings: ArrayLike, seed: int = 0) -> Floats:
     return np.asarray(TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(vectors))
 
 
-def most_pictured(table: FaceTable, column: str, count: int) -> list[str]:
-    """The people with the most faces of the word of a column ("modality") that they have the fewest of."""
-    words = [word for word in dict.fromkeys(table.words(column)) if word is not None]
+def most_pictured(table: FaceTable, column: str, words: Sequence[str], count: int) -> list[str]:
+    """The people with the most faces of that of some words of a column that they have the fewest of."""
     shown = Counter(zip(table.words("identity"), table.words(column), strict=True))
     fewest = {name: min(shown[name, word] for word in words) for name, _ in shown if name is not None}
     every = [name for name in fewest if fewest[name]]
     if not every:
-        raise PolyfaceError(f"nobody in the table has faces of every {column} ({', '.join(words)}): none to compare")
+        raise PolyfaceError(f"nobody in the table has faces of every {column} {', '.join(words)}: none to compare")
     return sorted(sorted(every, key=lambda name: (-fewest[name], name))[:count])

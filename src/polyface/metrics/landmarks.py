@@ -84,7 +84,10 @@ class LandmarkResult:
     def metrics(self) -> list[Metric]:
         counts = {"excluded": self.excluded, "missed": self.missed}
         note = "; ".join(f"{count} faces {what}" for what, count in counts.items() if count)
-        return [Metric(name, higher_is_better=False, n=self.n, note=note) for name in ("mean error", "failure rate")]
+        return [
+            Metric("mean error", higher_is_better=False, n=self.n, note=note),
+            Metric("failure rate", higher_is_better=False, n=self.n, note=note, relative=True),
+        ]
 
     def figure(self, metric: Metric) -> float:
         return self.mean_error if metric.name == "mean error" else self.failure_rate

@@ -165,7 +165,7 @@ class ResultSection:
 
     def _drawn(self, block: Text | Table | Curves | plain.Faces) -> Block | None:
         if isinstance(block, Curves):
-            alt = f"{self.title}: {block.y_label} over {block.x_label}"
+            alt = f"{block.y_label} over {block.x_label} of {', '.join(name or self.title for name in block.curves)}"
             return Figures([Figure(plot(block), alt, block.caption)], wide=True)
         if isinstance(block, plain.Faces):
             faces = [(self.picture(face), face.caption) for face in block.faces] if self.picture else []
@@ -174,30 +174,30 @@ class ResultSection:
         return block
 
 
-def side_by_side(results: Mapping[str, Result], about: str = "") -> list[Section]:
+def side_by_side(results: Mapping[str, Result], about: str = "", note: str = "") -> list[Section]:
     """The curves of several results in one plot each, and their tables of one line or of one column in one table;
     longer tables and faces are of a single result. Results are compared only where they are over the same units: those
-    of each kind of units have sections of their own. about: for the titles ("first seed")."""
+    of each kind of units have sections of their own. about: for the titles; note: for the captions ("First seed.")."""
     alike: dict[str, dict[str, list[plain.Section]]] = {}
     for name, result in results.items():
         alike.setdefault(result.key, {})[name] = result.sections()
     made: list[Section] = []
     for group in alike.values():
-        told = "; ".join(filter(None, [about, ", ".join(group) if len(alike) > 1 else ""]))
+        told = ", ".join(filter(None, [about, *(group if len(alike) > 1 else ())]))
         titles = dict.fromkeys(section.title for sections in group.values() for section in sections)
         for title in titles:
             having = {
                 name: section for name, sections in group.items() for section in sections if section.title == title
             }
             columns = zip_longest(*(section.blocks for section in having.values()))
-            blocks = [block for column in columns if (block := _merged(dict(zip(having, column, strict=True))))]
+            blocks = [block for column in columns if (block := _merged(dict(zip(having, column, strict=True)), note))]
             if blocks:
-                heading = title[:1].upper() + title[1:] + (f" ({told})" if told else "")
+                heading = title[:1].upper() + title[1:] + (f": {told}" if told else "")
                 made.append(ResultSection(heading, plain.Section(heading, blocks)))
     return made
 
 
-def _merged(blocks: Mapping[str, object]) -> Curves | Table | None:
+def _merged(blocks: Mapping[str, object], note: str) -> Curves | Table | None:
     """One plot or table of those of several results, if they are of a kind that can be put together."""
     first = next(iter(blocks.values()))
     if isinstance(first, Curves):
@@ -207,7 +207,7 @@ def _merged(blocks: Mapping[str, object]) -> Curves | Table | None:
             if isinstance(block, Curves)
             for own, curve in block.curves.items()
         }
-        return replace(first, curves=curves, legend="")
+        return replace(first, curves=curves, legend="", caption=f"{first.caption} {note}".strip())
     tables = {name: block for name, block in blocks.items() if isinstance(block, Table)}
     if not isinstance(first, Table) or len({tuple(table.header) for table in tables.values()}) > 1:
         return None
@@ -227,7 +227,7 @@ def parts_section(title: str, heading: str, lines: Mapping[str, Sequence[Row]]) 
     for part, rows in lines.items():
         found = {row.metric: row for row in rows}
         cells = [format_row(found[metric]) if metric in found else "" for metric in metrics]
-        body.append([part, *(f"{row.n:,}" for row in rows[:1]), *cells])
+        body.append([part, *("" if row.n is None else f"{row.n:,}" for row in rows[:1]), *cells])
     header = [heading, ">n", *(f">{metric}" for metric in metrics)]
     return TableSection(title, Table(header, body, "In parentheses the 95 % bootstrap interval."))
 

@@ -121,8 +121,8 @@ def result_sections(runs: Runs) -> list[Section]:
         seed = min(min(found) for found in variants.values())
         first = {name: found[seed] for name, found in variants.items() if seed in found}
         left = ", ".join(list(first)[_MOST_CURVES:])
-        about = (prefix.strip(), f"seed {seed}", f"not drawn: {left}" if left else "")
-        sections += side_by_side(dict(list(first.items())[:_MOST_CURVES]), "; ".join(filter(None, about)))
+        note = f"Seed {seed}." + (f" Not drawn: {left}." if left else "")
+        sections += side_by_side(dict(list(first.items())[:_MOST_CURVES]), prefix.strip(), note)
     return sections
 
 

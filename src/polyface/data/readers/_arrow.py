@@ -15,7 +15,7 @@ import pyarrow as pa
 from polyface.data import images
 from polyface.data.readers._labels import LabelReader, Layout, layout, target_of
 from polyface.data.readers.common import stable_path
-from polyface.data.table import declaration_of
+from polyface.data.table import declaration_of, empty_as_null
 from polyface.data.writing import Record, Skipped, short
 from polyface.errors import PolyfaceError
 from polyface.schema import Column, built_in, is_column
@@ -145,6 +145,8 @@ def _record(part: Part, place: int, values: dict[str, Any], found: Layout, folde
 
 
 def _values(array: pa.Array, words: Sequence[str] | None) -> list[Any]:
+    if pa.types.is_fixed_size_list(array.type):
+        array = empty_as_null(pa.chunked_array([array]))
     try:
         values = array.to_pylist()
     except UnicodeDecodeError:

@@ -133,7 +133,7 @@ def evaluate_all_pairs(
         val={far: FoldFigure.of(by_fold) for far, by_fold in by_far.items()},
         auc=FoldFigure.of([auc(*pairs)]),
         eer=FoldFigure.of([equal_error_rate(*pairs)]),
-        key=digest(people, first, second, fold_of, list(fars)),
+        key=digest(people, np.bincount(first), np.bincount(second), fold_of, list(fars)),
         people=tuple(people.tolist()),
         counts=_counts(values, same, first, second, len(people)),
     )

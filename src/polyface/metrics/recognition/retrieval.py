@@ -96,7 +96,7 @@ class RetrievalResult:
         caption = "One face a person; mean over draws of the gallery."
         legend = f"rank-1 {rate[0]:.1f} %"
         curve = Curves({"": (ranks, rate)}, "rank", "found, %", caption, legend, percent=True)
-        return [Section(" ".join(["CMC", self.prefix.strip()]).strip(), [curve])]
+        return [Section(", ".join(filter(None, ["CMC", self.prefix.strip()])), [curve])]
 
 
 def draw_gallery(people: ArrayLike, draws: int = 10, seed: int = 0) -> list[Indices]:

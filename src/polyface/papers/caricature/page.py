@@ -91,7 +91,7 @@ def embeddings_section(
     Without scikit-learn the section says so."""
     if not can_lay_out():
         return TextSection(title, [f"Not drawn: {NEEDS}."])
-    chosen = list(people) or most_pictured(table, "modality", count)
+    chosen = list(people) or most_pictured(table, "modality", KINDS, count)
     names, modalities = table.words("identity"), table.words("modality")
     rows = np.flatnonzero(np.isin(names.astype(str), chosen))
     if absent := sorted(set(chosen) - set(names[rows])):
