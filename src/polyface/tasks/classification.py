@@ -247,9 +247,8 @@ class ClassificationTask(Task):
         return list(answer["probabilities" if self.held and self.held.type == "distribution" else "label"])
 
     def evaluate(self, answers: Mapping[str, Any], table: FaceTable) -> ClassificationResult:
-        targets = self.targets(table)
-        truth = np.where(targets.labelled[:, 0].numpy(), targets.values.numpy(), -1)
-        return evaluate_classification(answers["probabilities"].argmax(-1), truth, self.vocabulary)
+        """Where a label is soft or a number, by the class that it names."""
+        return evaluate_classification(answers["probabilities"].argmax(-1), self.classes(table), self.vocabulary)
 
     def config(self) -> dict[str, Any]:
         """With what the training table said, so that a bundle needs none."""
