@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from polyface.errors import PolyfaceError, nearest
+from polyface.metrics.faces import OverFaces
 from polyface.metrics.resampling import Bools, Counts, Floats, ratio
 from polyface.metrics.result import Metric, digest
 from polyface.metrics.sections import Curves, Face, Faces, Section, Table, Text, cell
@@ -25,7 +26,7 @@ Eyes = tuple[Sequence[int], Sequence[int]]
 
 
 @dataclass(frozen=True)
-class LandmarkResult:
+class LandmarkResult(OverFaces):
     """Landmark accuracy over `n` faces. Errors, rates and AUC in percent; units are all faces.
 
     `excluded` faces cannot be judged (no visible point, or no usable normalising distance) and are part of nothing;
@@ -43,20 +44,12 @@ class LandmarkResult:
     face_errors: Floats = field(repr=False, compare=False)
 
     @property
-    def over(self) -> str:
-        return "faces"
-
-    @property
-    def units(self) -> int:
-        return len(self.face_errors)
-
-    @property
-    def n(self) -> int:
-        return self.units - self.excluded
+    def labelled(self) -> Bools:
+        return np.asarray(~np.isnan(self.face_errors))
 
     @property
     def excluded(self) -> int:
-        return int(np.isnan(self.face_errors).sum())
+        return self.unlabelled
 
     @property
     def missed(self) -> int:
@@ -92,12 +85,9 @@ class LandmarkResult:
     def figure(self, metric: Metric) -> float:
         return self.mean_error if metric.name == "mean error" else self.failure_rate
 
-    def spread(self, metric: Metric) -> float | None:
-        return None
-
     def defined(self, metric: Metric) -> Bools:
         """A missed face is a failure, but has no error."""
-        return np.isfinite(self.face_errors) if metric.name == "mean error" else ~np.isnan(self.face_errors)
+        return np.isfinite(self.face_errors) if metric.name == "mean error" else self.labelled
 
     def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
         scored = counts if judged is None else counts * judged
@@ -116,7 +106,7 @@ class LandmarkResult:
         )  # fmt: skip
         figures = Table(
             ["", ">mean error, %", f">failures (above {self.threshold:g} %), %", ">AUC, %"],
-            [["", cell(self.mean_error), cell(self.failure_rate), cell(self.auc)]],
+            [["all faces", cell(self.mean_error), cell(self.failure_rate), cell(self.auc)]],
         )
         shown = [Section("error curve", [curve, figures])]
         if self.names:
