@@ -45,8 +45,8 @@ class ClassificationSpec(TaskSpec):
 class ClassificationTask(Task):
     """Softmax cross-entropy over a vocabulary. Output [B, classes]: logits. One loss term.
 
-    Soft labels are learnt by their cross-entropy −Σ q·log p; where a class is asked for, to judge answers, it is the
-    word of the largest share, and a face on which two words share that is not judged.
+    Soft labels are learnt by their cross-entropy −Σ q·log p; where a class is asked for, to evaluate answers, it is the
+    word of the largest share, and a face on which two words share that is left out.
     """
 
     Spec = ClassificationSpec
