@@ -165,7 +165,7 @@ def _order(runs: Runs, rows: Sequence[str]) -> list[str]:
 
 
 def _about(comparison: Comparison) -> list[str]:
-    stage, budget = comparison.full.recipe.stages[-1], comparison.budget
+    stage, budget = comparison.full.recipe.measured, comparison.budget
     tasks = ", ".join(task for task in stage.tasks if task != stage.evaluation.main)
     of = f", variant “{comparison.variant}”" if comparison.variant else ""
     text = [

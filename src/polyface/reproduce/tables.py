@@ -33,7 +33,8 @@ from polyface.report.results import markdown_table, read_results, write_results
 from polyface.reproduce.jobs import Job, finished, folder, record, stored, trains
 from polyface.schema import landmark_groups
 from polyface.tasks import Task
-from polyface.training.recipe import ComparisonSpec, Recipe, StageSpec
+from polyface.training.recipe import ComparisonSpec, Recipe
+from polyface.training.specs import StageSpec
 from polyface.training.stages import pool_of, stage_tasks
 
 _MOST_SEEDS = 100
@@ -89,7 +90,7 @@ class Runs:
         """The stage of a variant that is measured."""
         job = self._of(name, seed)
         if job not in self._stages:
-            self._stages[job] = self.recipe.variant(name, job.seed).stages[-1]
+            self._stages[job] = self.recipe.variant(name, job.seed).measured
         return self._stages[job]
 
     def tasks(self, name: str, seed: int = 0) -> dict[str, Task]:
