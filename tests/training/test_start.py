@@ -128,6 +128,11 @@ def test_a_weighting_that_cannot_be_is_told_of_before_any_picture_is_decoded(tmp
             tmp_path / "runs")  # fmt: skip
 
 
+def test_several_sizes_need_a_network_that_takes_them() -> None:
+    with pytest.raises(PolyfaceError, match=r"stages.one.data.sizes: this network takes pictures of 40 pixels alone"):
+        network_of(stage_of(data=STAGE["data"] | {"sizes": [32, 40]}))
+
+
 def test_the_empty_face_changes_nothing() -> None:
     """Neither the generator nor the network: dropout and batch norm included."""
     stage = stage_of()

@@ -86,6 +86,12 @@ class Learner(L.LightningModule):
     def crop(self) -> CropSpec:
         return self.spec.data.crop
 
+    @property
+    def side(self) -> int:
+        """Of the pictures in the present step of training, in pixels: a pure function of the step."""
+        sizes = self.spec.data.sizes or [self.crop.size]
+        return sizes[self.batches_done // self.spec.optimisation.accumulate % len(sizes)]
+
     def train_dataloader(self) -> Any:
         return AllEpochs(self._train, self.spec.optimisation.epochs, self.batches_done)
 
@@ -113,7 +119,7 @@ class Learner(L.LightningModule):
         return output, term_means(world_size() * sums, totals[1]), totals
 
     def training_step(self, raw: RawBatch, index: int) -> Tensor:
-        batch = assemble(raw, self.crop, self.tasks, self.spec.data.augment)
+        batch = assemble(raw, self.crop, self.tasks, self.spec.data.augment, self.side)
         if self.weighting.validation_faces and self._validation is not None:
             self._validate_few(self._validation, self.weighting.validation_faces)
         output, means, totals = self._losses(batch, self.network)

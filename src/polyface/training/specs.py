@@ -50,7 +50,8 @@ class DataSpec(Strict):
     balance: columns whose words are drawn equally often in training, the first before the next: [modality, identity]
     fills a batch with as many photos as caricatures, and each half with as many faces of one person as of another.
     limit: at most so many training faces (the first by a fixed order), for trials. validate_on: "train" lets the
-    training faces stand in for validation faces that a set lacks, as Mao et al. 2020 do on LFWA.
+    training faces stand in for validation faces that a set lacks, as Mao et al. 2020 do on LFWA. sizes: sides in pixels
+    that training gives the crop in turn, step by step; everything else takes crop.size.
     """
 
     tables: list[SourceSpec]
@@ -61,6 +62,7 @@ class DataSpec(Strict):
     balance: list[str] = []
     limit: int | None = Field(None, ge=1)
     validate_on: Literal["val", "train"] = "val"
+    sizes: list[Annotated[int, Field(ge=8, le=1024)]] = []
 
 
 class NetworkSpec(Strict):
@@ -187,7 +189,7 @@ class StageSpec(BaseStage):
         specs = {key: spec for key in others if key in EXTRAS and (spec := EXTRAS.get(key).Spec)}
         fields: dict[str, Any] = {key: (spec, ...) for key, spec in specs.items()}
         checked = create_model("Extras", __config__=ConfigDict(extra="forbid"), **fields).model_validate(others)
-        return own | dict(checked)
+        return own | {key: getattr(checked, key) for key in specs}
 
     @property
     def extras(self) -> dict[str, Any]:

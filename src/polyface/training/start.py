@@ -74,12 +74,19 @@ def build_network(stage: StageSpec, tasks: dict[str, Task], seed: int, earlier: 
 def _run_empty(network: FaceNetwork, stage: StageSpec, tasks: Mapping[str, Task]) -> None:
     """Run an empty face through the network, so that parts that do not fit are told of before any picture is read."""
     where = f"stages.{stage.name}.network"
-    faces = torch.zeros(2, network.channels, network.size, network.size)
-    with evaluating(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    if stage.data.sizes and not getattr(network, "any_size", getattr(network.trunk, "any_size", False)):
+        raise PolyfaceError(
+            f"stages.{stage.name}.data.sizes: this network takes pictures of {network.size} pixels alone: choose "
+            "another network.trunk, or leave sizes out"
+        )
+    for side in (network.size, *stage.data.sizes):
+        faces = torch.zeros(2, network.channels, side, side)
+        shape: list[int] = []
         try:
-            network(faces)
+            with evaluating(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
+                shape = list(network.features(faces)["shared"].shape[1:])
+                network(faces)
         except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            shape = list(network.features(faces)["shared"].shape[1:])
             if len(shape) > 1 and (without := [name for name in tasks if name not in stage.network.heads]):
                 raise PolyfaceError(
                     f"{where}.heads: task '{without[0]}' has no line, and the trunk gives a map {shape}: name the part "
