@@ -176,7 +176,7 @@ def test_a_checkpoint_of_another_layout_is_one_line(toy, trainings, tmp_path) ->
     torch.save(before, path)
     (result,) = trainings([{"recipe": toy(), "out": tmp_path}])
     assert "last.ckpt: made by another version of Polyface" in result["error"]
-    assert "--fresh" in result["error"]
+    assert "move the file away to start over" in result["error"]
     assert "\n" not in result["error"]
     assert path.exists()
 

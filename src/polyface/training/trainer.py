@@ -89,7 +89,7 @@ def _position(checkpoint: Path) -> dict[str, Any]:
     if own.get("layout") != LAYOUT:
         raise PolyfaceError(
             f"{checkpoint}: made by another version of Polyface, which kept its state in other places: finish the run "
-            "with that version, or pass --fresh to start over"
+            "with that version, or move the file away to start over"
         )
     return own
 
