@@ -23,6 +23,7 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from polyface.protocols.recognition import judge_cavi
 
 from polyface.data.boxes import boxes_of
 from polyface.data.crops import sample
@@ -30,12 +31,11 @@ from polyface.data.loader import FaceLoader, FacePool
 from polyface.data.readers import cavi
 from polyface.data.store import open_source
 from polyface.export import export_onnx
-from polyface.metrics.resampling import Row
+from polyface.metrics.result import Row
 from polyface.models import find
 from polyface.models.bundle import Bundle, load_bundle
 from polyface.networks.folding import chosen_branch, embedding_only, folded, in_bfloat16
 from polyface.networks.network import FaceNetwork
-from polyface.protocols.recognition import judge_cavi
 from polyface.report.results import write_results
 from speed import turns
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ import torch
 import yaml
 
 from polyface import networks
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.schema import ATTRIBUTES
+from polyface.training.papers import PAPERS
 from polyface.training.recipe import Recipe, load
 from polyface.training.specs import SourceSpec, StageSpec
 from polyface.training.stages import _rows, stage_tasks
@@ -112,9 +113,7 @@ def test_a_recipe_survives_being_written_and_read(write) -> None:
     assert again == recipe
 
 
-@pytest.mark.parametrize(
-    "name", sorted(p.name.removesuffix(".yaml") for p in (resources.files("polyface") / "recipes").iterdir())
-)
+@pytest.mark.parametrize("name", PAPERS.names())
 def test_recipes_that_come_with_the_package(name: str) -> None:
     from polyface.training.stages import build_weighting
 
@@ -386,7 +385,7 @@ def test_where_and_without_choose_rows(tmp_path) -> None:
         ({"init": {"source": "x", "branch": "face"}}, "stages.0.init.branch: unknown key.*'branches'"),
         ({"optimisation": {"body_lr": 0}}, "stages.0.optimisation.body_lr: .*greater than 0"),
         ({"optimisation": {"epsilon": -1}}, "stages.0.optimisation.epsilon: .*greater than 0"),
-        ({"evaluation": {"protocol": "lfw"}}, "stages.0.evaluation.protocol: .*'cavi'"),
+        ({"evaluation": {"protocol": "lfw"}}, "stages.0.evaluation.protocol: .*'lfw'; known: .*listed-pairs"),
         ({"data": {"tables": [{"name": "a", "witout": {}}]}}, "tables.0.witout: unknown key.*'without'"),
         ({"data": {"tables": [], "balanced": ["modality"]}}, "stages.0.data.balanced: unknown key.*'balance'"),
     ],

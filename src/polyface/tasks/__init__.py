@@ -18,7 +18,7 @@ TASKS = Registry(
     group="polyface.tasks",
     folder="polyface.tasks",
     without=("base",),
-    check=lambda part: lacks(part, "Spec", "targets", "prepare", "loss", "read", "labels"),
+    check=lambda part: lacks(part, "Spec", "targets", "prepare", "loss", "read", "labels", "evaluate"),
 )
 """Kinds of task: subclasses of `Task`, called with (name, settings), the settings being of their class `Spec`."""
 

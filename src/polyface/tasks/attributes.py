@@ -14,6 +14,7 @@ from torch import Tensor
 from polyface.data.loader import Targets
 from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError, nearest
+from polyface.metrics.attributes import AttributesResult, evaluate_attributes
 from polyface.schema import ATTRIBUTES
 from polyface.tasks.base import TaskSpec, ThresholdTask
 
@@ -119,3 +120,8 @@ class AttributesTask(ThresholdTask):
         values = np.full((len(answer["positive"]), len(ATTRIBUTES)), None, dtype=object)
         values[:, places] = np.where(answer["positive"], 1, -1)
         return list(values.tolist())
+
+    def evaluate(self, answers: Mapping[str, Any], table: FaceTable) -> AttributesResult:
+        targets = self.targets(table)
+        truth = np.where(targets.labelled.numpy(), targets.values.numpy(), np.nan)
+        return evaluate_attributes(answers["scores"], answers["positive"], truth, self.vocabulary)

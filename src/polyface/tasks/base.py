@@ -14,7 +14,8 @@ from torch import Tensor
 from polyface.data.loader import Targets
 from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError, nearest
-from polyface.schema import column_type
+from polyface.metrics.result import Result
+from polyface.schema import Column
 
 
 class TaskSpec(BaseModel):
@@ -52,13 +53,12 @@ class Task(ABC):
         """The people that it tells apart, in the order of its outputs; None for a task that is about no person."""
         return None
 
-    @property
-    def complete(self) -> bool:
-        """Whether the settings say all; otherwise `learn` must see the training faces first."""
-        return True
-
     def learn(self, training: FaceTable) -> None:  # noqa: B027  most tasks have nothing to learn
-        """Take from the training faces what the settings leave open, such as the people there are."""
+        """Take from the training faces what the settings leave open before anything is built: people, classes."""
+
+    def declares(self) -> Column | None:
+        """What its label column holds; None where the schema says that."""
+        return None
 
     @abstractmethod
     def targets(self, table: FaceTable) -> Targets:
@@ -96,6 +96,15 @@ class Task(ABC):
     def labels(self, answer: Mapping[str, Any]) -> list[Any]:
         """A decoded answer as values of the label column, one a face: what a face table would say."""
 
+    @abstractmethod
+    def evaluate(self, answers: Mapping[str, Any], table: FaceTable) -> Result:
+        """How well the decoded answers [N, …] on the faces of a table agree with its labels."""
+
+    @property
+    def outputs(self) -> dict[str, tuple[int, ...]]:
+        """The outputs of its head in an exported network, with their shapes after the batch."""
+        return {self.name: (self.output_dim,)}
+
     def config(self) -> dict[str, Any]:
         """What rebuilds the task: `polyface.tasks.build(name, config)`."""
         return self.spec.model_dump()
@@ -104,7 +113,6 @@ class Task(ABC):
         """Bool [N]: rows that satisfy `where`."""
         keep = np.ones(len(table), dtype=bool)
         for column, words in self.spec.where.items():
-            column_type(column)  # an unknown name is an error with its nearest neighbour
             keep &= table.classes(column, [words] if isinstance(words, str) else words) >= 0
         return torch.from_numpy(keep)
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from polyface.data.loader import Targets
 from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError
+from polyface.metrics.classification import ClassificationResult, evaluate_classification
 from polyface.schema import column_type
 from polyface.tasks.base import Task, TaskSpec
 
@@ -64,10 +65,6 @@ class IdentityTask(Task):
     @property
     def people(self) -> Sequence[str]:
         return self.vocabulary
-
-    @property
-    def complete(self) -> bool:
-        return bool(self.vocabulary)
 
     def learn(self, training: FaceTable) -> None:
         """The people of the training faces, by name, where the settings name none."""
@@ -122,6 +119,11 @@ class IdentityTask(Task):
 
     def labels(self, answer: Mapping[str, Any]) -> list[Any]:
         return list(answer["label"])
+
+    def evaluate(self, answers: Mapping[str, Any], table: FaceTable) -> ClassificationResult:
+        targets = self.targets(table)
+        truth = np.where(targets.labelled[:, 0].numpy(), targets.values.numpy(), -1)
+        return evaluate_classification(answers["probabilities"].argmax(-1), truth, self.vocabulary)
 
     def config(self) -> dict[str, Any]:
         return super().config() | {"people": self.vocabulary}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from polyface.errors import PolyfaceError, nearest
 from polyface.training.extras import EXTRAS
 from polyface.training.learners import LEARNERS
+from polyface.training.papers import PAPERS, RECIPE
 from polyface.training.specs import BaseStage, Stage, StageSpec, Strict
 
 
@@ -119,11 +119,7 @@ def load(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
         except (OSError, UnicodeDecodeError) as error:
             raise PolyfaceError(f"{path}: not a readable text file ({error})") from error
     else:
-        folder = resources.files("polyface") / "recipes"
-        known = sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
-        if source not in known:
-            raise PolyfaceError(f"unknown recipe '{source}'; {nearest(source, known)}")
-        text = (folder / f"{source}.yaml").read_text(encoding="utf-8")
+        text = (PAPERS.get(source) / RECIPE).read_text(encoding="utf-8")
     tree = _yaml(text, source)
     if not isinstance(tree, dict):
         raise PolyfaceError(f"{source}: a recipe is a mapping with name and stages")
