@@ -21,7 +21,8 @@ from polyface.metrics.result import Result
 from polyface.protocols.base import Answers, Cases, EvaluationSet
 from polyface.report.results import read_results
 from polyface.training import stages
-from polyface.training.recipe import load, same_settings
+from polyface.training.recipe import load
+from polyface.training.specs import same_settings
 
 Command = Callable[..., str]
 

@@ -15,6 +15,7 @@ from polyface.report.results import read_results
 from polyface.reproduce import tables
 from polyface.tasks.landmarks import LandmarksTask
 from polyface.training import stages
+from polyface.training.learners.multitask import Multitask
 from polyface.training.recipe import Recipe, load
 
 RECIPE = """
@@ -114,7 +115,7 @@ def test_a_finished_reproduction_trains_nothing_again(
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(stages, "run_stage", refuse)
+    monkeypatch.setattr(Multitask, "run", refuse)
     reproduce.run_jobs(recipe, reproduce.jobs(recipe), None, runs, stages.RunOptions())
     assert all(reproduce.finished(recipe, runs, job) for job in reproduce.jobs(recipe))
 
@@ -126,7 +127,7 @@ def test_a_trained_run_without_answers_is_only_asked_again(
     shutil.copytree(reproduce.folder(runs, job), reproduce.folder(tmp_path, job))
     (reproduce.folder(tmp_path, job) / "test.npz").unlink()
     assert not reproduce.finished(recipe, tmp_path, job)
-    monkeypatch.setattr(stages, "run_stage", lambda *args, **kwargs: pytest.fail("trained again"))
+    monkeypatch.setattr(Multitask, "run", lambda *args, **kwargs: pytest.fail("trained again"))
     reproduce.run_job(recipe, job, None, tmp_path, stages.RunOptions(), ("test", "val"))
     assert reproduce.finished(recipe, tmp_path, job, ("test", "val"))
     for task, key in (("landmarks", "points"), ("pose", "probabilities")):
