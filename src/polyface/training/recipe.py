@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from polyface import protocols
 from polyface.data.augment import AugmentSpec
@@ -153,7 +154,7 @@ def _protocol(given: Any) -> dict[str, Any]:
     try:
         return protocols.settings(given)
     except PolyfaceError as error:
-        raise ValueError(str(error)) from error
+        raise PydanticCustomError("protocol", "{why}", {"why": str(error)}) from error
 
 
 class EvaluationSpec(_Strict):
