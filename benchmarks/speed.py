@@ -47,7 +47,8 @@ from polyface.networks import build
 from polyface.report.results import write_results
 from polyface.training.learner import Learner
 from polyface.training.progress import learning_rate
-from polyface.training.recipe import StageSpec, load
+from polyface.training.recipe import load
+from polyface.training.specs import StageSpec
 from polyface.training.stages import build_network, build_weighting, stage_pool, stage_tasks
 
 TASKS: dict[str, dict[str, Any]] = {

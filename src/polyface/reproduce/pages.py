@@ -201,7 +201,7 @@ def demonstrate(out: Path, photo: Path | None, changes: Sequence[str], progress:
     """Train the synthetic recipe, evaluate it, analyze a photo with the shipped models, and write one page."""
     recipe = load("synthetic", changes)
     options = stages.RunOptions(accelerator="cpu", progress=progress)
-    stage = recipe.stages[-1]
+    stage = recipe.measured
     trained = stages.run(recipe, out, None, options)[stage.name]
     bundle = load_bundle(trained.bundle)
     pool = pool_of(stage, None, bundle.tasks)
