@@ -24,7 +24,8 @@ from polyface.models.bundle import load_bundle
 from polyface.protocols.base import Answers, Cases, EvaluationSet
 from polyface.report.results import read_results
 from polyface.training import stages
-from polyface.training.recipe import load, same_settings
+from polyface.training.recipe import load
+from polyface.training.specs import same_settings
 
 Command = Callable[..., str]
 
