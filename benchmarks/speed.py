@@ -195,8 +195,8 @@ def command_line(bench: Bench) -> None:
 
 def training_stage(bench: Bench) -> StageSpec:
     if bench.data:
-        return load("tcdcn").variant("FLD+all (shared)").stages[0]
-    return load("synthetic", ["synthetic.stopping=null"]).stages[0]
+        return load("tcdcn").variant("FLD+all (shared)").measured
+    return load("synthetic", ["synthetic.stopping=null"]).measured
 
 
 class _Clock(L.Callback):

@@ -3,7 +3,7 @@
 Picks the seed by validation loss, measures on test faces and on sets the model never saw, stores in half precision, and
 writes the model cards.
 
-    python benchmarks/ship_models.py --data DIR --runs runs/tcdcn
+    python tools/ship_models.py --data DIR --runs runs/tcdcn
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from polyface.models.evaluate import evaluate
 
 import polyface
 from polyface.data.boxes import boxes_of
@@ -25,6 +24,7 @@ from polyface.data.store import open_source
 from polyface.metrics.landmarks import evaluate_landmarks
 from polyface.models.bundle import Bundle, load_bundle
 from polyface.models.predict import predict
+from polyface.protocols.evaluation import evaluate
 from polyface.reproduce import Job, folder
 from polyface.schema import eyes, five_of_68
 from polyface.training.recipe import Recipe, load
@@ -55,9 +55,9 @@ def figures(bundle: Bundle, recipe: Recipe, variant: str, data: Path) -> dict[st
     stage = recipe.variant(variant).stages[-1]
     found = evaluate(bundle, pool_of(stage, data, bundle.tasks))
     out: dict[str, Any] = {}
-    for name, result in found.results.items():
+    for prefix, result in found.results.items():
         for metric in result.metrics:
-            out[f"{name}: {metric.name}, {metric.unit}"] = round(result.figure(metric), 2)
+            out[f"{prefix.strip()}: {metric.name}, {metric.unit}"] = round(result.figure(metric), 2)
     return out
 
 
