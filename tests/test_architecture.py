@@ -118,6 +118,59 @@ def test_command_line_answers_help() -> None:
     assert "Usage" in done.stdout
 
 
+def test_the_names_of_the_package_are_there_and_wait_until_asked_for() -> None:
+    import polyface
+
+    for name in polyface.__all__:
+        assert getattr(polyface, name) is not None
+    assert polyface.PolyfaceError.__module__ == "polyface.errors"
+    assert polyface.Gallery.__module__.startswith("polyface.gallery")
+    assert "polyface.gallery" not in python("import sys, polyface; print(*sys.modules)").split()
+
+
+# Modules of packages that are called otherwise; of the pytest plugins, the option that needs them.
+MODULES = {
+    "dlib-bin": "dlib",
+    "faiss-cpu": "faiss",
+    "pytest-timeout": "timeout",
+    "pytest-xdist": "dist",
+    "scikit-learn": "sklearn",
+}
+
+
+def used(tree: ast.AST) -> set[str]:
+    """Modules that a file imports, and words that it may look for by name (`find_spec`, `importorskip`)."""
+    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {name.partition(".")[0] for name in words | {name for _, name in imports(tree)}}
+
+
+def test_an_extra_is_offered_only_where_something_imports_it() -> None:
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = content["project"]["optional-dependencies"]
+    here = [*FILES, *(path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__))]
+    known = {name.lstrip("-") for name in content["tool"]["pytest"]["ini_options"]["addopts"]}
+    known |= {"timeout"} & content["tool"]["pytest"]["ini_options"].keys()
+    known = known.union(*(used(ast.parse(path.read_text(encoding="utf-8"))) for path in here))
+    for extra in extras.keys() - {"dev", "docs"}:  # tools that are run
+        names = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in extras[extra]]
+        idle = [name for name in names if MODULES.get(name, name.replace("-", "_")) not in known | {"polyface"}]
+        assert not idle, f"extra {extra}: nothing imports {idle[0]}"
+
+
+def test_the_document_of_the_architecture_tells_the_contract() -> None:
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (contract,) = (c for c in content["tool"]["importlinter"]["contracts"] if c["type"] == "layers")
+    layers = [re.findall(r"\w+", layer) for layer in contract["layers"] if not layer.startswith("(")]
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("| room |")[2]
+    told = [
+        room
+        for line in text.splitlines()
+        if line.startswith("| `")
+        for room in re.findall(r"`(\w+)`", line.split("|")[1])
+    ]
+    assert told == [room for layer in layers for room in layer]
+
+
 def test_inference_needs_no_training_library() -> None:
     assert not loaded_by("polyface.inference") & {"lightning", "pytorch_lightning", "torchmetrics", "timm", "cv2"}
 
@@ -134,6 +187,22 @@ def test_weighting_imports_only_torch_numpy_and_scipy() -> None:
         if name.partition(".")[0] not in allowed and not name.startswith(OWN)
     ]
     assert not strangers
+
+
+def test_networks_import_only_torch() -> None:
+    """And where they are named: timm, and what reads published weights."""
+    named = {"timm_trunk": {"timm"}, "depthwise": {"timm"}, "imagenet": {"safetensors", "timm"}, "dlib": {"numpy"}}
+    allowed = {"torch", *sys.stdlib_module_names}
+    ours = ("polyface.networks", "polyface.errors", "polyface.registry")
+    strangers = [
+        f"{relative(path)}:{line}: {name}"
+        for path in sorted((SOURCE / "networks").rglob("*.py"))
+        for line, name in imports(ast.parse(path.read_text(encoding="utf-8")))
+        if name.partition(".")[0] not in allowed | named.get(path.stem, set())
+        if name != "polyface" and not name.startswith(ours)
+    ]
+    assert not strangers
+    assert not loaded_by("polyface.networks", "torch") & {"timm", "safetensors", "pyarrow", "pydantic"}
 
 
 def test_weighting_loads_no_other_dependency() -> None:

@@ -10,9 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from polyface.errors import PolyfaceError
 from polyface.training.recipe import assignments
@@ -25,15 +23,6 @@ def polyface(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Comp
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=250, check=False)
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for index in range(3):
-        Image.fromarray(np.full((40, 50, 3), 60 * index, np.uint8)).save(folder / f"{index}.png")
-    return folder
-
-
 def test_help_answers_at_once() -> None:
     seconds = []
     for _ in range(3):
@@ -42,34 +31,6 @@ def test_help_answers_at_once() -> None:
         seconds.append(time.perf_counter() - start)
         assert "reproduce" in answer.stdout
     assert min(seconds) < 1.0  # 0.2 s on a quiet machine; benchmarks/speed.py measures it
-
-
-def test_data_list_tells_verified_readers() -> None:
-    answer = polyface("data", "list")
-    assert re.search(r"^mtfl +verified", answer.stdout, re.M)
-
-
-def test_import_show_check_of_a_folder(photos: Path, tmp_path: Path) -> None:
-    table = tmp_path / "photos.parquet"
-    assert "3 faces" in polyface("data", "import", "folder", photos, table).stdout
-    shown = polyface("data", "show", table, "--picture", tmp_path / "sheet.png")
-    assert "3 faces" in shown.stdout
-    assert Image.open(tmp_path / "sheet.png").width > 100
-    checked = polyface("data", "check", table)
-    assert checked.returncode == 0
-    assert "0 bad faces" in checked.stdout
-
-
-def test_import_stops_at_a_bad_image_or_reports_it(photos: Path, tmp_path: Path) -> None:
-    (photos / "broken.png").write_bytes(b"")
-    table = tmp_path / "photos.parquet"
-    stopped = polyface("data", "import", "folder", photos, table)
-    assert stopped.returncode == 1
-    assert "broken.png" in stopped.stderr.splitlines()[-1]
-    assert not table.exists()
-    skipped = polyface("data", "import", "folder", photos, table, "--on-bad", "skip")
-    assert "skipped broken.png" in skipped.stdout
-    assert "3 faces, 1 skipped" in skipped.stdout
 
 
 @pytest.mark.parametrize(
@@ -134,14 +95,3 @@ def test_readme_has_exactly_the_two_set_up_commands() -> None:
     assert [name for name, _ in blocks] == ["demo", "test"]
     assert blocks[0][1].endswith("polyface demo")
     assert blocks[1][1].endswith("pytest")
-
-
-def test_demo_trains_analyzes_a_photo_and_writes_one_report(tmp_path: Path) -> None:
-    tables = "synthetic.data.tables=[{name: synthetic, options: {n: 400, size: 48}}]"
-    small = ("--set", "synthetic.optimisation.epochs=1", "--set", tables)
-    answer = polyface("demo", "--out", tmp_path / "demo", *small)
-    assert answer.returncode == 0, answer.stderr[-2000:]
-    page = (tmp_path / "demo" / "report.html").read_text()
-    assert "grace_hopper.jpg" in page
-    assert "1 face(s)" in page
-    assert "landmarks: figures" in page

@@ -21,7 +21,8 @@ from polyface import protocols
 from polyface.data.boxes import boxes_of
 from polyface.data.readers.folder import Folder
 from polyface.data.store import open_source
-from polyface.data.table import FaceTable, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import write_table
 from polyface.files import cache_folder
 from polyface.inference.embedder import BundleEmbedder
 from polyface.metrics.recognition.pairs import pair_distances

@@ -6,17 +6,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from polyface.errors import PolyfaceError as PolyfaceError
+    from polyface.gallery import Gallery as Gallery
     from polyface.inference.analyzer import Analyzer as Analyzer
     from polyface.inference.analyzer import analyze as analyze
     from polyface.models.bundle import load_bundle as load
 
     __version__: str
 
-__all__ = ["Analyzer", "analyze", "load", "__version__"]
+__all__ = ["Analyzer", "Gallery", "PolyfaceError", "analyze", "load", "__version__"]
 
 # Loaded when asked for: `import polyface` alone takes milliseconds.
 _HOMES = {
     "Analyzer": ("polyface.inference.analyzer", "Analyzer"),
+    "Gallery": ("polyface.gallery", "Gallery"),
+    "PolyfaceError": ("polyface.errors", "PolyfaceError"),
     "analyze": ("polyface.inference.analyzer", "analyze"),
     "load": ("polyface.models.bundle", "load_bundle"),
 }

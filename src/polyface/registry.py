@@ -99,14 +99,23 @@ class Registry:
         point = None if name in self._own() else self._points().get(name)
         return "polyface" if point is None else str(point.dist.name if point.dist else point.value)
 
-    def make(self, name: str, options: Mapping[str, Any], *given: Any, where: str, named: str = "") -> Any:
-        """Call a part with what is `given` and its options. where: the key of the options; named: that of the name.
+    def make(
+        self,
+        name: str,
+        options: Mapping[str, Any],
+        *given: Any,
+        where: str,
+        named: str = "",
+        beside: Collection[str] = (),
+    ) -> Any:
+        """Call a part with what is `given` and its options. where: the key of the options; named: that of the name;
+        beside: other keys that may stand there, which an unknown option may be a slip for.
 
         Raises:
             PolyfaceError: as `get`; an option that the part does not have, with the nearest one; a value it refuses.
         """
         part = self.get(name, named or f"{where}.{self.kind}")
-        check_options(part, options, f"{where} ({name})", len(given))
+        check_options(part, options, f"{where} ({name})", len(given), beside)
         try:
             return part(*given, **options)
         except (AttributeError, PolyfaceError, TypeError, ValueError) as error:
@@ -206,11 +215,13 @@ def options_of(part: Any, given: int = 0) -> list[str]:
     return [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
 
 
-def check_options(part: Any, options: Mapping[str, Any], where: str, given: int = 0) -> None:
-    """Refuse options that a part does not have, with the nearest that it has."""
+def check_options(
+    part: Any, options: Mapping[str, Any], where: str, given: int = 0, beside: Collection[str] = ()
+) -> None:
+    """Refuse options that a part does not have, with the nearest that it has, or that may stand `beside` them."""
     parameters = inspect.signature(part).parameters.values()
     if any(one.kind is one.VAR_KEYWORD for one in parameters):
         return
     known = options_of(part, given)
     if unknown := [name for name in options if name not in known]:
-        raise PolyfaceError(f"{where}: unknown option '{unknown[0]}'; {nearest(unknown[0], known)}")
+        raise PolyfaceError(f"{where}: unknown option '{unknown[0]}'; {nearest(unknown[0], [*known, *beside])}")

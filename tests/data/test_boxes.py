@@ -11,7 +11,8 @@ import torch
 from polyface.data.boxes import BoxSpec, boxes_of
 from polyface.data.crops import CropSpec, transform
 from polyface.data.detector import Detection
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 
 NAN = np.nan
@@ -99,13 +100,15 @@ def test_rows_without_anything_to_crop_by_are_named(tmp_path, source, labels) ->
 
 
 def test_a_missed_face_gets_a_centred_box_of_the_usual_size(tmp_path) -> None:
-    """Detected sides are 1/2 and 3/4 of their pictures' shorter sides: the median, 5/8, of the missed one's 40."""
-    faces = table(tmp_path, {}, {}, {}, sizes=[(60, 80), (80, 100), (100, 40)])
-    detector = Known("by hand", {0: [10, 10, 40, 35], 1: [5, 5, 40, 65]})
-    found = boxes_of(faces, BoxSpec(), detector)
+    """Detected sides are 1/2, 3/4 and 5/8 of their pictures' shorter sides, or 1/10 of a far face's: the median of the
+    five, 1/2, of the missed one's 40. (Their mean is 0.415.)"""
+    sizes = [(60, 80), (80, 100), (100, 40), (64, 64), (100, 100), (90, 90)]
+    faces = table(tmp_path, *[{}] * 6, sizes=sizes)
+    boxes = {0: [10, 10, 40, 35], 1: [5, 5, 40, 65], 3: [0, 0, 40, 20], 4: [50, 50, 60, 58], 5: [1, 1, 10, 10]}
+    found = boxes_of(faces, BoxSpec(), Known("by hand", boxes))
     assert found.missed.tolist() == [2]
     np.testing.assert_allclose(found.xyxy[:2], [[10, 10, 40, 35], [5, 5, 40, 65]])
-    side = 40 * 5 / 8
+    side = 40 / 2
     np.testing.assert_allclose(found.xyxy[2], [19.5 - side / 2, 49.5 - side / 2, 19.5 + side / 2, 49.5 + side / 2])
     assert found.points is not None
     np.testing.assert_array_equal(found.points[0], np.full((5, 2), 11))

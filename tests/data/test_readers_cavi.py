@@ -17,7 +17,8 @@ from polyface.data.images import encode_png
 from polyface.data.readers import reader
 from polyface.data.readers.cavi import CaVI
 from polyface.data.readers.common import Images, Pair, person_name
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 
 FOLDERS = {"c": "Caricature", "r": "Real"}

@@ -23,7 +23,8 @@ from polyface.data.readers.webcaricature import (
     training_people,
     unrestricted_people,
 )
-from polyface.data.table import FaceTable, Record, Skipped, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, Skipped, write_table
 from polyface.errors import PolyfaceError
 
 PNG = encode_png(np.full((20, 30, 3), 90, np.uint8))

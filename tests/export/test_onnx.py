@@ -19,6 +19,7 @@ from polyface.errors import PolyfaceError
 from polyface.export import onnx as module
 from polyface.export.onnx import export_onnx, parity
 from polyface.models.bundle import Bundle
+from polyface.networks.shapes import Shape
 
 Make = Callable[..., Bundle]
 TRUNKS: dict[str, dict[str, Any]] = {
@@ -174,7 +175,7 @@ def test_settings_are_checked(five: Bundle, tmp_path: Path) -> None:
 
 def test_a_network_that_cannot_be_exported(five: Bundle, tmp_path: Path) -> None:
     class Curious(torch.nn.Module):
-        size, in_channels, shared_dim = 40, 1, 4
+        size, in_channels, maps = 40, 1, {"shared": Shape(4)}
 
         def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
             if float(images.sum()) > 0:  # looks at values, which no graph can

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,21 @@ def test_the_index_looks_at_a_share_of_the_faces_only(folder: Path) -> None:
     with Gallery.open(folder, write=True) as gallery:
         looked, cells = map(int, re.findall(r"(\d+) of (\d+) cells", gallery.info().index)[0])
         assert looked < cells
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_of_equals_the_one_that_was_enrolled_first_comes_first(folder: Path, exact: bool) -> None:
+    """Sixty people with one and the same embedding, among them some enrolled before the index was built."""
+    (vector,) = queries(1)
+    with Gallery.open(folder, write=True) as gallery:
+        for some in (range(40), range(40, 60)):
+            names = [f"equal {number}" for number in some]
+            gallery.enrol_embeddings(np.tile(vector, (len(names), 1)), names)
+            gallery.build_index()
+        for by in ("image", "person"):
+            for top in (1, 7, 60):
+                (found,) = gallery.search_embeddings(vector, top=top, by=by, exact=exact)
+                assert [match.person for match in found] == [f"equal {number}" for number in range(top)], (by, top)
 
 
 def test_small_galleries_are_searched_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,9 +210,50 @@ def test_an_index_that_cannot_be_saved_leaves_the_last(folder: Path, monkeypatch
         assert gallery.build_index()
 
 
-def test_without_faiss_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+@pytest.fixture
+def without_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "euclidean"])
+@pytest.mark.parametrize("by", ["image", "person"])
+def test_without_faiss_a_search_finds_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, similarity: str, by: str
+) -> None:
+    with made(tmp_path / "g", similarity, "exact") as gallery:
+        gallery.remove("p3")
+        with_faiss = gallery.search_embeddings(queries(20), by=by)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with Gallery.open(tmp_path / "g") as gallery:
+        without = gallery.search_embeddings(queries(20), by=by)
+    for one, other in zip(with_faiss, without, strict=True):
+        assert [match.path for match in one] == [match.path for match in other]
+        assert [m.distance for m in one] == pytest.approx([m.distance for m in other], abs=1e-3)
+
+
+@pytest.mark.usefixtures("without_faiss")
+def test_without_faiss_equals_come_by_enrolment(tmp_path: Path) -> None:
     with Gallery.create(tmp_path / "g", Precomputed("net", DIM, "cosine")) as gallery:
-        gallery.enrol_embeddings(faces(1)[0], "anna")
+        vector = queries(1)
+        gallery.enrol_embeddings(vector.repeat(9, 0), [f"p{number}" for number in range(9)])
+        (found,) = gallery.search_embeddings(vector, top=9)
+        assert [match.person for match in found] == [f"p{number}" for number in range(9)]
+
+
+@pytest.mark.usefixtures("without_faiss")
+def test_without_faiss_an_index_is_passed_over_and_kept(folder: Path) -> None:
+    with Gallery.open(folder, write=True) as gallery:
+        assert gallery.search_embeddings(queries(1))[0][0].person == "p0"
+        assert any("polyface[search]" in note for note in gallery.notes())
+        gallery.enrol_embeddings(-queries(100), "new")
         with pytest.raises(PolyfaceError, match=r"pip install 'polyface\[search\]'"):
-            gallery.search_embeddings(queries(1))
+            gallery.build_index()
+    assert list(folder.glob("index-*.faiss"))
+
+
+@pytest.mark.usefixtures("without_faiss")
+def test_without_faiss_a_large_gallery_needs_no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "AUTO", 100)
+    monkeypatch.setattr(neighbours, "LEAST", 100)
+    with made(tmp_path / "g", index="auto") as gallery:
+        assert not gallery.build_index()

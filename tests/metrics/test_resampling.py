@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 from polyface.errors import PolyfaceError
 from polyface.metrics.resampling import (
     Interval,
+    difference_of_runs,
     percentile_interval,
     ratio,
     resampled_counts,
@@ -104,3 +105,37 @@ def test_summary_over_seeds_by_hand() -> None:
 
 def test_ratio_is_nan_only_where_the_denominator_is_zero() -> None:
     np.testing.assert_array_equal(ratio([1, 2, 0], [2, 0, 4]), [0.5, math.nan, 0.0])
+
+
+# ------------------------------------------------------------------------------------------------ paired differences
+
+
+def compared(a: list[float], b: list[float], difference: float = 1.0) -> float:
+    """The p-value of one run each, whose resampled figures are these."""
+    one, other = (np.array(side, float)[:, None] for side in (a, b))
+    return difference_of_runs(one, other, difference, n=5).p_value
+
+
+def test_the_p_value_is_twice_the_share_on_the_rarer_side_of_zero() -> None:
+    """49 of 999 resamples are not above zero: 2 · (1 + 49) / (1 + 999) = 0.1, whichever system is called the first."""
+    a, b = [1.0] * 950 + [-1.0] * 49, [0.0] * 999
+    assert compared(a, b) == pytest.approx(0.1)
+    assert compared(b, a) == pytest.approx(0.1)
+    assert compared([1.0] * 999, b) == pytest.approx(2 / 1000)  # never 0: no more is known than the resamples say
+    assert compared([1.0, -1.0] * 50, [0.0] * 100) == 1  # and never above 1
+
+
+def test_equal_figures_count_on_both_sides() -> None:
+    """9 of 19 resamples are equal: 2 · (1 + 9) / 20."""
+    assert compared([1.0] * 10 + [0.0] * 9, [0.0] * 19) == 1
+    assert compared([1.0] * 16 + [1e-12] * 3, [0.0] * 19) == pytest.approx(0.4)
+
+
+def test_runs_are_drawn_for_each_side_by_itself() -> None:
+    """Runs of a say 1 or 3, those of b 0 or 2: differences of −1, 1 and 3 in the means of two runs drawn each."""
+    a, b = np.tile([1.0, 3.0], (4000, 1)), np.tile([0.0, 2.0], (4000, 1))
+    found = difference_of_runs(a, b, 1.0, n=5)
+    assert found.interval.ends == (-1, 3)
+    # means of a are 1, 2, 3 with 1/4, 1/2, 1/4, of b 0, 1, 2 likewise: a − b ≤ 0 where (1, 1), (1, 2) or (2, 2)
+    assert found.p_value == pytest.approx(2 * (1 / 8 + 1 / 16 + 1 / 8), abs=0.03)
+    assert (found.difference, found.n, found.seeds) == (1, 5, (2, 2))

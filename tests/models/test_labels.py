@@ -16,7 +16,8 @@ from polyface.data.boxes import BoxSpec, boxes_of
 from polyface.data.crops import CropSpec
 from polyface.data.loader import FacePool
 from polyface.data.store import open_source
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.models import labels as module
 from polyface.models.bundle import Bundle, load_bundle

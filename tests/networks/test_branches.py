@@ -13,15 +13,12 @@ from hypothesis import strategies as st
 
 from polyface import networks
 from polyface.errors import PolyfaceError
-from polyface.networks.branches import (
-    Embedding,
-    GroupedHead,
-    InceptionBranch,
-    PoolBranch,
-    ResidualBranch,
-    SpatialPyramid,
-)
+from polyface.networks.heads import Embedding, GroupedHead
 from polyface.networks.layers import CosineLinear
+from polyface.networks.parts.inception import InceptionPart
+from polyface.networks.parts.pool import PoolPart, SpatialPyramid
+from polyface.networks.parts.residual import ResidualPart
+from polyface.networks.shapes import Shape
 from polyface.schema import ATTRIBUTES
 
 RESNET50 = {"name": "timm", "model": "resnet50", "size": 224, "pool": "map"}
@@ -76,24 +73,24 @@ def test_pyramid_levels_agree_with_each_other() -> None:
 
 def test_branch_by_average_without_layers_is_the_mean() -> None:
     maps = torch.randn(2, 6, 5, 5)
-    branch = PoolBranch(6, levels=0)
-    torch.testing.assert_close(branch(maps), maps.mean((2, 3)))
-    assert branch.out_dim == 6
+    branch = PoolPart([Shape(6, 8)], levels=0)
+    torch.testing.assert_close(branch([maps]), maps.mean((2, 3)))
+    assert branch.maps == {"": Shape(6)}
 
 
 def test_normalised_layers_are_of_mean_zero_before_their_relu() -> None:
     torch.manual_seed(0)
-    branch = PoolBranch(6, levels=2, hidden=[16, 4], norm=True)
+    branch = PoolPart([Shape(6, 8)], levels=2, hidden=[16, 4], norm=True)
     seen: list[torch.Tensor] = []
     relus = [layer for layer in branch.fc if isinstance(layer, torch.nn.ReLU)]
     assert len(relus) == 2
     for relu in relus:
         relu.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    branch(torch.randn(64, 6, 5, 5) * 9 + 4)
+    branch([torch.randn(64, 6, 5, 5) * 9 + 4])
     for values in seen:
         torch.testing.assert_close(values.mean(0), torch.zeros(values.shape[1]), atol=1e-5, rtol=0)
         torch.testing.assert_close(values.std(0), torch.ones(values.shape[1]), atol=0.05, rtol=0)
-    assert not any(isinstance(layer, torch.nn.BatchNorm1d) for layer in PoolBranch(6, hidden=[4]).fc)
+    assert not any(isinstance(layer, torch.nn.BatchNorm1d) for layer in PoolPart([Shape(6, 8)], hidden=[4]).fc)
 
 
 # ------------------------------------------------------------------------------------------------ heads
@@ -194,32 +191,38 @@ def test_a_network_with_branches_is_rebuilt_from_its_config() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    "options, message",
     [
-        ({"branches": {"a": {"level": 3}}, "heads": {"x": {"a": [0]}}}, "branches.a: unknown key 'level'.*levels"),
-        ({"branches": {"face": {}}, "heads": {"x": {"fase": [0]}}}, "heads.x names 'fase'.*face"),
-        ({"branches": {"a": {"levels": -1}}, "heads": {"x": {"a": [0]}}}, "branches.a: .*at least 1 level"),
-        ({"branches": {"a": {"hidden": ["many"]}}, "heads": {}}, "branches.a: "),
-        ({"branches": {"a": {"kind": "inseption"}}, "heads": {}}, "branches.a: kind is 'inseption'.*'inception'"),
-        ({"branches": {"a": {"kind": "inception", "levels": 1}}, "heads": {}}, "branches.a: unknown key 'levels'"),
-        ({"branches": {"a": {"kind": "inception", "block": 1}}, "heads": {}}, "unknown key 'block'.*'blocks'"),
-        ({"branches": {"a": {"similarty": "cosine"}}, "heads": {}}, "unknown key 'similarty'.*'similarity'"),
-        ({"branches": {"a": {"similarity": "cosin"}}, "heads": {}}, "branches.a: similarity is 'cosin'.*'cosine'"),
-        ({"branches": {"a": {"kind": "inception", "blocks": -1}}, "heads": {}}, "branches.a: blocks is -1"),
-        ({"branches": {"a": {"kind": "inception", "bottleneck": 0}}, "heads": {}}, "bottleneck 0"),
-        ({"branches": {"a": {"kind": "inception", "dropout": 2}}, "heads": {}}, "branches.a: dropout"),
+        ({"level": 3}, "branches.a .*unknown option 'level'.*levels"),
+        ({"levels": -1}, "branches.a .*at least 1 level"),
+        ({"hidden": ["many"]}, "branches.a "),
+        ({"kind": "inseption"}, "branches.a.kind is 'inseption'.*'inception'"),
+        ({"kind": "inception", "levels": 1}, "branches.a .*unknown option 'levels'"),
+        ({"kind": "inception", "block": 1}, "unknown option 'block'.*'blocks'"),
+        ({"similarty": "cosine"}, "unknown option 'similarty'.*'similarity'"),
+        ({"similarity": "cosin"}, "branches.a.similarity: .*'cosin'.*'cosine'"),
+        ({"kind": "inception", "blocks": -1}, "branches.a .*blocks is -1"),
+        ({"kind": "inception", "bottleneck": 0}, "bottleneck 0"),
+        ({"kind": "inception", "dropout": 2}, "branches.a .*dropout"),
     ],
 )
-def test_bad_branches(changes: dict[str, Any], message: str) -> None:
+def test_bad_branches(options: dict[str, Any], message: str) -> None:
     with pytest.raises(PolyfaceError, match=message):
-        networks.build({"trunk": SMALL} | changes)
+        networks.build({"trunk": SMALL, "branches": {"a": options}, "heads": {"x": {"a": [0]}}})
+    with pytest.raises(PolyfaceError, match=message.replace("branches", "parts")):
+        networks.build({"trunk": SMALL, "parts": {"a": options}, "heads": {"x": {"a": [0]}}})
+
+
+def test_a_head_of_an_unknown_branch() -> None:
+    with pytest.raises(PolyfaceError, match="heads.x names 'fase'.*face"):
+        networks.build({"trunk": SMALL, "branches": {"face": {}}, "heads": {"x": {"fase": [0]}}})
 
 
 @pytest.mark.parametrize("kind", ["pool", "inception"])
 def test_branches_need_a_map(kind: str) -> None:
-    network = networks.build({"trunk": SMALL | {"pool": "avg"}, "branches": {"a": {"kind": kind}}, "heads": {}})
-    with pytest.raises(PolyfaceError, match="set network.trunk.pool to map"):
-        network(torch.rand(2, 3, 64, 64))
+    config = {"trunk": SMALL | {"pool": "avg"}, "branches": {"a": {"kind": kind}}, "heads": {"x": {"a": [0]}}}
+    with pytest.raises(PolyfaceError, match="network.branches.a .*set network.trunk.pool to map"):
+        networks.build(config)
 
 
 # ------------------------------------------------------------------------------------------------ inception, embeddings
@@ -238,11 +241,11 @@ def test_any_map_feeds_the_inception_branch() -> None:
     """The towers keep their widths; in and out follow the map's channels, or the bottleneck."""
     network = inception(bottleneck=5)
     branch = network.branches["visual"]
-    assert isinstance(branch, InceptionBranch)
+    assert isinstance(branch, InceptionPart)
     ups = [(block.up.in_channels, block.up.out_channels) for block in branch.blocks]  # type: ignore[union-attr]
     assert ups == [(384, network.shared_dim)] * 2
     assert [head.parts[name].in_features for name, head in network.heads.items()] == [5] * 2  # type: ignore[union-attr, index]
-    assert inception().branches["visual"].out_dim == network.shared_dim
+    assert inception().branches["visual"].maps == {"": Shape(network.shared_dim)}
     output = network(torch.rand(4, 3, 64, 64) * 255)
     sum(o.square().sum() for o in output.outputs.values()).backward()  # type: ignore[union-attr]
     assert [n for n, p in network.named_parameters() if p.grad is None] == []
@@ -251,11 +254,11 @@ def test_any_map_feeds_the_inception_branch() -> None:
 @pytest.mark.parametrize("kind", [{"kind": "inception", "bottleneck": 6}, {"levels": 0}, {"hidden": [6]}])
 @pytest.mark.parametrize("similarity", ["cosine", "euclidean"])
 def test_heads_read_what_the_embedding_was_made_from(kind: dict[str, Any], similarity: str) -> None:
-    branches = {"face": kind | {"similarity": similarity}, "other": {}}
+    branches = {"face": kind | {"similarity": similarity}, "other": {"frozen": True}}
     network = networks.build({"trunk": SMALL, "branches": branches, "heads": {"who": {"face": [0, 1, 2]}}}).eval()
     images = torch.rand(3, 3, 64, 64) * 255
     output = network(images)
-    features = network.branches["face"](network.features(images)["shared"])
+    features = network.branches["face"]([network.features(images)["shared"]])
     assert list(output.embeddings) == list(network.embeddings) == ["face"]  # the other branch declares nothing
     assert network.embeddings["face"] == Embedding(features.shape[1], similarity)
     part = network.heads["who"].parts["face"]  # type: ignore[union-attr, index]
@@ -329,18 +332,18 @@ def test_a_network_with_inception_branches_is_exported(tmp_path: Path) -> None:
 
 def test_a_residual_branch_is_a_block_and_the_average() -> None:
     """4×4 → 2×2, of which the last row and column are the average alone; dropout, then the layer without bias."""
-    branch = ResidualBranch(256, bottleneck=5).eval()
+    branch = ResidualPart([Shape(256, 32)], bottleneck=5).eval()
     maps = torch.randn(2, 256, 4, 4)
     with torch.no_grad():
         expected = branch.blocks(maps).mean((2, 3)) @ branch.bottleneck.weight.T  # type: ignore[union-attr, operator]
-        torch.testing.assert_close(branch(maps), expected)
-    assert branch.out_dim == 5
+        torch.testing.assert_close(branch([maps]), expected)
+    assert branch.maps == {"": Shape(5)}
     assert branch.bottleneck.bias is None
-    plain = ResidualBranch(256, dropout=0.5)
-    assert plain.out_dim == 256
-    pooled = plain.train()(maps)
+    plain = ResidualPart([Shape(256, 32)], dropout=0.5)
+    assert plain.maps == {"": Shape(256)}
+    pooled = plain.train()([maps])
     assert 0.3 < float((pooled == 0).float().mean()) < 0.7
-    assert plain.eval()(maps).shape == (2, 256)
+    assert plain.eval()([maps]).shape == (2, 256)
 
 
 def test_a_residual_branch_reads_the_map_of_its_trunk() -> None:
@@ -348,7 +351,7 @@ def test_a_residual_branch_reads_the_map_of_its_trunk() -> None:
     network = networks.build(config | {"trunk": {"name": "face-resnet", "size": 32}})
     network(torch.rand(2, 3, 32, 32) * 255).outputs["x"].sum().backward()
     assert [n for n, p in network.named_parameters() if p.grad is None] == []
-    with pytest.raises(PolyfaceError, match="branches.a: kind residual reads a map of 256 channels"):
+    with pytest.raises(PolyfaceError, match="branches.a .*kind residual reads a map of 256 channels"):
         networks.build(config | {"trunk": SMALL | {"model": "resnet18"}})
 
 

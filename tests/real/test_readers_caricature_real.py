@@ -10,7 +10,8 @@ import pytest
 from polyface.data.readers import reader
 from polyface.data.readers.cavi import CaVI
 from polyface.data.readers.webcaricature import training_people
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 
 CARICATURES, PHOTOS = 0, 1
 

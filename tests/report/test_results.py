@@ -288,6 +288,34 @@ def test_wrong_markers_are_errors_with_their_line(tmp_path: Path, text: str, mes
         render_document(text, tmp_path, "page")
 
 
+FIGURE = '{}<!-- figure: tcdcn row="FLD (shared)" metric="{}"{} -->old<!-- /figure -->'
+
+
+def test_a_figure_in_a_line_is_regenerated(tmp_path: Path) -> None:
+    write(tmp_path / "tcdcn.json", FLD, FAILURES)
+    line = FIGURE.format("| a | ", "mean error", "") + " beside " + FIGURE.format("", "mean error", ' published="yes"')
+    found = render_document(f"{line}\n```\n{line}\n```", tmp_path)
+    shown, *fenced = found.split("\n")
+    assert re.sub(r"<!--.*?-->", "", shown) == "| a | 8.25 % beside 9.00 %"
+    assert fenced == ["```", line, "```"]
+    assert render_document(found, tmp_path) == found
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        (FIGURE.format("", "mean eror", ""), "no result 'FLD (shared) / mean eror'; did you mean"),
+        (FIGURE.format("", "failure rate", ' published="yes"'), "page:1: no figure was published for FLD (shared)"),
+        (FIGURE.format("", "mean error", ' rows="a"'), "page:1: unknown option 'rows': did you mean 'row'?"),
+        ("<!-- figure: tcdcn mean error -->1<!-- /figure -->", "page:1: the marker's options must read row="),
+    ],
+)
+def test_a_wrong_marker_of_a_figure_is_an_error(tmp_path: Path, line: str, message: str) -> None:
+    write(tmp_path / "tcdcn.json", FLD, FAILURES)
+    with pytest.raises(PolyfaceError, match=re.escape(message)):
+        render_document(line, tmp_path, "page")
+
+
 @given(st.text(alphabet="ab #|`\n\r\u2028<!-"))
 def test_a_document_without_markers_is_left_alone(text: str) -> None:
     assert render_document(text, Path("nowhere")) == text
@@ -323,3 +351,8 @@ def test_it_runs_as_a_module_without_loading_torch(tmp_path: Path) -> None:
     loaded = set(re.findall(r"\|\s+(\w+)$", done.stderr, re.MULTILINE))
     assert "numpy" in loaded
     assert not loaded & {"torch", "matplotlib", "jinja2"}
+
+
+def test_a_copy_without_history_is_told_its_commit(tmp_path, monkeypatch):
+    monkeypatch.setenv("POLYFACE_COMMIT", "abc123")
+    assert describe_commit(tmp_path) == "abc123"

@@ -10,7 +10,7 @@ import pytest
 
 from polyface import reproduce
 from polyface.data.store import open_source
-from polyface.data.table import Record, write_table
+from polyface.data.writing import Record, write_table
 from polyface.errors import NoDataError
 from polyface.metrics.attributes import AttributesResult
 from polyface.metrics.sections import Table

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from polyface import tasks
 from polyface.data.crops import around_centre
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.tasks import masked_sums, mean_of_terms
 from polyface.tasks.identity import IdentityTask

@@ -16,7 +16,7 @@ from torch import Tensor
 from polyface.data.loader import FaceBatch, assemble
 from polyface.errors import PolyfaceError
 from polyface.networks import FaceOutput
-from polyface.networks.branches import Embedding
+from polyface.networks.heads import Embedding
 from polyface.training.extras.base import Setup
 from polyface.training.extras.centres import Centres, CentresSpec
 from polyface.training.learner import Learner

@@ -13,7 +13,8 @@ import torch
 import yaml
 
 from polyface import networks
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.schema import ATTRIBUTES
 from polyface.training.papers import PAPERS

@@ -7,18 +7,11 @@ from typing import Any
 import pytest
 
 from polyface.models.bundle import load_bundle
-from polyface.networks.trunks.timm_trunk import TimmTrunk
 from polyface.training.learner import Learner
 
 from .recognition import STAGE, Gone, fit, recipe_of, stage_tree, stopping_at
 
 SIZES = [32, 40, 48]
-
-
-@pytest.fixture(autouse=True)
-def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The map of this trunk is pooled, so that any size will do."""
-    monkeypatch.setattr(TimmTrunk, "any_size", True, raising=False)
 
 
 @pytest.fixture

@@ -116,7 +116,9 @@ def test_a_task_without_a_line_in_heads_is_told_of_before_any_picture_is_decoded
     monkeypatch.setattr(loader, "cached_cuts", lambda *_: pytest.fail("a picture was decoded"))
     tree = stage_tree()
     tree["network"] = STAGE["network"] | {"heads": {"verification": "verification", "visual": "visual"}}
-    with pytest.raises(PolyfaceError, match=r"stages.one.network.heads: task 'caricature' has no line") as caught:
+    with pytest.raises(
+        PolyfaceError, match=r"stage one: network.heads.caricature reads 'trunk', which is a map"
+    ) as caught:
         fit(recipe_of(tmp_path, tree), tmp_path / "runs")
     assert "\n" not in str(caught.value)
 
@@ -129,8 +131,10 @@ def test_a_weighting_that_cannot_be_is_told_of_before_any_picture_is_decoded(tmp
 
 
 def test_several_sizes_need_a_network_that_takes_them() -> None:
-    with pytest.raises(PolyfaceError, match=r"stages.one.data.sizes: this network takes pictures of 40 pixels alone"):
-        network_of(stage_of(data=STAGE["data"] | {"sizes": [32, 40]}))
+    network = {"trunk": {"name": "tcdcn"}}
+    stage = stage_of(network=network, data=STAGE["data"] | {"sizes": [32, 40]})
+    with pytest.raises(PolyfaceError, match=r"stage one: data.sizes: this network takes pictures of 40 pixels alone"):
+        network_of(stage)
 
 
 def test_the_empty_face_changes_nothing() -> None:

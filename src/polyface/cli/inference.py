@@ -109,11 +109,13 @@ def _faces(bundle: Bundle, branch: str | None, folder: Path) -> NDArray[np.float
 
 def demo(
     out: Annotated[Path, typer.Option(help="Where the run and its report go.")] = Path("demo"),
-    photo: Annotated[Path | None, typer.Option(help="A photo to analyze (default: one that matplotlib ships).")] = None,
+    photo: Annotated[
+        Path | None, typer.Option(help="A photo of your own to begin with (default: one that matplotlib ships).")
+    ] = None,
     set_: SetOption = None,
 ) -> None:
-    """The main job in about a minute: train on synthetic faces, evaluate, analyze a photo, write one HTML report."""
-    from polyface.reproduce import demonstrate
+    """What Polyface does, in two minutes: analyze photos, train a network, search a gallery; one HTML report."""
+    from polyface.demo import demonstrate
 
     with bar() as progress:
         page = demonstrate(out, photo, set_ or (), progress)

@@ -47,14 +47,16 @@ def export_onnx(
 
     Its input `images` is [batch, channels, size, size] of pixel values 0…255 (normalisation is inside); its outputs
     carry the tasks' names, [batch, output_dim] each, as the network's heads give them: points in units of the crop,
-    logits of classes. An embedding is the output `embedding/<branch>`, [batch, dim], ready to be compared. Any batch
+    logits of classes. An embedding is the output `embedding/<name>`, [batch, dim], ready to be compared. Any batch
     size. The file's metadata `polyface` holds, as JSON, the tasks with their vocabularies, the embeddings with their
-    length and similarity, the crop, and `about` of the bundle.
+    length and similarity, the crop, and `about` of the bundle. Routed parts see every face, and are merged by the
+    network's answers.
 
-    input: type of the pixels. opset: ONNX operator set, 18 or later. branch: only this branch's embedding, without
-    heads. int8: faces [N, C, S, S] as the network sees them, pixel values 0…255, by which the convolutions become ones
-    of 8-bit integers: about twice as quick where the processor has instructions for them (x86 with VNNI). A hundred
-    faces like those to be embedded are enough. Only of an embedding, by default the one that `BundleEmbedder` takes.
+    input: type of the pixels. opset: ONNX operator set, 18 or later. branch: only this embedding, without heads but
+    those that route its parts. int8: faces [N, C, S, S] as the network sees them, pixel values 0…255, by which the
+    convolutions become ones of 8-bit integers: about twice as quick where the processor has instructions for them (x86
+    with VNNI). A hundred faces like those to be embedded are enough. Only of an embedding, by default the one that
+    `BundleEmbedder` takes.
 
     Raises:
         PolyfaceError: onnx, onnxscript or onnxruntime is missing; the network cannot be exported, or has no such
@@ -120,7 +122,7 @@ def _calibration(network: FaceNetwork, faces: NDArray[Any], input: str) -> NDArr
 
 def _outputs(network: FaceNetwork) -> list[str]:
     """The names of all outputs, in their order."""
-    return [*network.heads, *(f"embedding/{branch}" for branch in network.embeddings)]
+    return [*network.heads, *(f"embedding/{name}" for name in network.embeddings)]
 
 
 def _answers(network: FaceNetwork, images: Tensor) -> tuple[Tensor, ...]:
@@ -142,8 +144,8 @@ def _agreement(network: FaceNetwork, path: Path | str, faces: NDArray[Any]) -> t
     session, worst, least = _session(path), 0.0, 1.0
     for start in range(0, len(faces), 32):
         some = faces[start : start + 32]
-        (expected,) = _answers(network.eval(), torch.from_numpy(some))
-        found = torch.from_numpy(session.run(None, {INPUT: some})[0])
+        expected = _answers(network.eval(), torch.from_numpy(some))[-1]  # after the heads that route its parts
+        found = torch.from_numpy(session.run(None, {INPUT: some})[-1])
         worst = max(worst, float((found - expected).abs().max()))
         least = min(least, float(nn.functional.cosine_similarity(found, expected).min()))
     return worst, least
@@ -292,6 +294,7 @@ class _Shared(nn.Module):
         self.twice = self.absolute and trunk.in_channels == 1
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
+        maps: dict[str, Tensor] = {}
         x = images
         *pooled, last = self.trunk.convolutions
         for index, layer in enumerate(pooled):
@@ -302,8 +305,9 @@ class _Shared(nn.Module):
             else:
                 x = layer(x)
                 x = nn.functional.max_pool2d(x * x, 2).sqrt().tanh()
-        flat = self.trunk.activation(last(x)).flatten(1)
-        return {"shared": self.trunk.activation(self.trunk.fc(flat))}
+            maps[f"conv{index + 1}"] = x
+        x = maps[f"conv{len(pooled) + 1}"] = self.trunk.activation(last(x))
+        return maps | {"shared": self.trunk.activation(self.trunk.fc(x.flatten(1)))}
 
 
 class _Unshared(nn.Module):
@@ -314,14 +318,16 @@ class _Unshared(nn.Module):
         self.trunk = trunk
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
+        maps: dict[str, Tensor] = {}
         x = to_locations(images)
         *pooled, last = self.trunk.convolutions
         absolute = isinstance(self.trunk.activation, AbsTanh)
-        for layer in pooled:
+        for index, layer in enumerate(pooled):
             x = _connected(layer, x)
             x = _pooled(x.abs()).tanh() if absolute else _pooled(x).relu()
-        flat = from_locations(self.trunk.activation(_connected(last, x))).flatten(1)
-        return {"shared": self.trunk.activation(self.trunk.fc(flat))}
+            maps[f"conv{index + 1}"] = from_locations(x)
+        x = maps[f"conv{len(pooled) + 1}"] = from_locations(self.trunk.activation(_connected(last, x)))
+        return maps | {"shared": self.trunk.activation(self.trunk.fc(x.flatten(1)))}
 
 
 def _connected(layer: nn.Module, maps: Tensor) -> Tensor:

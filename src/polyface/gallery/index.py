@@ -6,6 +6,8 @@ cells nearest to a query all faces are compared by FAISS's 4-bit fast scan (Andr
 best of them are then compared by their stored vectors, so distances are exact in both cases. How many cells and how
 many of the best is measured when the index is built: the cheapest with which faces of the gallery itself, taken as
 queries, find `RECALL` of their ten nearest.
+
+FAISS is an extra (`search`): without it every search is exact, by numpy.
 """
 
 from __future__ import annotations
@@ -102,6 +104,8 @@ class Neighbours:
 
     def _nearest(self, queries: Floats, fetch: int, first: int) -> Rows:
         """Rows from `first` on, by brute force."""
+        if self._faiss is None:
+            return _nearest(queries, self.store.vectors[first:], fetch, self._cosine) + first
         metric = self._faiss.METRIC_INNER_PRODUCT if self._cosine else self._faiss.METRIC_L2
         rows: Rows = self._faiss.knn(queries, self.store.vectors[first:], fetch, metric=metric)[1]
         return np.where(rows < 0, rows, rows + first)
@@ -111,6 +115,11 @@ class Neighbours:
         safe = np.maximum(rows, 0)
         live = (rows >= 0) & self.store.rows["live"][safe]
         self.store.check(rows[live])
+        if self._faiss is None:
+            near = (
+                _gap(query, self.store.vectors[own], self._cosine) for query, own in zip(queries, safe, strict=True)
+            )
+            return np.where(live, np.stack(list(near)), _NEVER)
         gaps, pointer = np.empty(rows.shape, np.float32), self._faiss.swig_ptr
         measure = self._faiss.fvec_inner_products_by_idx if self._cosine else self._faiss.fvec_L2sqr_by_idx
         vectors, (count, width) = self.store.vectors, rows.shape
@@ -149,6 +158,9 @@ class Neighbours:
         if built is not None and built.file != self._file:
             path = self.store.folder / built.file
             self._index, self._file = None, built.file
+            if self._faiss is None:
+                self.problem = f"{path}: needs FAISS (`pip install 'polyface[search]'`); searching exactly"
+                return None
             try:
                 if sha256(path) == built.sha256:
                     self._index = self._faiss.read_index(str(path))
@@ -172,6 +184,8 @@ class Neighbours:
 
     def current(self) -> bool:
         """Whether the index, if one is wanted, covers all faces but the newest hundredth."""
+        if self._faiss is None and self.store.manifest.index == "auto":
+            return True
         built = self.store.manifest.built
         if not self.wanted():
             return built is None
@@ -182,9 +196,11 @@ class Neighbours:
         """Make the index that is wanted, from the last one where that serves, and save it.
 
         Raises:
-            PolyfaceError: a damaged vector, or the disk is full. The gallery then stays as it is.
+            PolyfaceError: a damaged vector, no FAISS, or the disk is full. The gallery then stays as it is.
         """
         self.store.must_write()
+        if self._faiss is None:
+            raise PolyfaceError("an approximate index is made by FAISS: run `pip install 'polyface[search]'`")
         if not self.wanted():
             self._save(None, 0.0, 1)
             return
@@ -320,9 +336,26 @@ def _components(vectors: Floats) -> Floats:
     return np.ascontiguousarray((principal @ turn).T, np.float32)
 
 
+def _gap(query: Floats, vectors: Floats, cosine: bool) -> Floats:
+    """The gaps [m] between a query [D] and vectors [m, D]; equal vectors have equal ones, to the last bit."""
+    gaps: Floats = -np.einsum("md,d->m", vectors, query) if cosine else np.square(vectors - query).sum(1)
+    return gaps
+
+
+def _nearest(queries: Floats, vectors: Floats, fetch: int, cosine: bool) -> Rows:
+    """The rows [Q, fetch] of the nearest vectors, in no order: what `faiss.knn` finds."""
+    lengths = 0 if cosine else np.square(vectors).sum(1)
+    found, step = [], max(1, (1 << 24) // len(vectors))  # bounds the memory that products take
+    for start in range(0, len(queries), step):
+        gaps = lengths - (1 if cosine else 2) * (queries[start : start + step] @ vectors.T)
+        found.append(np.argpartition(gaps, fetch - 1, axis=1)[:, :fetch])
+    return np.concatenate(found)
+
+
 def _faiss() -> Any:
+    """FAISS, or None where it is not installed."""
     try:
         import faiss
-    except ImportError as error:
-        raise PolyfaceError("a gallery is searched with FAISS: run `pip install 'polyface[search]'`") from error
+    except ImportError:
+        return None
     return faiss

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from polyface.errors import PolyfaceError, nearest
+from polyface.networks.graph import Graph
 from polyface.networks.network import FaceNetwork
 from polyface.networks.trunks.face_resnet import Unit
 
@@ -30,12 +31,25 @@ def chosen_branch(network: FaceNetwork, branch: str | None, name: str) -> str:
     return chosen
 
 
-def embedding_only(network: FaceNetwork, branch: str) -> FaceNetwork:
-    """A copy without heads and other branches; its answers are the same embedding."""
+def embedding_only(network: FaceNetwork, name: str) -> FaceNetwork:
+    """A copy with that embedding and what it is computed from alone: no heads but those that route its parts."""
     own = copy.deepcopy(network)
-    own.config |= {"branches": {branch: own.config["branches"][branch]}, "heads": {}, "cosine": []}
-    own.heads, own.branches = nn.ModuleDict(), nn.ModuleDict({branch: own.branches[branch]})
-    own.embeddings = {branch: own.embeddings[branch]}
+    needed = network.graph.needed([network.graph.embeddings[name]])
+    parts = [node.name for node in needed if node.kept_in == "branches"]
+    heads = [node.name for node in needed if node.kept_in == "heads"]
+    config = own.config = dict(network.config)
+    for key in {"branches", "parts"} & set(config):
+        config[key] = {part: dict(config[key][part]) for part in parts if part in config[key]}
+        for part in set(config[key]) - {name}:
+            config[key][part].pop("similarity", None)
+    config["heads"] = {head: config["heads"][head] for head in heads}
+    config["cosine"] = [head for head in config.get("cosine", ()) if head in heads]
+    if "embeddings" in config:
+        config["embeddings"] = {one: given for one, given in config["embeddings"].items() if one == name}
+    own.graph = Graph(config)
+    own.branches = nn.ModuleDict({part: own.branches[part] for part in parts})
+    own.heads = nn.ModuleDict({head: own.heads[head] for head in heads})
+    own.embeddings = {name: own.embeddings[name]}
     return own
 
 
@@ -56,9 +70,9 @@ def folded(network: FaceNetwork) -> FaceNetwork:
 
 def in_bfloat16(network: FaceNetwork) -> FaceNetwork:
     """A copy whose convolutions and linear layers hold bfloat16: to be run under autocast, which then has no weights to
-    convert. Without heads: these are computed in float32."""
+    convert. Heads are computed in float32 and stay so."""
     own = copy.deepcopy(network)
-    for module in own.modules():
+    for module in (*own.trunk.modules(), *own.branches.modules()):
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.to(torch.bfloat16)
     return own

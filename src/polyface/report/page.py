@@ -88,6 +88,12 @@ def photo(picture: Picture, alt: str, caption: str = "", longest: int = 1200) ->
     return Figure(buffer.getvalue(), alt, caption)
 
 
+def _without_empty(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """A table without the columns in which no row says anything."""
+    kept = [place for place in range(len(header)) if any(row[place] for row in rows)]
+    return [header[place] for place in kept], [[row[place] for place in kept] for row in rows]
+
+
 @dataclass(frozen=True)
 class TextSection:
     """Paragraphs."""
@@ -130,13 +136,13 @@ class MeasuredSection:
         header = ["row", "metric", ">measured", ">published", ">seeds", ">n", "notes"]
         caption = "Mean ± standard deviation over seeds; in parentheses the 95 % bootstrap interval."
         blocks: list[Block] = [Text(self.text)] if self.text else []
-        blocks.append(Table(header, body, caption))
+        blocks.append(Table(*_without_empty(header, body), caption))
         if papers:
             others = [
                 [p.row, p.metric, f"{format_number(p.value, p.unit)} {p.unit}", marks(p.differs, p.source)]
                 for p in papers.values()
             ]
-            blocks.append(Table(["row", "metric", ">published", "notes"], others, "Published only."))
+            blocks.append(Table(*_without_empty(["row", "metric", ">published", "notes"], others), "Published only."))
         if notes:
             blocks.append(Notes(list(notes)))
         for statement in self.statements:
@@ -228,14 +234,15 @@ def parts_section(title: str, heading: str, lines: Mapping[str, Sequence[Row]]) 
 
 @dataclass(frozen=True)
 class TableSection:
-    """One table."""
+    """A table, and above it what it shows."""
 
     title: str
     table: Table
+    text: str = ""
 
     def blocks(self) -> Sequence[Block]:
-        """It."""
-        return [self.table]
+        """The text, then the table."""
+        return [*([Text(self.text)] if self.text else []), self.table]
 
 
 @dataclass(frozen=True)

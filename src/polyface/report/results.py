@@ -7,7 +7,9 @@ hold tables between two markers, each on a line of its own:
     <!-- /results -->
 
 `rows` and `metrics` are optional, separated by semicolons, and may hold `*`; `published="no"` drops the published
-column. `python -m polyface.report.results docs README.md` regenerates all of them, `--check` only compares.
+column. A single figure in a line stands between `<!-- figure: tcdcn row="FLD (shared)" metric="mean error" -->` and
+`<!-- /figure -->`; `published="yes"` is the paper's. `python -m polyface.report.results docs README.md` regenerates
+all of them, `--check` only compares.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -83,8 +86,11 @@ def describe_commit(folder: Path | None = None) -> str:
     """The commit of the code that runs, with "+dirty" if code or benchmarks differ from it.
 
     Documents and results files do not count: writing them changes no figure. Outside a checkout of this project it is
-    the installed version; in one without any commit, "uncommitted".
+    the installed version; in one without any commit, "uncommitted". A copy without its history, as some machines are
+    given one, is told its commit by POLYFACE_COMMIT.
     """
+    if given := os.environ.get("POLYFACE_COMMIT"):
+        return given
     folder = Path(__file__).resolve().parent if folder is None else folder
     top = _git(folder, "rev-parse", "--show-toplevel")
     if top is None or not (Path(top) / "src" / "polyface").is_dir():
@@ -283,14 +289,35 @@ _OPEN = re.compile(r"<!--\s*results:\s*(\S+)\s*(.*?)\s*-->")
 _CLOSE = re.compile(r"<!--\s*/results\s*-->")
 
 
-def _generated(marker: re.Match[str], results_dir: Path, where: str) -> str:
+_FIGURE = re.compile(r"(<!--\s*figure:\s*(\S+)\s*(.*?)\s*-->).*?(<!--\s*/figure\s*-->)")
+
+
+def _options(text: str, known: Sequence[str], where: str) -> dict[str, str]:
+    """The key="value" words of a marker."""
     try:
-        options = dict(part.split("=", 1) for part in shlex.split(marker.group(2)))
+        options = dict(part.split("=", 1) for part in shlex.split(text))
     except ValueError:
-        raise PolyfaceError(f'{where}: the marker\'s options must read rows="…" metrics="…"') from None
+        raise PolyfaceError(f'{where}: the marker\'s options must read {known[0]}="…" {known[1]}="…"') from None
     for key in options:
-        if key not in ("rows", "metrics", "published"):
-            raise PolyfaceError(f"{where}: unknown option '{key}': {nearest(key, ['rows', 'metrics', 'published'])}")
+        if key not in known:
+            raise PolyfaceError(f"{where}: unknown option '{key}': {nearest(key, known)}")
+    return options
+
+
+def _figured(results_dir: Path | str, where: str, marker: re.Match[str]) -> str:
+    """One figure in a sentence or a table's cell: what was measured, or with published="yes" what the paper prints."""
+    options = _options(marker.group(3), ("row", "metric", "published"), where)
+    row = read_results(Path(results_dir) / f"{marker.group(2)}.json").get(
+        options.get("row", ""), options.get("metric", "")
+    )
+    value = row.published if options.get("published") == "yes" else row.mean
+    if value is None:
+        raise PolyfaceError(f"{where}: no figure was published for {row.row} / {row.metric}")
+    return f"{marker.group(1)}{format_number(value, row.unit)} {row.unit}".rstrip() + marker.group(4)
+
+
+def _generated(marker: re.Match[str], results_dir: Path, where: str) -> str:
+    options = _options(marker.group(2), ("rows", "metrics", "published"), where)
     listed: Mapping[str, list[str]] = {
         key: [name.strip() for name in value.split(";") if name.strip()] for key, value in options.items()
     }
@@ -304,7 +331,8 @@ def _generated(marker: re.Match[str], results_dir: Path, where: str) -> str:
 
 
 def render_document(text: str, results_dir: Path | str = RESULTS_DIR, where: str = "document") -> str:
-    """The document's text with every table between markers regenerated. Markers inside fenced code are left alone."""
+    """The document's text with every table and figure between markers regenerated. Markers inside fenced code are left
+    alone."""
     lines: list[str] = []
     opened: str | None = None
     fenced = False
@@ -325,7 +353,7 @@ def render_document(text: str, results_dir: Path | str = RESULTS_DIR, where: str
             raise PolyfaceError(f"{place}: <!-- /results --> without a <!-- results: NAME --> before it")
         elif end or opened is None:
             opened = None
-            lines.append(line)
+            lines.append(line if fenced else _FIGURE.sub(partial(_figured, results_dir, place), line))
     if opened:
         raise PolyfaceError(f"{opened}: this table is not closed: add a line <!-- /results -->")
     return "\n".join(lines)

@@ -198,15 +198,21 @@ def run_job(
 
 
 def _average(tasks: Mapping[str, Task], others: Sequence[Job], job: Job, out: Path, part: str) -> None:
-    """Keep the mean of other jobs' answers; what follows from their numbers follows from the mean."""
+    """Keep the mean of other jobs' answers; what follows from their numbers follows from the mean.
+
+    Embeddings of two networks have no axes in common, so it is their squared distances that are averaged: the
+    embeddings are laid end to end, over √jobs.
+    """
     if lacking := [other for other in others if not answers_path(out, other, part).exists()]:
         raise PolyfaceError(f"variant '{job.variant}' averages '{lacking[0].variant}': run that one first")
     given = [stored(out, other, part) for other in others]
     answers = {}
     for name, task in tasks.items():
         numbers = [key for key, value in given[0][name].items() if np.issubdtype(value.dtype, np.floating)]
-        each = {key: np.stack([one[name][key] for one in given]) for key in numbers}
-        answers[name] = task.conclude({key: values.mean(0) for key, values in each.items()})
+        mean = {key: np.mean([one[name][key] for one in given], axis=0) for key in numbers if key != "embedding"}
+        if "embedding" in numbers:
+            mean["embedding"] = np.hstack([one[name]["embedding"] for one in given]) / np.float32(len(given) ** 0.5)
+        answers[name] = task.conclude(mean)
     _store(answers_path(out, job, part), answers, missed=0)
 
 

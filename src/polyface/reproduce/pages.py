@@ -1,4 +1,4 @@
-"""The pages that a person reads: one of a measured network, one of a reproduced table, one of the main job."""
+"""The pages that a person reads: one of a measured network, one of a reproduced table."""
 
 from __future__ import annotations
 
@@ -12,20 +12,16 @@ import numpy as np
 import yaml
 
 from polyface.data.loader import FacePool
-from polyface.data.table import Progress
-from polyface.inference import Analyzer, draw
 from polyface.metrics import result
 from polyface.metrics.result import Result, Row, within
 from polyface.metrics.sections import Curve, Face, Text
-from polyface.models.bundle import load_bundle
-from polyface.protocols.evaluation import Evaluation, evaluate
+from polyface.protocols.evaluation import Evaluation
 from polyface.report.faces import Picture, draw_face
 from polyface.report.page import (
     Block,
     Figure,
     Figures,
     MeasuredSection,
-    PhotoSection,
     RecipeSection,
     ResultSection,
     Section,
@@ -39,18 +35,19 @@ from polyface.report.published import Published, Statement
 from polyface.report.results import read_results
 from polyface.reproduce.runs import Runs, by_prefix
 from polyface.reproduce.tables import kinds
-from polyface.training import stages
-from polyface.training.recipe import Recipe, load
-from polyface.training.stages import pool_of
+from polyface.training.recipe import Recipe
 
 _MOST_CURVES = 2 * len(PALETTE)  # of which the second half is dashed
 _STILL = 1e-6  # weights that differ by no more are the same, rounded
 
 
-def evaluation_report(
-    path: Path, found: Evaluation, title: str, by: Sequence[str] = (), extra: Sequence[Section] = ()
-) -> Path:
+def evaluation_report(path: Path, found: Evaluation, title: str, by: Sequence[str] = ()) -> Path:
     """One page: the figures of all results, also by the words of some columns, and what each has to show."""
+    return write_report(path, title, evaluation_sections(found, by))
+
+
+def evaluation_sections(found: Evaluation, by: Sequence[str] = ()) -> list[Section]:
+    """What there is to say of every result of an evaluation."""
     sections: list[Section] = []
     for prefix, one in found.results.items():
         name = prefix.strip() or "faces"
@@ -63,7 +60,7 @@ def evaluation_report(
             groups = found.cases.groups(prefix, column)
             each = {word: result.rows(word, {0: within(one, units)}) for word, units in groups.items()}
             sections.append(parts_section(f"{name}: by {column}", column, {word: r for word, r in each.items() if r}))
-    return write_report(path, title, [*sections, *extra])
+    return sections
 
 
 def _drawn(pool: FacePool, face: Face) -> Picture:
@@ -192,36 +189,3 @@ def recipe_section(recipe: Recipe, command: str = "") -> RecipeSection:
     """The recipe as it was run."""
     text = yaml.safe_dump(recipe.model_dump(exclude_defaults=True), sort_keys=False, allow_unicode=True)
     return RecipeSection("Recipe", text, command)
-
-
-# ------------------------------------------------------------------------------------------------ the main job
-
-
-def demonstrate(out: Path, photo: Path | None, changes: Sequence[str], progress: Progress | None = None) -> Path:
-    """Train the synthetic recipe, evaluate it, analyze a photo with the shipped models, and write one page."""
-    recipe = load("synthetic", changes)
-    options = stages.RunOptions(accelerator="cpu", progress=progress)
-    stage = recipe.measured
-    trained = stages.run(recipe, out, None, options)[stage.name]
-    bundle = load_bundle(trained.bundle)
-    pool = pool_of(stage, None, bundle.tasks)
-    found = evaluate(bundle, pool, progress=progress)
-    analyzer = Analyzer()
-    path = photo or sample_photo()
-    (analysed,) = analyzer(path)
-    extra: list[Section] = [
-        training_section("Training", trained.history),
-        PhotoSection(
-            f"Analyzed: {path.name}", draw(path, analysed), f"{len(analysed.faces)} face(s)", analysed.table()
-        ),
-        recipe_section(recipe),
-    ]
-    title = f"Polyface: {recipe.about}"
-    return evaluation_report(out / "report.html", found, title, ["pose"], extra)
-
-
-def sample_photo() -> Path:
-    """The photo of Grace Hopper that matplotlib ships."""
-    import matplotlib
-
-    return Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"

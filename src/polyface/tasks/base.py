@@ -15,7 +15,7 @@ from polyface.data.loader import Targets
 from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError, nearest
 from polyface.metrics.result import Result
-from polyface.schema import column_type
+from polyface.schema import Column
 
 
 class TaskSpec(BaseModel):
@@ -53,13 +53,12 @@ class Task(ABC):
         """The people that it tells apart, in the order of its outputs; None for a task that is about no person."""
         return None
 
-    @property
-    def complete(self) -> bool:
-        """Whether the settings say all; otherwise `learn` must see the training faces first."""
-        return True
-
     def learn(self, training: FaceTable) -> None:  # noqa: B027  most tasks have nothing to learn
-        """Take from the training faces what the settings leave open, such as the people there are."""
+        """Take from the training faces what the settings leave open before anything is built: people, classes."""
+
+    def declares(self) -> Column | None:
+        """What its label column holds; None where the schema says that."""
+        return None
 
     @abstractmethod
     def targets(self, table: FaceTable) -> Targets:
@@ -114,7 +113,6 @@ class Task(ABC):
         """Bool [N]: rows that satisfy `where`."""
         keep = np.ones(len(table), dtype=bool)
         for column, words in self.spec.where.items():
-            column_type(column)  # an unknown name is an error with its nearest neighbour
             keep &= table.classes(column, [words] if isinstance(words, str) else words) >= 0
         return torch.from_numpy(keep)
 

@@ -66,10 +66,6 @@ class IdentityTask(Task):
     def people(self) -> Sequence[str]:
         return self.vocabulary
 
-    @property
-    def complete(self) -> bool:
-        return bool(self.vocabulary)
-
     def learn(self, training: FaceTable) -> None:
         """The people of the training faces, by name, where the settings name none."""
         if not self.vocabulary:

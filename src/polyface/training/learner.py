@@ -108,7 +108,7 @@ class Learner(L.LightningModule):
         """(output, mean loss of every term, sums and counts [2, terms] of the global batch). A mean is over the
         labelled faces of the global batch; under DDP local sum × world size / reduced count, since DDP averages."""
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        output: FaceOutput = network(images)
+        output: FaceOutput = network(images, self._routes(batch) if network.training else None)
         losses = {name: task.loss(output.outputs[name], batch.targets[name]) for name, task in self.tasks.items()}
         for extra in self._extras():
             extra.add_losses(losses, output, batch, network.training)
@@ -118,13 +118,18 @@ class Learner(L.LightningModule):
         totals = sum_over_ranks(totals)
         return output, term_means(world_size() * sums, totals[1]), totals
 
+    def _routes(self, batch: FaceBatch) -> dict[str, Tensor]:
+        """The labels [B] by which the network routes faces in training; −1: by its own answer."""
+        labels = {name: batch.targets[name] for name in self.network.routed_by if name in batch.targets}
+        return {name: torch.where(batch.labelled[name][:, 0], label, -1) for name, label in labels.items()}
+
     def training_step(self, raw: RawBatch, index: int) -> Tensor:
         batch = assemble(raw, self.crop, self.tasks, self.spec.data.augment, self.side)
         if self.weighting.validation_faces and self._validation is not None:
             self._validate_few(self._validation, self.weighting.validation_faces)
         output, means, totals = self._losses(batch, self.network)
         losses = self.terms.losses(means)
-        context = Context(output.shared, tuple(self.network.trunk.parameters()), self._counts(totals))
+        context = Context(output.shared, self.network.shared_parameters(), self._counts(totals))
         combined = self.weighting.combine(losses, context)
         added = [extra.add_total(output, batch) for extra in self._extras()]
         total = sum((loss for loss in added if loss is not None), combined.total)
@@ -299,7 +304,7 @@ class Learner(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         o = self.spec.optimisation
-        named = [(name.startswith("heads."), p) for name, p in self.network.named_parameters()]
+        named = [(name.startswith("heads."), p) for name, p in self.network.named_parameters() if p.requires_grad]
         apart = o.body_lr != 1  # trunk and branches have a rate of their own
         groups: list[dict[str, Any]] = []
         for heads, lr in ((True, o.lr), (False, o.lr * o.body_lr)):

@@ -68,14 +68,21 @@ class DataSpec(Strict):
 
 
 class NetworkSpec(Strict):
-    """trunk: its name and options. branches: name → options, what pools the trunk's map for a group of answers. heads:
-    task → the branch it reads, or {branch: terms of the task}; tasks not named read the shared features. normalise:
-    mean and std of pixel values 0..255."""
+    """trunk: its name and options; frozen: true keeps it as it starts.
+
+    parts: name → {kind, its options, and: reads: what it reads, of trunk, trunk.<map>, <part>, <part>.<map> (by default
+    [trunk]); frozen: true; rows: {task, classes}, the faces that it learns from and answers for; similarity: cosine,
+    euclidean or inner, where its output is an embedding}. branches: the same, as older recipes call it.
+    heads: task → the part it reads, {part: terms of the task}, {reads: several parts, joined}, or {merge: rows, of:
+    parts that are routed}; tasks not named read the trunk. embeddings: task → {reads, merge: concat, rows or
+    stochastic, similarity}. normalise: mean and std of pixel values 0..255, one number or one a channel."""
 
     trunk: dict[str, Any]
     branches: dict[str, dict[str, Any]] = {}
-    heads: dict[str, str | dict[str, list[str]]] = {}
-    normalise: dict[str, float] = {"mean": 127.5, "std": 128.0}
+    parts: dict[str, dict[str, Any]] = {}
+    heads: dict[str, str | dict[str, Any]] = {}
+    embeddings: dict[str, dict[str, Any]] = {}
+    normalise: dict[str, float | list[float]] = {"mean": 127.5, "std": 128.0}
 
 
 class WeightingSpec(Strict):
@@ -92,9 +99,10 @@ class OptimisationSpec(Strict):
     schedule constant, cosine (to 0), steps of ×0.1 at `milestones` (fractions of the run), or plateau: ×0.1 when the
     main task's validation loss has not fallen for `patience` validations. warmup: fraction of the run. ema: decay of a
     running mean of the weights, which is then what is evaluated and saved. precision: Lightning's ("32-true",
-    "bf16-mixed", …). epsilon: of rmsprop, added to the root (TensorFlow's is inside it). validate_every: epochs between
-    validations; validate_steps: let weights and thresholds follow a validation every so many steps instead of those
-    (the paper's P)."""
+    "bf16-mixed", …), or "auto": bf16-mixed where the device has units for bfloat16, else 32-true; history and bundle
+    say which it was. epsilon: of rmsprop, added to the root (TensorFlow's is inside it). validate_every: epochs
+    between validations; validate_steps: let weights and thresholds follow a validation every so many steps instead of
+    those (the paper's P)."""
 
     optimiser: Literal["sgd", "adamw", "rmsprop"] = "adamw"
     lr: float = Field(1e-3, gt=0)

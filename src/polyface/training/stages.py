@@ -63,11 +63,6 @@ class StageResult:
     seconds: float
 
 
-def named_tasks(stage: StageSpec) -> dict[str, Task]:
-    """The tasks of a stage as its settings say, before any face was seen."""
-    return {name: task_kinds.build(name, config) for name, config in stage.tasks.items()}
-
-
 @dataclass(frozen=True)
 class RunContext:
     """What a learner is given beside its stage. recipe: whose name and seed the run has. folder: where all that it
@@ -79,15 +74,18 @@ class RunContext:
     options: RunOptions
     earlier: Mapping[str, Path]
 
-    def finish(self, stage: BaseStage, network: FaceNetwork, tasks: Mapping[str, Task], record: dict[str, Any]) -> None:
-        """Write the stage's model, then its settings and its record (history, seconds), which marks it as finished."""
+    def finish(
+        self, stage: BaseStage, network: FaceNetwork, tasks: Mapping[str, Task], record: dict[str, Any], **more: Any
+    ) -> None:
+        """Write the stage's model, then its settings and its record (history, seconds), which marks it as finished.
+        more: what model and record both say."""
         recipe, crop, boxes = self.recipe, stage.data.crop, stage.data.boxes
-        about = {"name": f"{recipe.place}/{stage.name}", "recipe": recipe.name, "seed": recipe.seed}
+        about = {"name": f"{recipe.place}/{stage.name}", "recipe": recipe.name, "seed": recipe.seed, **more}
         settings = json.loads(stage.model_dump_json()) | {"seed": recipe.seed}
         try:
             Bundle(network, dict(tasks), crop, boxes, about).save(self.folder / "model")
             with atomic_path(self.folder / HISTORY) as aside:
-                aside.write_text(json.dumps({"settings": settings, **record}, indent=1))
+                aside.write_text(json.dumps({"settings": settings, **record, **more}, indent=1))
         except (OSError, SafetensorError) as error:
             raise PolyfaceError(
                 f"{self.folder}: trained, but could not write the model ({reason(error)}; the checkpoint is whole): "
@@ -103,13 +101,27 @@ class RunContext:
         return StageResult(self.folder / "model", record["history"], record["seconds"])
 
 
+def named_tasks(stage: StageSpec) -> dict[str, Task]:
+    """The tasks of a stage as its settings say, before any face was seen."""
+    return {name: task_kinds.build(name, config) for name, config in stage.tasks.items()}
+
+
 def stage_tasks(stage: StageSpec, data: Path | None = None) -> dict[str, Task]:
-    """The tasks of a stage; those whose settings leave something open, such as who there is, learn it from its training
-    faces."""
+    """The tasks of a stage; those whose settings do not say their outputs learn them from its training faces."""
     tasks = named_tasks(stage)
-    if unknown := [task for task in tasks.values() if not task.complete]:
+    return _learnt(tasks, [task for task in tasks.values() if not task.output_dim], stage, data)
+
+
+def training_tasks(stage: StageSpec, data: Path | None) -> dict[str, Task]:
+    """The tasks of a stage, which have learnt all that they can from its training faces."""
+    tasks = named_tasks(stage)
+    return _learnt(tasks, list(tasks.values()), stage, data)
+
+
+def _learnt(tasks: dict[str, Task], some: list[Task], stage: StageSpec, data: Path | None) -> dict[str, Task]:
+    if some:
         training = FaceTable.concat([table.take(rows) for table, rows, _ in _chosen(stage, "train", data)])
-        for task in unknown:
+        for task in some:
             task.learn(training)
     return tasks
 
@@ -200,7 +212,7 @@ def build_weighting(
 def untrained(recipe: Recipe, out: Path, data: Path | None, earlier: Mapping[str, Path]) -> Path:
     """The bundle of a recipe's last stage as its `init` leaves it."""
     stage = recipe.measured
-    tasks = stage_tasks(stage, data)
+    tasks = training_tasks(stage, data)
     network = build_network(stage, tasks, recipe.seed, earlier)
     if pool := stage_pool(stage, "train", data, tasks, earlier=earlier):
         adapt(network, stage, tasks, pool, recipe.seed, earlier)

@@ -22,44 +22,71 @@ from polyface.training.specs import InitSpec, StageSpec
 
 
 def network_config(stage: StageSpec, tasks: dict[str, Task]) -> dict[str, Any]:
-    """What `networks.build` makes the stage's network from."""
+    """What `networks.build` makes the stage's network from: its `network`, with outputs and classes as numbers."""
     chosen = stage.network
-    if unknown := [name for name in chosen.heads if name not in tasks]:
-        raise PolyfaceError(f"stage {stage.name}: network.heads names '{unknown[0]}'; {nearest(unknown[0], tasks)}")
+    for key, named in (("heads", chosen.heads), ("embeddings", chosen.embeddings)):
+        if unknown := [name for name in named if name not in tasks]:
+            hint = nearest(unknown[0], tasks)
+            raise PolyfaceError(f"stage {stage.name}: network.{key} names '{unknown[0]}'; {hint}")
     heads = {name: _head(stage.name, task, chosen.heads.get(name)) for name, task in tasks.items()}
     config: dict[str, Any] = {"trunk": chosen.trunk, "heads": heads, "normalise": chosen.normalise}
     cosine = [name for name, task in tasks.items() if task.head == "cosine"]
-    config |= {"cosine": cosine} if cosine else {}
-    return config | ({"branches": chosen.branches} if chosen.branches else {})
+    parts = {name: _part(stage.name, name, part, tasks) for name, part in chosen.parts.items()}
+    given = {"cosine": cosine, "branches": chosen.branches, "parts": parts, "embeddings": chosen.embeddings}
+    return config | {key: value for key, value in given.items() if value}
 
 
-def _head(stage: str, task: Task, given: str | dict[str, list[str]] | None) -> int | dict[str, list[int]]:
-    """A head on the shared features, or the places of its outputs by branch."""
-    if given is None:
+def _head(stage: str, task: Task, given: str | dict[str, Any] | None) -> int | dict[str, Any]:
+    """A head on the trunk's vector; the places of its outputs by part; or what it reads as one vector."""
+    if given is None or given == "trunk":
         return task.output_dim
     if isinstance(given, str):
         return {given: list(range(task.output_dim))}
+    if "reads" in given or "of" in given:
+        return {**given, "outputs": task.output_dim}
+    frozen = {key: value for key, value in given.items() if key == "frozen"}
+    groups = {part: group for part, group in given.items() if part not in frozen}
+    if wrong := [part for part, group in groups.items() if not isinstance(group, list)]:
+        key = f"network.heads.{task.name}.{wrong[0]}"
+        raise PolyfaceError(f"stage {stage}: {key} is {groups[wrong[0]]!r}; expected a list of the task's terms")
     words = [term.partition("/")[2] or term for term in task.terms]
-    named = [word for group in given.values() for word in group]
+    named = [word for group in groups.values() for word in group]
     if len(words) != task.output_dim or sorted(named) != sorted(words):
-        wrong = next((w for w in named if w not in words), None) or next((w for w in words if w not in named), named[0])
+        bad = next((w for w in named if w not in words), None) or next((w for w in words if w not in named), named[0])
         raise PolyfaceError(
             f"stage {stage}: network.heads.{task.name} must name each of the task's {len(words)} terms once; "
-            f"'{wrong}' is not so; {nearest(wrong, words)}"
+            f"'{bad}' is not so; {nearest(bad, words)}"
         )
-    return {branch: [words.index(word) for word in group] for branch, group in given.items()}
+    return {part: [words.index(word) for word in group] for part, group in groups.items()} | frozen
+
+
+def _part(stage: str, name: str, given: dict[str, Any], tasks: dict[str, Task]) -> dict[str, Any]:
+    """A part, with the classes that it is routed by as places in their task's vocabulary."""
+    rows = given.get("rows")
+    if not isinstance(rows, dict) or rows.get("task") not in tasks or not isinstance(rows.get("classes"), list):
+        return given  # not routed; or refused where the network is built
+    vocabulary: list[str] = getattr(tasks[rows["task"]], "vocabulary", [])
+    if unknown := [word for word in rows["classes"] if isinstance(word, str) and word not in vocabulary]:
+        key, hint = f"network.parts.{name}.rows.classes", nearest(unknown[0], vocabulary)
+        raise PolyfaceError(f"stage {stage}: {key} names '{unknown[0]}', no class of {rows['task']}; {hint}")
+    places = [vocabulary.index(one) if isinstance(one, str) else one for one in rows["classes"]]
+    return given | {"rows": rows | {"classes": places}}
 
 
 def build_network(stage: StageSpec, tasks: dict[str, Task], seed: int, earlier: Mapping[str, Path]) -> FaceNetwork:
     """The stage's network: random by seed, then what `init` names copied over it."""
     torch.manual_seed(seed)
-    network = networks.build(network_config(stage, tasks))
+    config = network_config(stage, tasks)
+    try:
+        network = networks.build(config)
+    except PolyfaceError as error:
+        raise PolyfaceError(f"stage {stage.name}: {error}") from error
     if (network.size, network.channels) != (stage.data.crop.size, stage.data.crop.channels):
         raise PolyfaceError(
             f"stage {stage.name}: the trunk takes {network.channels}×{network.size}² pixels but data.crop gives "
             f"{stage.data.crop.channels}×{stage.data.crop.size}²: set data.crop.size and channels to match"
         )
-    _run_empty(network, stage, tasks)
+    _run_empty(network, stage)
     for init in stage.init:
         if weights := _published(init, earlier):
             try:
@@ -71,28 +98,22 @@ def build_network(stage: StageSpec, tasks: dict[str, Task], seed: int, earlier: 
     return network
 
 
-def _run_empty(network: FaceNetwork, stage: StageSpec, tasks: Mapping[str, Task]) -> None:
-    """Run an empty face through the network, so that parts that do not fit are told of before any picture is read."""
-    where = f"stages.{stage.name}.network"
-    if stage.data.sizes and not getattr(network, "any_size", getattr(network.trunk, "any_size", False)):
+def _run_empty(network: FaceNetwork, stage: StageSpec) -> None:
+    """Run empty faces through the network, so that parts that do not fit are told of before any picture is read."""
+    if stage.data.sizes and not network.any_size:
         raise PolyfaceError(
-            f"stages.{stage.name}.data.sizes: this network takes pictures of {network.size} pixels alone: choose "
+            f"stage {stage.name}: data.sizes: this network takes pictures of {network.size} pixels alone: choose "
             "another network.trunk, or leave sizes out"
         )
-    for side in (network.size, *stage.data.sizes):
-        faces = torch.zeros(2, network.channels, side, side)
-        shape: list[int] = []
-        try:
-            with evaluating(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
-                shape = list(network.features(faces)["shared"].shape[1:])
-                network(faces)
-        except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            if len(shape) > 1 and (without := [name for name in tasks if name not in stage.network.heads]):
+    with evaluating(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for side in (network.size, *stage.data.sizes):
+            try:
+                network(torch.zeros(2, network.channels, side, side))
+            except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
                 raise PolyfaceError(
-                    f"{where}.heads: task '{without[0]}' has no line, and the trunk gives a map {shape}: name the part "
-                    "of the network that it reads"
+                    f"stage {stage.name}: network: pictures of {side} pixels do not pass through it "
+                    f"({str(error).splitlines()[0]}): check the options of its parts"
                 ) from error
-            raise PolyfaceError(f"{where}: its parts do not fit together ({str(error).splitlines()[0]})") from error
 
 
 def adapt(

@@ -17,6 +17,7 @@ from polyface.errors import PolyfaceError
 from polyface.training.callbacks import Bar, Saver, stopping_between_steps
 from polyface.training.learner import LAYOUT, Learner
 from polyface.training.memory import keep_freed_memory
+from polyface.training.precision import precision
 from polyface.training.specs import StageSpec
 from polyface.training.stages import RunOptions
 
@@ -39,7 +40,7 @@ def trainer_of(stage: StageSpec, options: RunOptions, folder: Path) -> tuple[L.T
         accelerator=options.accelerator,
         devices=options.devices,
         strategy=options.strategy,
-        precision=stage.optimisation.precision,  # type: ignore[arg-type]
+        precision=precision(stage.optimisation.precision, options.accelerator),  # type: ignore[arg-type]
         max_epochs=1,
         accumulate_grad_batches=stage.optimisation.accumulate,
         gradient_clip_val=stage.optimisation.clip,

@@ -1,6 +1,6 @@
 """Readers: public data sets, in the layout their authors publish, as records of a face table.
 
-A reader is a class as :class:`polyface.data.table.Reader` says, in a file of its own here, or under the entry point
+A reader is a class as :class:`polyface.data.writing.Reader` says, in a file of its own here, or under the entry point
 group ``polyface.readers`` of somebody's package::
 
     [project.entry-points."polyface.readers"]
@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from polyface.data.table import Reader
+from polyface.data.writing import Reader
 from polyface.registry import Registry, check_options, lacks
 
 __all__ = ["READERS", "reader"]

@@ -20,7 +20,7 @@ from polyface.data.readers.common import (
     stable_path,
     warn_of_one_modality,
 )
-from polyface.data.table import Record, Skipped
+from polyface.data.writing import Record, Skipped
 from polyface.errors import PolyfaceError, nearest
 
 _MODALITIES = {"Caricature": "caricature", "Real": "photo"}

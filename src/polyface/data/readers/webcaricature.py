@@ -22,7 +22,7 @@ from polyface.data.readers.common import (
     warn_of_one_modality,
     without_ending,
 )
-from polyface.data.table import Record, Skipped
+from polyface.data.writing import Record, Skipped
 from polyface.errors import PolyfaceError, nearest
 
 _MODALITIES = {"C": "caricature", "P": "photo"}

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from polyface.errors import PolyfaceError
-from polyface.networks.branches import ResidualBranch
 from polyface.networks.network import FaceNetwork
+from polyface.networks.parts.residual import ResidualPart
 from polyface.networks.pretrained.base import PublishedWeights
 from polyface.networks.trunks.face_resnet import LEVELS, WIDTH, FaceResNet, unfold
 
@@ -28,7 +28,7 @@ class DlibWeights(PublishedWeights):
 
     def start(self, network: FaceNetwork, parts: Sequence[str]) -> None:
         branches = list(network.branches.values()) if "branches" in parts else []
-        wrong = not isinstance(network.trunk, FaceResNet) or not all(isinstance(m, ResidualBranch) for m in branches)
+        wrong = not isinstance(network.trunk, FaceResNet) or not all(isinstance(m, ResidualPart) for m in branches)
         if wrong or "heads" in parts or "trunk" not in parts:
             raise PolyfaceError(
                 f"init.source {self.source} is for trunk face-resnet and branches of kind residual: init.parts are "
@@ -44,7 +44,7 @@ class DlibWeights(PublishedWeights):
 
 
 def dlib_tensors() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Weights of `FaceResNet`, and of `ResidualBranch` with `bottleneck` 128, by their names.
+    """Weights of `FaceResNet`, and of `ResidualPart` with `bottleneck` 128, by their names.
 
     dlib folds batch norm into a scale and a shift at the end of its training: here that is a batch norm of mean 0 and
     variance 1. On the same 150 px picture the 128 numbers are dlib's (to 1e-6).

@@ -7,7 +7,7 @@ from polyface.errors import PolyfaceError
 from polyface.training.extras import EXTRAS
 from polyface.training.learner import Learner
 from polyface.training.specs import StageSpec
-from polyface.training.stages import RunContext, StageResult, build_weighting, stage_pool, stage_tasks
+from polyface.training.stages import RunContext, StageResult, build_weighting, stage_pool, training_tasks
 from polyface.training.start import adapt, build_network
 from polyface.training.trainer import fit, trainer_of
 from polyface.weighting import Weighting
@@ -23,7 +23,7 @@ class Multitask:
         """Train the stage, from where it stands; what can be wrong with network and weighting is found before any
         picture is decoded."""
         seed, data, options, earlier = context.recipe.seed, context.data, context.options, context.earlier
-        tasks = stage_tasks(stage, data)
+        tasks = training_tasks(stage, data)
         network = build_network(stage, tasks, seed, earlier)
         weighting = build_weighting(stage, network.shared_dim, tasks)
         train = stage_pool(stage, "train", data, tasks, options.progress, earlier)
@@ -51,7 +51,8 @@ class Multitask:
             final = learner.evaluated
             learner.finish()
             record = {"history": learner.history, "seconds": learner.seconds()}
-            context.finish(stage, final, tasks, record | {"validation_seconds": learner.validation_seconds})
+            record |= {"validation_seconds": learner.validation_seconds}
+            context.finish(stage, final, tasks, record, precision=trainer.precision)
         trainer.strategy.barrier()
         return StageResult(context.folder / "model", learner.history, learner.seconds())
 
