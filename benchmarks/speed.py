@@ -194,9 +194,8 @@ def command_line(bench: Bench) -> None:
 
 
 def training_stage(bench: Bench) -> StageSpec:
-    if bench.data:
-        return load("tcdcn").variant("FLD+all (shared)").measured
-    return load("synthetic", ["synthetic.stopping=null"]).measured
+    drawn = ["mtfl.data.tables=[{name: synthetic, options: {n: 6000, size: 64}}]", "mtfl.data.boxes.source=table"]
+    return load("tcdcn", [] if bench.data else drawn).variant("FLD+all (shared)").measured
 
 
 class _Clock(L.Callback):

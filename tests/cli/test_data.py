@@ -93,7 +93,7 @@ def test_show_counts_labels_words_and_people(polyface: Command, table: Path, tmp
     assert told.startswith(f"{table}: 4 faces\n")
     lines = {line.split()[0]: " ".join(line.split()[1:]) for line in told.splitlines()[1:]}
     assert lines["smile"] == "3 labelled no 1, yes 2"
-    assert lines["identity"] == "4 labelled 2 people"
+    assert lines["identity"] == "4 labelled a 3, b 1"
     assert lines["landmarks_5"] == lines["box"] == "4 labelled"
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 3 * 100

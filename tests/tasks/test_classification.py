@@ -137,6 +137,8 @@ OWN = {
     "gaze": Column("words", ("l", "c", "r"), mirror=(2, 1, 0)),
     "turn": Column("number", mirror="negate"),
     "note": Column("words"),
+    "hair": Column("number", mirror="none"),
+    "hand": Column("words", ("left", "right"), mirror="none"),
 }
 
 
@@ -174,12 +176,20 @@ def test_the_specs_vocabulary_goes_before_it(tmp_path) -> None:
 
 
 def test_a_built_in_columns_vocabulary_may_be_the_tables_own(tmp_path) -> None:
-    groups = Column("words", ("0-2", "4-6"))
-    faces = [Record(np.zeros((8, 8, 3), np.uint8), "0", "0", {"age_group": "4-6"})]
-    write_table(faces, tmp_path / "t.parquet", columns={"age_group": groups})
-    task = classify("age_group")
-    task.learn(FaceTable.open(tmp_path / "t.parquet"))
-    assert task.vocabulary == ["0-2", "4-6"]
+    own = {"age_group": Column("words", ("0-2", "4-6")), "pose": Column("words", ("c1", "c2", "c3"), mirror=(2, 1, 0))}
+    faces = [Record(np.zeros((8, 8, 3), np.uint8), "0", "0", {"age_group": "4-6", "pose": "c1"})]
+    write_table(faces, tmp_path / "t.parquet", columns=own)
+    table = FaceTable.open(tmp_path / "t.parquet")
+    groups, poses = classify("age_group"), classify("pose")
+    groups.learn(table)
+    poses.learn(table)
+    assert groups.vocabulary == rebuilt(groups).vocabulary == ["0-2", "4-6"]
+    for task in (poses, rebuilt(poses)):
+        assert task.prepare(torch.tensor([0, 1]), MIRROR.expand(2, 2, 3), 40).tolist() == [2, 1]
+        assert task.declares() == own["pose"]
+    assert classify("pose").declares() is None
+    with pytest.raises(PolyfaceError, match="column 'pose' has no word 'left'"):
+        classify("pose", vocabulary=["left", "right"]).learn(table)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +197,7 @@ def test_a_built_in_columns_vocabulary_may_be_the_tables_own(tmp_path) -> None:
     [
         ("note", {}, "'note' has no vocabulary of its own"),
         ("maks", {}, "unknown column 'maks'.*'mask'"),
-        ("turn", {}, "'turn' is number.*cut it into classes by edges"),
+        ("turn", {}, "'turn' is number.*cut it by edges"),
         ("mask", {"edges": [0], "vocabulary": ["a", "b"]}, "leave edges out"),
         ("mood", {"vocabulary": ["sad", "happy"]}, "has shares of sad, calm, happy; name them all"),
         ("mask", {"weights": "balanced"}, "no training face is 'unsure'"),
@@ -197,10 +207,14 @@ def test_a_built_in_columns_vocabulary_may_be_the_tables_own(tmp_path) -> None:
         ("age", {"edges": [30, 20], "vocabulary": ["a", "b", "c"]}, "edges must rise"),
         ("age", {"edges": [30], "vocabulary": ["a", "a"]}, "names a word twice"),
         ("box", {}, "'box' is box; classes come from"),
+        ("gaze", {"mirror": {"x": "y"}}, "tasks.gaze.mirror names 'x'"),
+        ("gaze", {"mirror": "negate"}, "tasks.gaze.mirror is negate: words change places"),
+        ("age", {"mirror": {"a": "b"}, "edges": [3], "vocabulary": ["a", "b"]}, "numbers cut by edges are negated"),
     ],
 )
 def test_settings_that_do_not_go_with_the_column(tmp_path, column, settings, expected) -> None:
-    table = own(tmp_path, {"mask": "yes", "note": "x", "turn": 3.0, "mood": [1, 0, 0]}, {"mask": "no"})
+    labels = {"mask": "yes", "note": "x", "turn": 3.0, "mood": [1, 0, 0], "gaze": "l"}
+    table = own(tmp_path, labels, {"mask": "no"})
     with pytest.raises(PolyfaceError, match=expected) as caught:
         classify(column, **settings).learn(table)
     assert "\n" not in str(caught.value)
@@ -216,6 +230,12 @@ def test_a_declared_mirror_renames_classes(tmp_path) -> None:
     still = classify("gaze", mirror="none")
     still.learn(own(tmp_path, {"gaze": "l"}))
     assert still.prepare(torch.tensor([0, 2]), MIRROR.expand(2, 2, 3), 40).tolist() == [0, 2]
+    table = own(tmp_path, {"hand": "left", "hair": 3.0})
+    hand, hair = classify("hand"), classify("hair", edges=[2], vocabulary=["short", "long"])
+    for task, value in ((hand, 0), (hair, 3.0)):  # what is declared to stay does, in the bundle too
+        task.learn(table)
+        for one in (task, rebuilt(task)):
+            assert one.prepare(torch.tensor([value]), MIRROR, 40).tolist() == [int(task is hair)]
     by_hand = classify("gaze", vocabulary=["l", "c", "r"], mirror={"l": "c"})
     assert by_hand.prepare(torch.tensor([0, 1, 2]), MIRROR.expand(3, 2, 3), 40).tolist() == [1, 0, 2]
 
@@ -350,3 +370,32 @@ def test_mirrored_answers_of_cut_numbers_turn_round(tmp_path) -> None:
         read = task.read(torch.tensor([[3.0, 2.0, 1.0]] * 2), torch.cat([PLAIN, MIRROR]), 40)["probabilities"]
         np.testing.assert_allclose(read[1], read[0][::-1], rtol=1e-6)
         assert task.labels(task.conclude({"probabilities": read})) == [None, None]  # a class is no number
+
+
+# ---------------------------------------------------------------------------------------------------- evaluation
+
+
+def answered(classes: list[int], of: int) -> dict[str, np.ndarray]:
+    return {"probabilities": np.eye(of, dtype=np.float32)[classes]}
+
+
+def test_answers_are_evaluated_by_the_class_that_a_label_names(tmp_path) -> None:
+    """Numbers by the class that they are cut into, soft labels by their largest share; what names none is left out."""
+    picture = np.zeros((8, 8, 3), np.uint8)
+    shares = [[0.7, 0.3], [0.5, 0.5], [0.2, 0.8], None]
+    records = [
+        Record(picture, str(i), str(i), {"yaw": yaw, "mood": mood})
+        for i, (yaw, mood) in enumerate(zip((-20, 0, 30, None), shares, strict=True))
+    ]
+    mood = Column("distribution", ("calm", "angry"))
+    write_table(records, tmp_path / "t.parquet", columns={"mood": mood})
+    table = FaceTable.open(tmp_path / "t.parquet")
+    side = classify("yaw", edges=[-12, 12], vocabulary=["left", "frontal", "right"])
+    result = side.evaluate(answered([0, 1, 1, 2], 3), table)
+    assert result.figure(result.metrics[0]) == pytest.approx(200 / 3)
+    assert (result.metrics[0].n, result.defined(result.metrics[0]).tolist()) == (3, [True, True, True, False])
+    asked = classify("mood")
+    asked.learn(table)
+    result = asked.evaluate(answered([0, 0, 1, 1], 2), table)
+    assert result.defined(result.metrics[0]).tolist() == [True, False, True, False]
+    assert result.figure(result.metrics[0]) == 100

@@ -16,7 +16,7 @@ from polyface.metrics.result import Result, Row, rows, within
 from polyface.models.bundle import Bundle
 from polyface.models.predict import PLAIN, Views, predict
 from polyface.protocols import DEFAULT, PROTOCOLS, build
-from polyface.protocols.base import Answers, EvaluationSet, Protocol
+from polyface.protocols.base import Answers, EvaluationSet
 
 EVERY = "all"
 """In place of a split: all faces."""
@@ -72,7 +72,7 @@ def evaluate(
     protocol: its name and options. part, data, sources: which split of which data sets the faces are, for a protocol
     that takes lists of a data set from its reader.
     """
-    chosen = _chosen(bundle, protocol)
+    chosen = build(_protocol(bundle, protocol))
     cases = chosen.cases(EvaluationSet(pool.table, part, data, {name: {} for name in sources}, bundle.tasks))
     answers = predict(bundle.network, bundle.tasks, pool, views=views, device=device, progress=progress)
     return Evaluation(pool, answers, cases, chosen.evaluate(answers, cases))
@@ -90,7 +90,7 @@ def evaluate_tables(
     progress: Progress | None = None,
 ) -> Evaluation:
     """A bundle on the faces of named tables that are of a part (a split, or "all"), cropped as the bundle says."""
-    _chosen(bundle, protocol)  # before any face is looked for
+    protocol = _protocol(bundle, protocol)  # before any picture is decoded
     tables = [open_source(name, data, progress=progress) for name in names]
     chosen = [table if part == EVERY else table.where(split=part) for table in tables]
     if not any(map(len, chosen)):
@@ -105,8 +105,9 @@ def evaluate_tables(
     )
 
 
-def _chosen(bundle: Bundle, protocol: Mapping[str, Any] | None) -> Protocol:
-    if not bundle.tasks and protocol is None:
+def _protocol(bundle: Bundle, given: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The protocol that is asked for, or the one of tasks."""
+    if not bundle.tasks and given is None:
         others = ", ".join(name for name in PROTOCOLS.names() if name != DEFAULT)
         raise PolyfaceError(f"the model has an embedding and no task: name a protocol that compares faces ({others})")
-    return build(protocol or {"name": DEFAULT})
+    return given or {"name": DEFAULT}

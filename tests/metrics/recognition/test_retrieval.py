@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from polyface.errors import PolyfaceError
 from polyface.metrics.recognition.retrieval import (
+    RetrievalResult,
     cmc,
     draw_gallery,
     evaluate_retrieval,
-    paired_difference,
-    retrieval_rows,
 )
+from polyface.metrics.resampling import PairedDifference
+from polyface.metrics.result import paired_differences, rows
 
 PROBES, FACES = ["ann", "bob", "eve"], ["ann", "bob", "cat", "bob"]
 # ann's own face is nearest; bob's nearer one is third; nobody shows eve.
@@ -24,7 +25,7 @@ DISTANCES = np.array([[0.1, 0.5, 0.9, 0.7], [0.2, 0.9, 0.3, 0.4], [0.1, 0.2, 0.3
 
 
 def rates(distances: Any, probes: Any, faces: Any, *ranks: int, **options: Any) -> list[float]:
-    found = evaluate_retrieval(distances, probes, faces, ranks=ranks or (1,), resamples=0, **options)
+    found = evaluate_retrieval(distances, probes, faces, ranks=ranks or (1,), **options)
     return [figure.value for figure in found.rate.values()]
 
 
@@ -32,7 +33,7 @@ def rates(distances: Any, probes: Any, faces: Any, *ranks: int, **options: Any) 
 
 
 def test_by_hand() -> None:
-    found = evaluate_retrieval(DISTANCES, PROBES, FACES, ranks=(1, 2, 3), resamples=0)
+    found = evaluate_retrieval(DISTANCES, PROBES, FACES, ranks=(1, 2, 3))
     np.testing.assert_array_equal(found.places, [[1, 3, np.nan]])
     assert {rank: figure.value for rank, figure in found.rate.items()} == {1: 50, 2: 50, 3: 100}
     assert (found.n, found.excluded, found.draws, found.gallery) == (2, 1, 1, 4)
@@ -66,7 +67,7 @@ def test_the_place_is_one_more_than_the_strangers_that_are_not_farther(probes: i
     asked, known = draw.choice(list("abc"), probes), draw.choice(list("abc"), faces)
     if not set(asked) & set(known):
         return
-    found = evaluate_retrieval(distances, asked, known, resamples=0).places[0]
+    found = evaluate_retrieval(distances, asked, known).places[0]
     for probe, place in enumerate(found):
         own = [distances[probe, face] for face in range(faces) if known[face] == asked[probe]]
         strangers = [distances[probe, face] for face in range(faces) if known[face] != asked[probe]]
@@ -80,11 +81,11 @@ def test_the_place_is_one_more_than_the_strangers_that_are_not_farther(probes: i
 def test_a_drawn_gallery_holds_one_face_a_person_and_depends_on_seed_and_number_alone() -> None:
     people = ["bob", "ann", "ann", "cat", "ann", "bob"]
     drawn = draw_gallery(people, 40, seed=3)
-    for rows in drawn:
-        assert [people[row] for row in rows] == ["ann", "bob", "cat"]
-    assert {int(rows[0]) for rows in drawn} == {1, 2, 4}  # every face of a person comes up
-    for rows, again in zip(drawn, draw_gallery(people, 5, seed=3), strict=False):
-        np.testing.assert_array_equal(rows, again)
+    for faces in drawn:
+        assert [people[face] for face in faces] == ["ann", "bob", "cat"]
+    assert {int(faces[0]) for faces in drawn} == {1, 2, 4}  # every face of a person comes up
+    for faces, again in zip(drawn, draw_gallery(people, 5, seed=3), strict=False):
+        np.testing.assert_array_equal(faces, again)
     assert any(not np.array_equal(a, b) for a, b in zip(drawn, draw_gallery(people, 40, seed=4), strict=True))
 
 
@@ -93,7 +94,7 @@ def test_rates_are_means_over_galleries_and_their_spread_is_over_galleries() -> 
     distances = [[0, 5, 6, 1, 2, 7], [5, 0, 7, 1, 6, 2]]
     faces = ["ann", "bob", "bob", "cat", "ann", "bob"]
     galleries = [[0, 1, 3], [0, 2, 3], [4, 5, 3]]
-    found = evaluate_retrieval(distances, ["ann", "bob"], faces, galleries=galleries, ranks=(1, 2), resamples=0)
+    found = evaluate_retrieval(distances, ["ann", "bob"], faces, galleries=galleries, ranks=(1, 2))
     np.testing.assert_array_equal(found.places, [[1, 1], [1, 3], [2, 2]])
     assert found.rate[1].value == pytest.approx(50)
     assert found.rate[1].std == pytest.approx(50)  # of 100, 50 and 0
@@ -105,7 +106,7 @@ def test_the_cmc_rises_to_all_and_passes_through_every_rank() -> None:
     draw = np.random.default_rng(0)
     people = np.repeat(list("abcdef"), 3)
     found = evaluate_retrieval(
-        draw.random((18, 18)), people, people, galleries=draw_gallery(people, 4), ranks=(1, 3, 6), resamples=0
+        draw.random((18, 18)), people, people, galleries=draw_gallery(people, 4), ranks=(1, 3, 6)
     )
     ranks, curve = cmc(found)
     assert ranks.tolist() == [1, 2, 3, 4, 5, 6]
@@ -118,13 +119,9 @@ def test_the_cmc_rises_to_all_and_passes_through_every_rank() -> None:
 
 def test_the_interval_is_that_of_a_share_of_probes() -> None:
     """400 probes of which a quarter is found: ± 1.96 √(.25 · .75 / 400) = ± 4.2 points."""
-    distances = np.tile([1.0, 2.0], (400, 1))
-    distances[:100] = [2.0, 1.0]
-    found = evaluate_retrieval(distances, ["ann"] * 400, ["bob", "ann"])
-    assert found.rate[1].value == 25
-    interval = found.rate[1].interval
-    assert interval is not None
-    assert interval.ends == pytest.approx((20.8, 29.2), abs=0.8)
+    (row, _) = rows("ours", {0: run([*range(100)], n=400)})
+    assert row.mean == 25
+    assert row.interval == pytest.approx((20.8, 29.2), abs=0.8)
 
 
 # ------------------------------------------------------------------------------------------------------ what is wrong
@@ -148,42 +145,42 @@ def test_the_interval_is_that_of_a_share_of_probes() -> None:
 def test_what_is_wrong_is_said(change: dict[str, Any], message: str) -> None:
     given: dict[str, Any] = {"distances": DISTANCES, "probe_people": PROBES, "gallery_people": FACES} | change
     with pytest.raises(PolyfaceError, match=message):
-        evaluate_retrieval(**given, resamples=0)
+        evaluate_retrieval(**given)
 
 
 # ---------------------------------------------------------------------------------------------- rows and differences
 
 
-def run(found: list[int], n: int = 100) -> Any:
+def run(found: list[int], n: int = 100, prefix: str = "") -> RetrievalResult:
     """A run that finds these of `n` probes at rank 1, and all others at rank 2."""
     distances = np.tile([1.0, 2.0], (n, 1))
     distances[found] = [2.0, 1.0]
-    return evaluate_retrieval(distances, ["ann"] * n, ["bob", "ann"], ranks=(1, 2), resamples=0)
+    return evaluate_retrieval(distances, ["ann"] * n, ["bob", "ann"], ranks=(1, 2), prefix=prefix)
 
 
 def test_rows_are_means_over_seeds() -> None:
-    rows = {
-        row.metric: row for row in retrieval_rows("ours", {0: run([*range(50)]), 1: run([*range(60)])}, prefix="C2P ")
-    }
-    assert list(rows) == ["C2P rank-1", "C2P rank-2"]
-    first = rows["C2P rank-1"]
+    runs = {0: run([*range(50)], prefix="C2P "), 1: run([*range(60)], prefix="C2P ")}
+    first, second = rows("ours", runs)
+    assert [first.metric, second.metric] == ["C2P rank-1", "C2P rank-2"]
     assert (first.mean, first.n, first.seeds) == (55, 100, (0, 1))
     assert first.std == pytest.approx(50**0.5)  # of 50 and 60
     assert first.interval is not None
     assert first.interval[0] < 55 < first.interval[1]
-    assert rows["C2P rank-2"].mean == 100
+    assert second.mean == 100
+
+
+def difference(a: RetrievalResult, b: RetrievalResult, rank: int = 1) -> PairedDifference:
+    return {metric.name: found for metric, found in paired_differences([a], [b]).items()}[f"rank-{rank}"]
 
 
 def test_the_difference_is_paired_over_probes() -> None:
     """b finds what a finds and ten more: the rates spread by 5 points over probes, their difference by 3."""
     a, b = run([*range(60)]), run([*range(50)])
-    found = paired_difference([a], [b])
+    found = difference(a, b)
     assert (found.difference, found.n) == (pytest.approx(10), 100)
     assert found.interval.ends == pytest.approx((4.5, 16), abs=1.5)
     assert found.p_value < 0.01
-    assert paired_difference([b], [a]).difference == pytest.approx(-10)
-    assert paired_difference([a], [b], rank=2).difference == 0
-    with pytest.raises(PolyfaceError, match="rank-5 was not measured: known: 1, 2"):
-        paired_difference([a], [b], rank=5)
+    assert difference(b, a).difference == pytest.approx(-10)
+    assert difference(a, b, rank=2).difference == 0
     with pytest.raises(PolyfaceError, match="same probes"):
-        paired_difference([a], [run([1], n=99)])
+        difference(a, run([1], n=99))

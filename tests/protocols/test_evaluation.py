@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from polyface.models.evaluate import measure_tables
 
 from polyface import networks
-from polyface.data.table import Record, write_table
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.models.bundle import Bundle
+from polyface.protocols.evaluation import evaluate_tables
 from polyface.schema import ATTRIBUTES
 
 from ..toys import make_bundle
@@ -75,40 +75,38 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_faces_of_a_part_by_hand(
     faces: Path, part: str, n: int, error: float, failures: float, accuracy: float
 ) -> None:
-    found = measure_tables(bundle_of(), [str(faces)], None, part)
-    assert set(found.results) == {"points", "smile", "some"}  # nobody is labelled for glasses
-    points, smile, some = (found.results[name] for name in ("points", "smile", "some"))
+    found = evaluate_tables(bundle_of(), [str(faces)], None, part)
+    assert len(found.results) == 3  # nobody is labelled for glasses
+    points, smile, some = found.results.values()
     assert (points.n, smile.n) == (n, n)
     assert points.mean_error == pytest.approx(error, abs=1e-3)
     assert points.failure_rate == failures
     assert smile.accuracy == accuracy
     # of the attributes Young is right but for the fourth face, Bald is labelled on the first alone, and right
     assert some.accuracy == pytest.approx((100 * (n - (n > 3)) / n + 100) / 2)
-    assert len(found.predictions["smile"]["label"]) == n
+    assert len(found.answers["smile"]["label"]) == n
 
 
 def test_the_faces_of_several_tables_are_taken_together(faces: Path, tmp_path: Path) -> None:
     write_table([record("test", 3), record("test", 2), record("val", 0)], tmp_path / "more.parquet")
-    found = measure_tables(bundle_of(), [str(faces), str(tmp_path / "more.parquet")], None)
-    assert found.results["smile"].n == 6
-    assert found.results["smile"].accuracy == pytest.approx(100 * 4 / 6)
-    assert found.results["points"].mean_error == pytest.approx(100 * (1 + 1 + 4 * 3) / 6 / 20, abs=1e-3)
+    found = evaluate_tables(bundle_of(), [str(faces), str(tmp_path / "more.parquet")], None)
+    points, smile, _ = found.results.values()
+    assert (smile.n, smile.accuracy) == (6, pytest.approx(100 * 4 / 6))
+    assert points.mean_error == pytest.approx(100 * (1 + 1 + 4 * 3) / 6 / 20, abs=1e-3)
 
 
 def test_what_cannot_be_evaluated_is_said(faces: Path, tmp_path: Path) -> None:
-    with pytest.raises(PolyfaceError, match="no face with split 'test' is labelled for glasses"):
-        measure_tables(bundle_of({"glasses": ASKED["glasses"]}), [str(faces)], None)
-    with pytest.raises(PolyfaceError, match="no face with split 'tset' is labelled"):
-        measure_tables(bundle_of(), [str(faces)], None, "tset")
+    with pytest.raises(PolyfaceError, match="none of the 4 faces is labelled for glasses"):
+        evaluate_tables(bundle_of({"glasses": ASKED["glasses"]}), [str(faces)], None)
+    with pytest.raises(PolyfaceError, match="no face has split 'tset'; splits: test, train, val, or all"):
+        evaluate_tables(bundle_of(), [str(faces)], None, "tset")
     with pytest.raises(PolyfaceError, match="gone.parquet: no such face table"):
-        measure_tables(bundle_of(), ["gone.parquet"], None)
-    with pytest.raises(PolyfaceError, match="'glasses' is not a landmark task"):
-        measure_tables(bundle_of(), [str(faces)], None).landmarks("glasses")
+        evaluate_tables(bundle_of(), ["gone.parquet"], None)
 
 
 def test_an_embedder_answers_no_task_and_is_told_what_to_ask_for(faces: Path) -> None:
     toy = bundle_of()
     embedder = Bundle(networks.build({**toy.network.config, "heads": {}}), {}, toy.crop, toy.boxes, {"name": "emb"})
-    with pytest.raises(PolyfaceError, match="emb: it answers no task, it embeds: .*--protocol") as caught:
-        measure_tables(embedder, [str(faces)], None)
+    with pytest.raises(PolyfaceError, match="an embedding and no task: name a protocol .*listed-pairs") as caught:
+        evaluate_tables(embedder, [str(faces)], None)
     assert "\n" not in str(caught.value)
