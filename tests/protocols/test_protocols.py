@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.metrics.classification import evaluate_classification
 from polyface.metrics.result import Result
+from polyface.models import find
+from polyface.models.bundle import load_bundle
 from polyface.protocols.base import Answers, Cases, EvaluationSet
 from polyface.report.results import read_results
 from polyface.training import stages
@@ -225,9 +228,11 @@ def test_a_shipped_embedder_needs_a_protocol_that_compares(tmp_path: Path, polyf
     write_table(records, tmp_path / "t.parquet")
     message = polyface("evaluate", "identity", tmp_path / "t.parquet", code=1)
     assert "an embedding and no task: name a protocol that compares faces (gallery-probe, listed-pairs)" in message
-    said = polyface(
-        "evaluate", "identity", tmp_path / "t.parquet", "--protocol", "gallery-probe", "--protocol-option", "draws=3",
-        "--by", "gender",
-    )  # fmt: skip
+    load_bundle(find("identity")).save(tmp_path / "model")
+    manifest = json.loads((tmp_path / "model" / "polyface.json").read_text())
+    manifest["boxes"] = {"source": "image"}  # noise has no face that a detector would find
+    (tmp_path / "model" / "polyface.json").write_text(json.dumps(manifest))
+    compare = ["--protocol", "gallery-probe", "--protocol-option", "draws=20", "--by", "gender"]
+    said = polyface("evaluate", tmp_path / "model", tmp_path / "t.parquet", *compare)
     assert re.search(r"all +rank-1 +[\d.]+ .* 12\n", said), said
     assert re.search(r"gender female +rank-1 .* 6\n", said), said

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name (tcdcn, synthetic, …) or YAML file.")],
+    recipe: Annotated[str, typer.Argument(help="A recipe's name (`synthetic`, or a paper's) or YAML file.")],
     data: DataOption = None,
     out: Annotated[Path, typer.Option(help="Where the run is kept; the same command resumes it.")] = Path("runs"),
     set_: SetOption = None,
