@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.explain.mistakes import WrongPair, apart, of_all_pairs, of_listed_pairs
 from polyface.metrics.recognition.verification import evaluate_verification
 

@@ -16,7 +16,8 @@ from PIL import Image
 from polyface import reproduce
 from polyface.data.readers.cavi import CaVI
 from polyface.data.readers.common import Pair
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.explain.mistakes import WrongPair
 from polyface.metrics.sections import Curves, Text

@@ -11,7 +11,8 @@ import numpy as np
 
 from polyface import protocols, tasks
 from polyface.data.readers.common import Pair
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.metrics.result import Result
 from polyface.protocols.base import EvaluationSet
 

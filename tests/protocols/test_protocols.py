@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from polyface import protocols, tasks
 from polyface.cli import app
-from polyface.data.table import Record, write_table
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.metrics.classification import evaluate_classification
 from polyface.metrics.result import Result
