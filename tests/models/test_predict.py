@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from polyface.networks.branches import Embedding
 from torch import Tensor, nn
 
 from polyface import networks, tasks
@@ -19,6 +18,7 @@ from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.models.predict import Views, predict, translations
 from polyface.networks import FaceOutput
+from polyface.networks.heads import Embedding
 
 SPEC = CropSpec(size=40, channels=1, scale=1.0, margin=1.6, oversample=1.0)
 TASKS = {
