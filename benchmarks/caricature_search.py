@@ -21,7 +21,7 @@ from polyface.protocols.recognition import RecognitionResult, judge_across, judg
 from polyface.data.readers import cavi
 from polyface.metrics.result import Row
 from polyface.models.bundle import load_bundle
-from polyface.models.predict import Views, predict
+from polyface.models.predict import TTA, predict
 from polyface.report.results import write_results
 from polyface.training import stages
 from polyface.training.recipe import Recipe, load
@@ -116,7 +116,7 @@ def run(name: str, data: Path, folder: Path) -> dict[str, Any]:
     seconds = round(time.monotonic() - began)
     bundle = load_bundle(model, quiet=True)
     pool = pool_of(stage, data, bundle.tasks if not strangers else {}, "test" if strangers else "val")
-    answers: Any = predict(bundle.network, bundle.tasks, pool, views=Views(mirror=stage.evaluation.mirror))
+    answers: Any = predict(bundle.network, bundle.tasks, pool, tta=TTA(mirror=stage.evaluation.mirror))
     found = judged(answers, bundle.tasks, pool, data, strangers)
     figures = {r.metric: round(r.mean, 3) for r in recognition_rows(name, {0: found}, resamples=0)}
     shutil.rmtree(place)
