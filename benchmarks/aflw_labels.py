@@ -16,10 +16,12 @@ import numpy as np
 
 from polyface.data.boxes import BoxSpec, boxes_of
 from polyface.data.store import open_source
-from polyface.metrics.landmarks import evaluate_landmarks, landmark_rows
-from polyface.metrics.resampling import Row
+from polyface.metrics.landmarks import evaluate_landmarks
+from polyface.metrics.result import Row
+from polyface.metrics.result import rows as rows_of
 from polyface.report.results import write_results
 from polyface.reproduce import Job, finished, stored
+from polyface.schema import eyes
 from polyface.training.recipe import load
 
 VARIANTS = ("FLD (shared)", "FLD+all (shared)", "FLD+all, 60 epochs (shared)", "modern trunk 112", "detector points")
@@ -59,9 +61,10 @@ def main() -> None:
     for variant in VARIANTS:
         jobs = [Job(variant, seed) for seed in range(10)]
         answers = {job.seed: stored(given.runs, job) for job in jobs if finished(recipe, given.runs, job)}
-        results = {seed: evaluate_landmarks(found["landmarks"]["points"], moved) for seed, found in answers.items()}
+        points = {seed: found["landmarks"]["points"] for seed, found in answers.items()}
+        results = {seed: evaluate_landmarks(one, moved, eyes=eyes(5)) for seed, one in points.items()}
         if results:
-            rows += landmark_rows(f"{variant}, labels moved", results, note=note)
+            rows += rows_of(f"{variant}, labels moved", results, note=note)
     command = "python benchmarks/aflw_labels.py --data DIR"
     write_results(Path("docs/results/tcdcn-labels.json"), rows, command=command, data="MTFL", merge=False)
     for row in rows:

@@ -16,11 +16,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from polyface.protocols.recognition import RecognitionResult, judge_across, judge_cavi, recognition_rows
+
 from polyface.data.readers import cavi
-from polyface.metrics.resampling import Row
+from polyface.metrics.result import Row
 from polyface.models.bundle import load_bundle
 from polyface.models.predict import Views, predict
-from polyface.protocols.recognition import RecognitionResult, judge_across, judge_cavi, recognition_rows
 from polyface.report.results import write_results
 from polyface.training import stages
 from polyface.training.recipe import Recipe, load

@@ -16,7 +16,7 @@ from pathlib import Path
 import timm
 import torch
 
-from polyface.metrics.resampling import Row
+from polyface.metrics.result import Row
 from polyface.networks.depthwise import DepthwiseConv2d
 from polyface.report.results import write_results
 

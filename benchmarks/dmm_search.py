@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from polyface.metrics.attributes import AttributesResult
-from polyface.metrics.resampling import Row
+from polyface.metrics.result import Row
 from polyface.models.bundle import load_bundle
-from polyface.models.evaluate import measure
+from polyface.protocols.evaluation import evaluate
 from polyface.report.results import write_results
 from polyface.training import stages
 from polyface.training.recipe import load
@@ -157,7 +157,7 @@ def run(row: str, trial: int | str, data: Path, folder: Path) -> dict[str, Any]:
     result = stages.run(one, place, data, options)["celeba"]
     bundle = load_bundle(result.bundle, quiet=True)
     bundle.tasks.pop("landmarks", None)
-    found = measure(bundle, pool_of(one.stages[0], data, bundle.tasks, "val")).results["attributes"]
+    found = evaluate(bundle, pool_of(one.stages[0], data, bundle.tasks, "val")).results["attributes"]
     assert isinstance(found, AttributesResult)
     shutil.rmtree(place)
     return {

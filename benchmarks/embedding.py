@@ -23,6 +23,7 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from polyface.protocols.recognition import judge_cavi
 
 from polyface.data.boxes import boxes_of
 from polyface.data.crops import sample
@@ -30,12 +31,11 @@ from polyface.data.loader import FaceLoader, FacePool
 from polyface.data.readers import cavi
 from polyface.data.store import open_source
 from polyface.export import export_onnx
-from polyface.metrics.resampling import Row
+from polyface.metrics.result import Row
 from polyface.models import find
 from polyface.models.bundle import Bundle, load_bundle
-from polyface.networks.folding import chosen_branch, embedding_only, folded, in_bfloat16
+from polyface.networks.folding import chosen_embedding, embedding_only, folded, in_bfloat16
 from polyface.networks.network import FaceNetwork
-from polyface.protocols.recognition import judge_cavi
 from polyface.report.results import write_results
 from speed import turns
 
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smoke run; nothing is written")
     given = parser.parse_args()
     bundle = load_bundle(find(given.model))
-    branch = chosen_branch(bundle.network, given.branch, given.model)
+    branch = chosen_embedding(bundle.network, given.branch, given.model)
     calibration = np.concatenate([*inputs(part(bundle, given.data, "val", CALIBRATION))])
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from polyface.cli.common import bar
 from polyface.errors import PolyfaceError
 from polyface.gallery.gallery import Gallery, Precomputed
-from polyface.metrics.resampling import Row
+from polyface.metrics.result import Row
 from polyface.report.results import write_results
 
 Floats = NDArray[np.float32]

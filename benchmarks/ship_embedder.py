@@ -16,18 +16,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from polyface.protocols.recognition import judge_across
 
 from polyface.data.boxes import boxes_of
 from polyface.data.readers.folder import Folder
 from polyface.data.store import open_source
-from polyface.data.table import FaceTable, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import write_table
 from polyface.files import cache_folder
 from polyface.inference.embedder import BundleEmbedder
 from polyface.metrics.recognition.pairs import pair_distances
 from polyface.metrics.recognition.verification import evaluate_verification
 from polyface.models.bundle import Bundle, load_bundle
-from polyface.networks.folding import chosen_branch, embedding_only
-from polyface.protocols.recognition import judge_across
+from polyface.networks.folding import chosen_embedding, embedding_only
 from polyface.reproduce import Job, folder
 from polyface.tasks.identity import IdentityTask
 from ship_models import TERMS
@@ -102,7 +103,7 @@ def figures(bundle: Bundle, data: Path, known: set[str]) -> tuple[dict[str, floa
     one, two = (
         found[np.searchsorted(rows, [place[path] for path in side])] for side in [*zip(*pairs, strict=True)][:2]
     )
-    judged = evaluate_verification(pair_distances(one, two), [same for *_, same in pairs], resamples=0)
+    judged = evaluate_verification(pair_distances(one, two), [same for *_, same in pairs])
     out["LFW, verification, %"] = judged.figures["verification"].value
     out["LFW, AUC, %"] = judged.figures["AUC"].value
     return {key: round(value, 2) for key, value in out.items()}, len(pairs)
@@ -128,7 +129,7 @@ def main() -> None:
         "variant": VARIANT,
         "seed": SEED,
     }
-    branch = chosen_branch(trained.network, None, NAME)
+    branch = chosen_embedding(trained.network, None, NAME)
     lean = Bundle(embedding_only(trained.network, branch), {}, trained.crop, trained.boxes, about)
     bundle = load_bundle(lean.save(given.out / NAME, torch.float16), quiet=True)  # what is measured is what is shipped
     found, pairs = figures(bundle, given.data, known)

@@ -21,12 +21,12 @@ import polyface
 from polyface.data.boxes import boxes_of
 from polyface.data.loader import FacePool
 from polyface.data.store import open_source
-from polyface.metrics.landmarks import LandmarkResult, evaluate_landmarks
+from polyface.metrics.landmarks import evaluate_landmarks
 from polyface.models.bundle import Bundle, load_bundle
-from polyface.models.evaluate import measure
 from polyface.models.predict import predict
+from polyface.protocols.evaluation import evaluate
 from polyface.reproduce import Job, folder
-from polyface.schema import five_of_68
+from polyface.schema import eyes, five_of_68
 from polyface.training.recipe import Recipe, load
 from polyface.training.stages import pool_of
 
@@ -53,16 +53,11 @@ def best_seed(recipe: Recipe, variant: str, runs: Path) -> int:
 
 def figures(bundle: Bundle, recipe: Recipe, variant: str, data: Path) -> dict[str, Any]:
     stage = recipe.variant(variant).stages[-1]
-    found = measure(bundle, pool_of(stage, data, bundle.tasks))
+    found = evaluate(bundle, pool_of(stage, data, bundle.tasks))
     out: dict[str, Any] = {}
     for name, result in found.results.items():
-        if isinstance(result, LandmarkResult):
-            out[f"{name}: mean error, %"] = round(result.mean_error, 2)
-            out[f"{name}: failure rate, %"] = round(result.failure_rate, 2)
-        else:
-            out[f"{name}: accuracy, %"] = round(result.accuracy, 2)
-            out[f"{name}: balanced accuracy, %"] = round(result.balanced_accuracy, 2)
-            out[f"{name}: majority class, %"] = round(result.floor, 2)
+        for metric in result.metrics:
+            out[f"{name}: {metric.name}, {metric.unit}"] = round(result.figure(metric), 2)
     return out
 
 
@@ -75,7 +70,7 @@ def held_out(bundle: Bundle, data: Path, folder_: Path) -> dict[str, Any]:
     truth = five_of_68(table.points("landmarks_68"))
     pool = FacePool.unlabelled(table, boxes_of(table, bundle.boxes), bundle.crop)
     points = predict(bundle.network, tasks, pool)["landmarks"]["points"]
-    result = evaluate_landmarks(points, truth)
+    result = evaluate_landmarks(points, truth, eyes=eyes(5))
     out: dict[str, Any] = {
         "Helen test, five points: mean error, %": round(result.mean_error, 2),
         "Helen test, five points: failure rate, %": round(result.failure_rate, 2),

@@ -41,7 +41,7 @@ from polyface.data.store import open_source
 from polyface.data.table import FaceTable
 from polyface.export import export_onnx
 from polyface.inference import Analyzer
-from polyface.metrics.resampling import Row
+from polyface.metrics.result import Row
 from polyface.models.bundle import Bundle
 from polyface.networks import build
 from polyface.report.results import write_results

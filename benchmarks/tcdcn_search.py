@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from polyface.metrics.landmarks import evaluate_landmarks
-from polyface.metrics.resampling import Row
+from polyface.metrics.result import Row
 from polyface.models.bundle import load_bundle
 from polyface.models.predict import predict
 from polyface.report.results import write_results
+from polyface.schema import eyes
 from polyface.training import stages
 from polyface.training.recipe import load
 
@@ -70,7 +71,7 @@ def run(name: str, settings: dict[str, object], data: Path, folder: Path) -> dic
     pool = stages.stage_pool(stage, "val", data, tasks)
     assert pool is not None
     points = predict(load_bundle(result.bundle).network, tasks, pool)["landmarks"]["points"]
-    found = evaluate_landmarks(points, pool.table.points("landmarks_5"), resamples=10)
+    found = evaluate_landmarks(points, pool.table.points("landmarks_5"), eyes=eyes(5))
     shutil.rmtree(folder / name)
     stopped = result.history[-1].get("stopped", {})
     return {

@@ -1,11 +1,12 @@
 """What a weighting costs: a training step with it over the same step in bare PyTorch with a plain sum.
 
-Run: python benchmarks/weighting.py [--out docs/results/weighting-cost.json] [--only WORD] [--threads 1] [--quick]
+Run: python benchmarks/weighting.py [--out docs/results/weighting-cost.json] [--only WORD] [--device cpu] [--quick]
 
 Every method takes turns with the bare step, one step each, so that a machine's moods hit both; a ratio is the median
 over these pairs. Five tasks (five landmarks, gender, smile, glasses, pose), batch 64, AdamW, float32, random faces and
 weights: a step's cost does not depend on them. "tensor memory" is what lives at the peak of a step: parameters,
-optimiser state, batch and everything that the step allocates, as PyTorch's profiler counts it. Peers: TorchJD's
+optimiser state, batch and everything that the step allocates, as PyTorch's profiler (on a CUDA device its allocator)
+counts it. Peers: TorchJD's
 `mtl_backward` with its default aggregator, and one backward a task through everything shared, written by hand.
 """
 
@@ -25,12 +26,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from polyface.metrics.resampling import Row
+from polyface.metrics.result import Row
 from polyface.networks import build as build_network
 from polyface.report.results import write_results
 from polyface.weighting import WEIGHTINGS, Context, build
 from polyface.weighting.gramian import GradientWeighting
 
+DEVICE = torch.device("cpu")
 HEADS = {"landmarks": 10, "gender": 2, "smile": 2, "glasses": 2, "pose": 5}
 BATCH = 64
 TRUNKS: dict[int, dict[str, Any]] = {
@@ -51,13 +53,14 @@ class Trainer:
 
     def __init__(self, size: int, parameters: list[Tensor] | None = None) -> None:
         torch.manual_seed(0)
-        self.network = build_network({"trunk": TRUNKS[size], "heads": HEADS})
+        self.network = build_network({"trunk": TRUNKS[size], "heads": HEADS}).to(DEVICE)
         self.own = parameters or []
-        self.optimiser = torch.optim.AdamW([*self.network.parameters(), *self.own], lr=1e-4, fused=True)
+        self.optimiser = torch.optim.AdamW([*self.network.parameters(), *self.own], lr=1e-4, fused=DEVICE.type == "cpu")
         images = torch.rand(BATCH, self.network.channels, size, size) * 255
-        self.images = images.contiguous(memory_format=torch.channels_last)
-        self.targets = {n: torch.randn(BATCH, d) if n == "landmarks" else torch.randint(d, (BATCH,))
-                        for n, d in HEADS.items()}  # fmt: skip
+        self.images = images.to(DEVICE).contiguous(memory_format=torch.channels_last)
+        targets = {n: torch.randn(BATCH, d) if n == "landmarks" else torch.randint(d, (BATCH,))
+                   for n, d in HEADS.items()}  # fmt: skip
+        self.targets = {name: target.to(DEVICE) for name, target in targets.items()}
 
     def losses(self) -> tuple[Tensor, dict[str, Tensor]]:
         output = self.network(self.images)
@@ -85,7 +88,7 @@ def bare(size: int) -> tuple[Trainer, Step]:
 
 def weighted(size: int, name: str, level: str | None) -> tuple[Trainer, Step]:
     width = Trainer(size).network.shared_dim
-    weighting = build(name, list(HEADS), features=width, **({"level": level} if level else {}))
+    weighting = build(name, list(HEADS), features=width, **({"level": level} if level else {})).to(DEVICE)
     trainer = Trainer(size, list(weighting.parameters()))
     shared_parameters = list(trainer.network.trunk.parameters())
 
@@ -150,6 +153,11 @@ def peak(trainer: Trainer, step: Step) -> int:
     """Bytes of tensors alive at the peak of a step."""
     step()
     trainer.optimiser.zero_grad()
+    if DEVICE.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return trainer.resident() + torch.cuda.max_memory_allocated() - before
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
@@ -166,6 +174,8 @@ def times(own: Step, plain: Step, rounds: int) -> tuple[np.ndarray, np.ndarray]:
         for step in (own, plain) if turn % 2 else (plain, own):
             start = time.perf_counter()
             step()
+            if DEVICE.type == "cuda":
+                torch.cuda.synchronize()
             pair[step is own] = time.perf_counter() - start
         found.append((pair[True], pair[False]))
     ours, theirs = np.array(found).T
@@ -189,7 +199,7 @@ def measured(row: str, note: str, made: tuple[Trainer, Step], plain: tuple[Train
 
 def kinds(word: str) -> list[tuple[str, str, Callable[[int], tuple[Trainer, Step]]]]:
     found: list[tuple[str, str, Callable[[int], tuple[Trainer, Step]]]] = []
-    for name, method in WEIGHTINGS.items():
+    for name, method in ((name, WEIGHTINGS.get(name)) for name in WEIGHTINGS.names()):
         levels = (
             ["features", "shared"] if isinstance(method, type) and issubclass(method, GradientWeighting) else [None]
         )
@@ -207,8 +217,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", default="", help="methods whose name holds this word")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--quick", action="store_true", help="a few steps each, nothing written")
     arguments = parser.parse_args()
+    global DEVICE
+    DEVICE = torch.device(arguments.device)
     torch.set_num_threads(arguments.threads)
     rows = []
     for size in TRUNKS:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -77,3 +78,36 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POLYFACE_CACHE", str(folder))
         yield folder
+
+
+class Answer(NamedTuple):
+    """What a command printed, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def mistake(self) -> str:
+        """The one line that tells a user what was wrong."""
+        assert self.status == 1, self
+        assert "Traceback" not in self.err
+        last = self.err.strip().splitlines()[-1]
+        assert last.startswith("polyface: "), self.err
+        return last
+
+
+@pytest.fixture
+def polyface(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """``polyface("data", "list")``: what `polyface data list` prints, run in this process."""
+    from polyface.cli import main
+
+    def run(*arguments: object) -> Answer:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["polyface", *map(str, arguments)])
+        with pytest.raises(SystemExit) as leaving:
+            main()
+        told = capsys.readouterr()
+        return Answer(int(leaving.value.code or 0), told.out, told.err)
+
+    return run

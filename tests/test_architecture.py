@@ -175,15 +175,39 @@ def test_inference_needs_no_training_library() -> None:
     assert not loaded_by("polyface.inference") & {"lightning", "pytorch_lightning", "torchmetrics", "timm", "cv2"}
 
 
-def test_weighting_imports_only_torch_numpy_and_scipy() -> None:
-    allowed = {"torch", "numpy", "scipy", *sys.stdlib_module_names}
+STANDALONE = {
+    "weighting": ({"torch", "numpy", "scipy"}, ("polyface.weighting", "polyface.errors", "polyface.registry")),
+    "metrics": ({"numpy"}, ("polyface.metrics", "polyface.errors")),
+}
+
+
+@pytest.mark.parametrize("room", STANDALONE)
+def test_rooms_that_stand_alone_import_little(room: str) -> None:
+    others, own = STANDALONE[room]
+    allowed = {*others, *sys.stdlib_module_names}
     strangers = [
         f"{relative(path)}:{line}: {name}"
-        for path in sorted((SOURCE / "weighting").rglob("*.py"))
+        for path in sorted((SOURCE / room).rglob("*.py"))
         for line, name in imports(ast.parse(path.read_text(encoding="utf-8")))
-        if name.partition(".")[0] not in allowed and not name.startswith(("polyface.weighting", "polyface.errors"))
+        if name.partition(".")[0] not in allowed and not name.startswith(own)
     ]
     assert not strangers
+
+
+def test_networks_import_only_torch() -> None:
+    """And where they are named: timm, and what reads published weights."""
+    named = {"timm_trunk": {"timm"}, "depthwise": {"timm"}, "imagenet": {"safetensors", "timm"}, "dlib": {"numpy"}}
+    allowed = {"torch", *sys.stdlib_module_names}
+    ours = ("polyface.networks", "polyface.errors", "polyface.registry")
+    strangers = [
+        f"{relative(path)}:{line}: {name}"
+        for path in sorted((SOURCE / "networks").rglob("*.py"))
+        for line, name in imports(ast.parse(path.read_text(encoding="utf-8")))
+        if name.partition(".")[0] not in allowed | named.get(path.stem, set())
+        if name != "polyface" and not name.startswith(ours)
+    ]
+    assert not strangers
+    assert not loaded_by("polyface.networks", "torch") & {"timm", "safetensors", "pyarrow", "pydantic"}
 
 
 def test_weighting_loads_no_other_dependency() -> None:

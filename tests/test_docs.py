@@ -71,7 +71,7 @@ def test_every_weighting_is_in_the_documents() -> None:
     from polyface.weighting import WEIGHTINGS
 
     text = (ROOT / "docs" / "weighting.md").read_text()
-    assert [name for name in WEIGHTINGS if f"`{name}`" not in text] == []
+    assert [name for name in WEIGHTINGS.names() if f"`{name}`" not in text] == []
 
 
 def test_the_weighting_example_runs() -> None:

@@ -7,6 +7,7 @@ package stops only those who name its part.
 
 from __future__ import annotations
 
+import ast
 import inspect
 import multiprocessing
 import pkgutil
@@ -14,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from polyface.errors import PolyfaceError, nearest
@@ -97,14 +99,23 @@ class Registry:
         point = None if name in self._own() else self._points().get(name)
         return "polyface" if point is None else str(point.dist.name if point.dist else point.value)
 
-    def make(self, name: str, options: Mapping[str, Any], *given: Any, where: str, named: str = "") -> Any:
-        """Call a part with what is `given` and its options. where: the key of the options; named: that of the name.
+    def make(
+        self,
+        name: str,
+        options: Mapping[str, Any],
+        *given: Any,
+        where: str,
+        named: str = "",
+        beside: Collection[str] = (),
+    ) -> Any:
+        """Call a part with what is `given` and its options. where: the key of the options; named: that of the name;
+        beside: other keys that may stand there, which an unknown option may be a slip for.
 
         Raises:
             PolyfaceError: as `get`; an option that the part does not have, with the nearest one; a value it refuses.
         """
         part = self.get(name, named or f"{where}.{self.kind}")
-        check_options(part, options, f"{where} ({name})", len(given))
+        check_options(part, options, f"{where} ({name})", len(given), beside)
         try:
             return part(*given, **options)
         except (AttributeError, PolyfaceError, TypeError, ValueError) as error:
@@ -145,15 +156,51 @@ class Registry:
     def _from_point(self, point: EntryPoint) -> Any:
         where = f"{self.kind} '{point.name}' (entry point {point.value})"
         try:
-            part = point.load()
+            part = self._loaded(point)
         except Exception as error:  # whatever someone else's package raises when it is imported
             raise PolyfaceError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
         return self._checked(part, where)
+
+    def _loaded(self, point: EntryPoint) -> Any:
+        return point.load()
 
     def _checked(self, part: Any, where: str) -> Any:
         if wrong := self._check(part):
             raise PolyfaceError(f"{where} is no {self.kind}: {wrong}")
         return part
+
+
+class Folders(Registry):
+    """Parts that are folders of files in place of classes: packages that need hold no code. `get` gives their path.
+
+    file: what every one of them holds ("recipe.yaml"); a package without it is none. An entry point names a package.
+    """
+
+    def __init__(
+        self, kind: str, *, group: str, file: str, folder: str = "", built_in: Mapping[str, str] | None = None
+    ) -> None:
+        def check(part: Any) -> str | None:
+            holds = isinstance(part, Path) and (part / file).is_file()
+            return None if holds else f"it is no folder that holds {file}"
+
+        super().__init__(kind, group=group, folder=folder, built_in=built_in, check=check)
+
+    def about(self, name: str) -> str:
+        """The first line of the docstring in a folder's `__init__.py`, which is not run for that."""
+        code = self.get(name) / "__init__.py"
+        text = ast.get_docstring(ast.parse(code.read_text(encoding="utf-8"))) if code.is_file() else None
+        return (text or "").partition("\n\n")[0].replace("\n", " ")
+
+    def _from_file(self, name: str, place: str) -> Any:
+        return self._checked(_path_of(place.removesuffix(":")), f"{self.kind} '{name}' ({place})")
+
+    def _loaded(self, point: EntryPoint) -> Any:
+        return _path_of(point.value)
+
+
+def _path_of(package: str) -> Path | None:
+    spec = find_spec(package)
+    return Path(next(iter(spec.submodule_search_locations))) if spec and spec.submodule_search_locations else None
 
 
 def lacks(part: Any, *names: str) -> str | None:
@@ -168,11 +215,13 @@ def options_of(part: Any, given: int = 0) -> list[str]:
     return [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
 
 
-def check_options(part: Any, options: Mapping[str, Any], where: str, given: int = 0) -> None:
-    """Refuse options that a part does not have, with the nearest that it has."""
+def check_options(
+    part: Any, options: Mapping[str, Any], where: str, given: int = 0, beside: Collection[str] = ()
+) -> None:
+    """Refuse options that a part does not have, with the nearest that it has, or that may stand `beside` them."""
     parameters = inspect.signature(part).parameters.values()
     if any(one.kind is one.VAR_KEYWORD for one in parameters):
         return
     known = options_of(part, given)
     if unknown := [name for name in options if name not in known]:
-        raise PolyfaceError(f"{where}: unknown option '{unknown[0]}'; {nearest(unknown[0], known)}")
+        raise PolyfaceError(f"{where}: unknown option '{unknown[0]}'; {nearest(unknown[0], [*known, *beside])}")

@@ -1,5 +1,8 @@
 """What can be said of a face: label columns, their vocabularies, and what a mirror does to them.
 
+The columns here have a fixed meaning. A table may declare more of its own in the same form (`Column`), and give a
+column of words here another vocabulary; `FaceTable.declared` tells what holds for a table.
+
 A face table has one row a face. A null is the only encoding of "not labelled", down to a single attribute or an
 invisible point. Pixel centres lie at integer coordinates, (x, y) counted from 0 at the top left; boxes are
 (x0, y0, x1, y1) in the same frame. Left and right are the viewer's: point 0 of five is the eye on the image's left.
@@ -7,8 +10,11 @@ invisible point. Pixel centres lie at integer coordinates, (x, y) counted from 0
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,17 +45,88 @@ VOCABULARIES: dict[str, tuple[str, ...]] = {
 """The closed vocabularies, in class order: class index k of a task is the k-th word."""
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_COLUMNS: dict[str, pa.DataType] = {
-    "image": IMAGE,
+OWN_TYPES = ("number", "words", "points", "distribution")
+"""Types that a table's own columns may have."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a label column holds.
+
+    type: "number"; "words", one of `vocabulary` in class order, or any word where that is empty; "points", so many of
+    them, x and y in pixels; "distribution", soft labels: a share for each word of `vocabulary`, together 1. Of columns
+    with a fixed meaning also "whole" (a whole number), "box" and "attributes".
+
+    mirror: the label of a mirrored face. "negate": minus the number. "none": the same. Indices: `mirrored[i] =
+    label[mirror[i]]` of points and shares, and class c becomes class `mirror[c]`. "" (the default): words that say left
+    and right change places (`mirror_classes`), numbers stay, and points cannot be mirrored.
+
+    unit: what a number counts, for those who read it.
+    """
+
+    type: str
+    vocabulary: tuple[str, ...] = ()
+    points: int = 0
+    mirror: str | tuple[int, ...] = ""
+    unit: str = ""
+
+    @property
+    def arrow(self) -> pa.DataType:
+        """The type of its column in a table."""
+        if self.type == "points":
+            return pa.list_(pa.float32(), 2 * self.points)
+        if self.type == "distribution":
+            return pa.list_(pa.float32(), len(self.vocabulary))
+        return _ARROW[self.type]
+
+    def class_order(self) -> np.ndarray | None:
+        """How a mirror renames the classes of its vocabulary (class c becomes order[c]); None if it does not."""
+        if isinstance(self.mirror, tuple):
+            return np.array(self.mirror)
+        return None if self.mirror == "none" else mirror_classes(self.vocabulary)
+
+    def settings(self) -> dict[str, Any]:
+        """What `read_column` reads: the settings that are not the default."""
+        settings = {"type": self.type, "vocabulary": list(self.vocabulary), "points": self.points, "unit": self.unit}
+        mirror = self.mirror if isinstance(self.mirror, str) else list(self.mirror)
+        return {key: value for key, value in (settings | {"mirror": mirror}).items() if value}
+
+    def to_json(self) -> str:
+        return json.dumps(self.settings(), sort_keys=True, ensure_ascii=False)
+
+    def __str__(self) -> str:
+        about = f"{self.points} points" if self.points else self.type + (f" in {self.unit}" if self.unit else "")
+        if self.vocabulary:
+            about += f" ({', '.join(self.vocabulary)})"
+        elif self.type == "words":
+            about += " (any)"
+        try:
+            order = self.class_order() if self.vocabulary else None
+        except PolyfaceError:
+            return f"{about}; cannot be mirrored"
+        if order is not None:
+            swaps = [f"{self.vocabulary[i]} ↔ {self.vocabulary[j]}" for i, j in enumerate(order) if i < j]
+            about += f"; a mirror swaps {', '.join(swaps)}"
+        return about + ("; a mirror negates it" if self.mirror == "negate" else "")
+
+
+_ARROW: dict[str, pa.DataType] = {
+    "number": pa.float32(),
+    "words": pa.string(),
+    "whole": pa.int32(),
     "box": pa.list_(pa.float32(), 4),
-    "identity": pa.string(),
-    "illumination": pa.string(),
-    "yaw": pa.float32(),
-    "age": pa.float32(),
     "attributes": pa.list_(pa.int8(), len(ATTRIBUTES)),
-    "source": pa.string(),
-    "fold": pa.int32(),
-} | {name: pa.string() for name in VOCABULARIES}
+}
+_BUILT_IN: dict[str, Column] = {
+    "box": Column("box"),
+    "identity": Column("words"),
+    "illumination": Column("words"),
+    "yaw": Column("number", mirror="negate", unit="degrees"),
+    "age": Column("number", unit="years"),
+    "attributes": Column("attributes", mirror="none"),
+    "source": Column("words"),
+    "fold": Column("whole"),
+} | {name: Column("words", words) for name, words in VOCABULARIES.items()}
 _LANDMARKS = re.compile(r"landmarks_([1-9]\d*)")
 
 
@@ -59,19 +136,86 @@ def landmark_count(column: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
+def built_in(name: str, own: Iterable[str] = ()) -> Column:
+    """What a column with a fixed meaning holds. own: other names to suggest.
+
+    Raises:
+        PolyfaceError: an unknown name, with its nearest neighbour.
+    """
+    if points := landmark_count(name):
+        return Column("points", points=points, mirror=tuple(_MIRROR.get(points, ())) or "")
+    if name not in _BUILT_IN:
+        raise PolyfaceError(f"unknown column '{name}': {nearest(name, [*known_columns(), *own])}")
+    return _BUILT_IN[name]
+
+
+def known_columns() -> list[str]:
+    """The names of columns with a fixed meaning; of landmarks the two usual layouts."""
+    return ["image", *_BUILT_IN, "landmarks_5", "landmarks_68"]
+
+
 def column_type(name: str) -> pa.DataType:
-    """The Arrow type of a column. Unknown names raise with their nearest neighbour."""
-    points = landmark_count(name)
-    if points:
-        return pa.list_(pa.float32(), 2 * points)
-    if name not in _COLUMNS:
-        raise PolyfaceError(f"unknown column '{name}': {nearest(name, [*_COLUMNS, 'landmarks_5', 'landmarks_68'])}")
-    return _COLUMNS[name]
+    """The Arrow type of a column with a fixed meaning. Unknown names raise with their nearest neighbour."""
+    return IMAGE if name == "image" else built_in(name).arrow
 
 
 def is_column(name: str) -> bool:
-    """Whether the schema knows a column of this name."""
-    return name in _COLUMNS or landmark_count(name) is not None
+    """Whether a column of this name has a fixed meaning."""
+    return name == "image" or name in _BUILT_IN or landmark_count(name) is not None
+
+
+def read_column(given: Any, where: str) -> Column:
+    """A declaration as it is written in a table, a recipe or a command. where: what an error calls it.
+
+    Either settings of `Column` by name, the mirror's indices also as {word: word}, or in short: "number", "words",
+    "words:no,yes", "points:21", "distribution:happy,sad".
+
+    Raises:
+        PolyfaceError: unknown settings, a type that columns of one's own cannot have, or settings that do not go
+            together.
+    """
+    if isinstance(given, str):
+        kind, _, rest = given.partition(":")
+        listed = [word.strip() for word in rest.split(",") if word.strip()]
+        given = {"type": kind.strip()} | ({"points": rest} if kind == "points" else {"vocabulary": listed})
+    if not isinstance(given, Mapping):
+        raise PolyfaceError(f"{where} is {given!r}; expected a type such as number or words:no,yes")
+    known = Column.__dataclass_fields__
+    if unknown := [key for key in given if key not in known]:
+        raise PolyfaceError(f"{where}: unknown setting '{unknown[0]}'; {nearest(str(unknown[0]), known)}")
+    kind, words = str(given.get("type", "")), tuple(given.get("vocabulary") or ())
+    if kind not in OWN_TYPES:
+        raise PolyfaceError(f"{where}: type is '{kind}'; {nearest(kind, OWN_TYPES)}")
+    if not all(isinstance(word, str) and word for word in words) or len(set(words)) < len(words):
+        raise PolyfaceError(f"{where}: a vocabulary is words, each once, not {list(words)}: put yes and no in quotes")
+    if kind == "distribution" and len(words) < 2:
+        raise PolyfaceError(f"{where}: a distribution needs a vocabulary of two words or more")
+    if words and kind not in ("words", "distribution"):
+        raise PolyfaceError(f"{where}: {kind} takes no vocabulary")
+    points = str(given.get("points") or 0)
+    if not (points.isascii() and points.isdigit()) or (int(points) > 0) is not (kind == "points"):
+        raise PolyfaceError(f"{where}: points is {points}; expected their number for type points, and nothing else")
+    mirror = _read_mirror(given.get("mirror") or "", words, len(words) or int(points), kind, where)
+    return Column(kind, words, int(points), mirror, str(given.get("unit") or ""))
+
+
+def _read_mirror(given: Any, words: Sequence[str], size: int, kind: str, where: str) -> str | tuple[int, ...]:
+    if isinstance(given, str):
+        if given in ("", "none") or (given == "negate" and kind == "number"):
+            return given
+        raise PolyfaceError(f"{where}: mirror is '{given}'; expected none, negate (of a number) or what changes places")
+    if isinstance(given, Mapping):
+        swaps = {**given, **{other: word for word, other in given.items()}}
+        if unknown := [word for word in swaps if word not in words]:
+            raise PolyfaceError(f"{where}: mirror names '{unknown[0]}'; {nearest(str(unknown[0]), words)}")
+        given = [words.index(swaps.get(word, word)) for word in words]
+    places = range(size)
+    indices = isinstance(given, Sequence) and all(isinstance(index, int) for index in given)
+    if not indices or sorted(given) != list(places) or any(given[given[i]] != i for i in places):
+        raise PolyfaceError(
+            f"{where}: mirror is {given}; expected each of 0 … {size - 1} once, as pairs that change places"
+        )
+    return tuple(given)
 
 
 # Viewer's left first in every layout, so a mirrored face's point i is the original's point MIRROR[i].

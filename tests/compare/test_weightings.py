@@ -87,7 +87,7 @@ def test_only_the_last_weighting_differs_between_rows(recipe: Recipe) -> None:
 
 def test_by_default_every_registered_weighting_is_a_row(recipe: Recipe) -> None:
     rows = weightings.comparison(recipe, "two of them").variants
-    assert set(rows) == {AS_IS, ALONE, *weightings.WEIGHTINGS} - {"fixed"}
+    assert set(rows) == {AS_IS, ALONE, *weightings.WEIGHTINGS.names()} - {"fixed"}
 
 
 def test_earlier_stages_are_trained_once_and_keep_their_weighting(recipe: Recipe) -> None:

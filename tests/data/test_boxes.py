@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from polyface.data.boxes import BoxSpec, boxes_of
+from polyface.data.boxes import BoxSpec, boxes_of, doubts
 from polyface.data.crops import CropSpec, transform
 from polyface.data.detector import Detection
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 
 NAN = np.nan
@@ -99,13 +101,15 @@ def test_rows_without_anything_to_crop_by_are_named(tmp_path, source, labels) ->
 
 
 def test_a_missed_face_gets_a_centred_box_of_the_usual_size(tmp_path) -> None:
-    """Detected sides are 1/2 and 3/4 of their pictures' shorter sides: the median, 5/8, of the missed one's 40."""
-    faces = table(tmp_path, {}, {}, {}, sizes=[(60, 80), (80, 100), (100, 40)])
-    detector = Known("by hand", {0: [10, 10, 40, 35], 1: [5, 5, 40, 65]})
-    found = boxes_of(faces, BoxSpec(), detector)
+    """Detected sides are 1/2, 3/4 and 5/8 of their pictures' shorter sides, or 1/10 of a far face's: the median of the
+    five, 1/2, of the missed one's 40. (Their mean is 0.415.)"""
+    sizes = [(60, 80), (80, 100), (100, 40), (64, 64), (100, 100), (90, 90)]
+    faces = table(tmp_path, *[{}] * 6, sizes=sizes)
+    boxes = {0: [10, 10, 40, 35], 1: [5, 5, 40, 65], 3: [0, 0, 40, 20], 4: [50, 50, 60, 58], 5: [1, 1, 10, 10]}
+    found = boxes_of(faces, BoxSpec(), Known("by hand", boxes))
     assert found.missed.tolist() == [2]
     np.testing.assert_allclose(found.xyxy[:2], [[10, 10, 40, 35], [5, 5, 40, 65]])
-    side = 40 * 5 / 8
+    side = 40 / 2
     np.testing.assert_allclose(found.xyxy[2], [19.5 - side / 2, 49.5 - side / 2, 19.5 + side / 2, 49.5 + side / 2])
     assert found.points is not None
     np.testing.assert_array_equal(found.points[0], np.full((5, 2), 11))
@@ -142,3 +146,22 @@ def test_the_annotated_points_play_no_part_in_detected_boxes(tmp_path) -> None:
     (tmp_path / "b").mkdir()
     labelled = table(tmp_path / "b", {"age": 1, "landmarks_5": np.full((5, 2), 55.0), "box": [50, 50, 60, 60]})
     np.testing.assert_array_equal(boxes_of(labelled, BoxSpec(), Known("leak", detector)).xyxy, plain.xyxy)
+
+
+@pytest.mark.parametrize(
+    "boxes, found, said",
+    [
+        ([[20, 15, 50, 45]] * 3, {0: [22, 15, 50, 45]}, None),
+        ([[20, 15, 30, 31]] * 3, {0: [20, 15, 50, 46], 2: [22, 15, 50, 46]}, "x, y, width, height .*--option box=xywh"),
+        ([[60, 40, 79, 59]] * 3, {0: [2, 2, 30, 30]}, "median overlap 0.00.: look at them"),
+        ([[60, 40, 79, 59]] * 3, {}, None),  # no face is found: nothing to compare with
+        ([[60, 40, 79, 59], [20, 15, 50, 45], None], {1: [20, 15, 50, 45]}, None),
+    ],
+)
+def test_boxes_far_from_the_detectors_are_doubted(tmp_path, boxes, found, said) -> None:
+    faces = table(tmp_path, *({"box": box, "gender": "male"} for box in boxes))
+    doubt = doubts(faces, Known("k", found))
+    if said is None:
+        assert doubt is None
+    else:
+        assert re.search(said, doubt or "")

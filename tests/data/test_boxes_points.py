@@ -14,7 +14,8 @@ from polyface.data.boxes import BoxSpec, boxes_for, boxes_of, upright
 from polyface.data.crops import CropSpec, cut, transform
 from polyface.data.detector import Detection
 from polyface.data.loader import FacePool, cached_cuts
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 
 ARCFACE = np.array(

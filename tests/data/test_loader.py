@@ -18,7 +18,8 @@ from polyface.data.augment import AugmentSpec
 from polyface.data.boxes import Boxes
 from polyface.data.crops import CropSpec, is_mirrored
 from polyface.data.loader import FaceLoader, FacePool, RawBatch, assemble, cached_cuts
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 
 SPEC = CropSpec(size=40, channels=1, scale=1.2, margin=1.8, oversample=1.5)

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from polyface.data.images import encode_png
 from polyface.data.readers import reader
-from polyface.data.readers.cavi import pairs
+from polyface.data.readers.cavi import CaVI
 from polyface.data.readers.common import Images, Pair, person_name
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 
 FOLDERS = {"c": "Caricature", "r": "Real"}
@@ -94,11 +95,11 @@ def test_by_hand(tmp_path, caplog):
     held = {"ann_c_0": "test", "ann_r_0": "test", "Bob_Lee_r_0": "test"}
     held |= {"Bob_Lee_c_1": "val", "Bob_Lee_r_1": "val", "ann_r_1": "val"}
     assert parts(root) == {name: held.get(name, "train") for name in names}
-    assert pairs(root, "test") == [
+    assert CaVI().pairs(root, "test") == [
         Pair("Caricature/ann/ann_c_0.jpg", "Real/ann/ann_r_0.jpg", True),
         Pair("Caricature/ann/ann_c_0.jpg", "Real/Bob_Lee/Bob_Lee_r_0.jpg", False),
     ]
-    assert [pair.same for pair in pairs(root, "val")] == [True, False]
+    assert [pair.same for pair in CaVI().pairs(root, "val")] == [True, False]
     assert not caplog.records
 
 
@@ -110,7 +111,7 @@ def test_names_in_another_case_are_found(tmp_path, caplog):
     for index, name in enumerate(names):
         put(root / "CaVI_Dataset" / f"{name}.jpg", image(index))
     assert [(face.labels["identity"], face.labels["split"]) for face in faces(root)] == [("jackie_chan", "test")] * 2
-    assert pairs(root, "test") == [Pair(*(f"{name}.jpg" for name in names), True)]
+    assert CaVI().pairs(root, "test") == [Pair(*(f"{name}.jpg" for name in names), True)]
     assert [message.split("out ")[1] for message in caplog.messages] == [
         "2 images of a part's lists from that part: those of a later one name them too"
     ]
@@ -147,7 +148,7 @@ def test_copies_in_two_lists_stay_in_test(tmp_path):
     lists = {TEST: [line("ann_c_0", "ann_r_1")], VAL: [line("ann_c_1", "ann_r_0")]}
     root = cavi(tmp_path, numbered("ann", 2), lists, {"ann_r_0": "ann_r_1"})
     assert parts(root) == {"ann_c_0": "test", "ann_c_1": "val", "ann_r_1": "test"}
-    assert pairs(root, "val") == []
+    assert CaVI().pairs(root, "val") == []
 
 
 def test_a_picture_under_two_names_is_nobodys(tmp_path, caplog):
@@ -160,7 +161,7 @@ def test_a_picture_under_two_names_is_nobodys(tmp_path, caplog):
     assert any(
         message.endswith("left out 5 images that lie, as the same file, under two names") for message in caplog.messages
     )
-    assert pairs(root, "test") == []
+    assert CaVI().pairs(root, "test") == []
     assert caplog.messages[-1].endswith("left out 2 of 2 pairs of 'test', of which an image is not in that part")
 
 
@@ -170,7 +171,7 @@ def test_absent_images_are_counted_once_an_image(tmp_path, caplog):
     assert len(faces(root)) == 4
     (message,) = caplog.messages
     assert "left out 2 of 4 images of testing_1.txt, which are absent, such as Caricature/ann/ann_c_8.jpg" in message
-    assert len(pairs(root, "test")) == 1
+    assert len(CaVI().pairs(root, "test")) == 1
 
 
 def test_a_person_with_no_photo_is_named(tmp_path, caplog):
@@ -205,9 +206,9 @@ def test_no_image_is_in_two_parts(tmp_path_factory, drawn):
     assert len(set(contents)) == len(contents)
     part = {face.path: face.labels["split"] for face in found}
     for name in ("test", "val"):
-        for pair in pairs(root, name):
-            assert part[pair.caricature] == part[pair.photo] == name
-            assert pair.same == (pair.caricature.split("/")[1] == pair.photo.split("/")[1])
+        for pair in CaVI().pairs(root, name):
+            assert part[pair.first] == part[pair.second] == name
+            assert pair.same == (pair.first.split("/")[1] == pair.second.split("/")[1])
 
 
 # ------------------------------------------------------------------------------------------- authors
@@ -227,7 +228,9 @@ def test_authors_every_twentieth_pair(tmp_path):
         name: hashlib.sha1(f"{FOLDERS[name[4]]}/{name[:3]}/{name}.jpg".encode()).hexdigest() for name in {*names} - held
     }
     assert {name for name, part in found.items() if part == "val"} == set(sorted(rest, key=rest.__getitem__)[:6])
-    assert [pair.photo for pair in pairs(root, "test", "authors")] == [f"Real/ann/ann_r_{i}.jpg" for i in (0, 20, 40)]
+    assert [pair.second for pair in CaVI("authors").pairs(root, "test")] == [
+        f"Real/ann/ann_r_{i}.jpg" for i in (0, 20, 40)
+    ]
 
 
 # ------------------------------------------------------------------------------------------- instances
@@ -250,9 +253,9 @@ def test_instances_by_hand(tmp_path, caplog):
         "2 images of a part's lists from that part: those of a later one name them too",
         "4 images that are in no part of the split 'instances'",
     ]
-    assert pairs(root, "train", "instances") == []
+    assert CaVI("instances").pairs(root, "train") == []
     assert caplog.messages[-1].endswith("left out 2 of 2 pairs of 'train', of which an image is not in that part")
-    assert pairs(root, "test", "instances") == [Pair("Caricature/ann/ann_c_3.jpg", "Real/ann/ann_r_0.jpg", True)]
+    assert CaVI("instances").pairs(root, "test") == [Pair("Caricature/ann/ann_c_3.jpg", "Real/ann/ann_r_0.jpg", True)]
 
 
 # ------------------------------------------------------------------------------------------- everybody
@@ -267,7 +270,7 @@ def test_everybody_needs_no_list_and_leaves_nobody_out(tmp_path):
     assert {name for name, part in found.items() if part == "val"} == held
     assert {found[name] for name in found.keys() - held} == {"train"}
     with pytest.raises(PolyfaceError, match="split 'everybody' has no pairs of 'test'"):
-        pairs(tmp_path, "test", "everybody")
+        CaVI("everybody").pairs(tmp_path, "test")
 
 
 @settings(max_examples=20)
@@ -312,7 +315,7 @@ def small(tmp_path):
 )
 def test_a_line_that_cannot_be_read_names_file_and_line(small, bad, reason):
     put(small / VAL, line("ann_c_1", "ann_r_1") + bad + "\n")
-    for read in (lambda: faces(small), lambda: pairs(small, "test")):
+    for read in (lambda: faces(small), lambda: CaVI().pairs(small, "test")):
         with pytest.raises(PolyfaceError) as caught:
             read()
         assert "validation.txt:2: " in str(caught.value)
@@ -352,9 +355,9 @@ def test_unknown_split_and_part(small):
     with pytest.raises(PolyfaceError, match=r"reader 'cavi': split is 'claen'; did you mean 'clean'\?"):
         faces(small, split="claen")
     with pytest.raises(PolyfaceError, match=r"split 'clean' has no pairs of 'train'; known: test, val"):
-        pairs(small, "train")
+        CaVI().pairs(small, "train")
     with pytest.raises(PolyfaceError, match=r"split 'authors' has no pairs of 'val'; known: test"):
-        pairs(small, "val", "authors")
+        CaVI("authors").pairs(small, "val")
 
 
 def test_a_picture_that_cannot_be_decoded_is_found_by_the_import(small, tmp_path):

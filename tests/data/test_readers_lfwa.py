@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from polyface.data.images import encode_png
 from polyface.data.readers import reader
 from polyface.data.readers.lfwa import score_columns
-from polyface.data.table import FaceTable, Record, Skipped, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, Skipped, write_table
 from polyface.errors import PolyfaceError
 from polyface.schema import ATTRIBUTES
 

@@ -23,7 +23,8 @@ from polyface.data.readers.webcaricature import (
     training_people,
     unrestricted_people,
 )
-from polyface.data.table import FaceTable, Record, Skipped, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, Skipped, write_table
 from polyface.errors import PolyfaceError
 
 PNG = encode_png(np.full((20, 30, 3), 90, np.uint8))
@@ -229,7 +230,7 @@ def test_restricted_view_1(root):
     put(root / VERIFICATION / "Restricted/RestrictedView1_DevTest.txt", FOLD.replace("C00001", "C00002"))
     training, test = restricted_pairs(root, view=1)
     assert training == PAIRS
-    assert test[0].caricature == "Ann Lee/C00002.jpg"
+    assert test[0].first == "Ann Lee/C00002.jpg"
 
 
 def test_pairs_without_their_images_are_left_out_and_counted(root, caplog):

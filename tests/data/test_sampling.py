@@ -16,7 +16,8 @@ from polyface.data.boxes import Boxes
 from polyface.data.crops import CropSpec
 from polyface.data.loader import FaceLoader, FacePool
 from polyface.data.sampling import balanced
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 
 SPEC = CropSpec(size=16, channels=1)
 
@@ -147,6 +148,21 @@ def test_every_batch_of_even_size_holds_both_modalities_equally(table, batch: in
         assert len(batches) == 40 // batch
         for raw in batches:
             assert Counter(modality[raw.rows.numpy()]) == {"photo": batch // 2, "caricature": batch // 2}
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_every_process_gets_its_share_of_both_modalities(table, world: int) -> None:
+    """Rows take turns: were they dealt out in turn too, one process would have the photos and one the caricatures."""
+    modality, batch = table.words("modality"), 4
+    whole = list(FaceLoader(pool(table), batch * world, seed=1, stage="s", shuffle=True))
+    shares = [
+        list(FaceLoader(pool(table), batch, seed=1, stage="s", shuffle=True, rank=rank, world=world))
+        for rank in range(world)
+    ]
+    for together, *each in zip(whole, *shares, strict=True):
+        for raw in each:
+            assert Counter(modality[raw.rows.numpy()]) == {"photo": batch // 2, "caricature": batch // 2}
+        assert sorted(torch.cat([raw.rows for raw in each]).tolist()) == sorted(together.rows.tolist())
 
 
 def test_the_order_is_a_function_of_seed_stage_and_epoch(table) -> None:

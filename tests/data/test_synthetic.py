@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from polyface.data.synthetic import ILLUMINATIONS, SyntheticFaces, records, render
 from polyface.data.synthetic.head import mean_face
 from polyface.data.synthetic.paint import Raster
-from polyface.data.table import FaceTable, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import write_table
 from polyface.errors import PolyfaceError
 from polyface.schema import VOCABULARIES, five_of_68, is_column, mirror_landmarks
 

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from polyface.data.images import encode_png
-from polyface.data.table import ROW_GROUP, FaceTable, Record, Skipped, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import ROW_GROUP, Record, Skipped, write_table
 from polyface.errors import PolyfaceError
 from polyface.schema import IMAGE, VOCABULARIES, column_type
 
@@ -327,7 +328,7 @@ def test_killed_while_writing_leaves_no_table(tmp_path) -> None:
     code = """
 import os, signal, sys
 import numpy as np
-from polyface.data.table import Record, write_table
+from polyface.data.writing import Record, write_table
 faces = [Record(np.zeros((2, 2, 3), np.uint8), str(i), str(i), {}) for i in range(1100)]
 def kill(done, total, what):
     if done == 1024:
@@ -376,3 +377,26 @@ def test_choosing_by_a_column_that_holds_no_words(tmp_path) -> None:
         found.where(age="3")
     with pytest.raises(PolyfaceError, match="'gendre'.*'gender'"):
         found.where(gendre="male")
+
+
+def test_lists_that_are_not_labelled_are_read_by_every_arrow(tmp_path):
+    """Older Arrow cannot read a list of fixed length that is null itself, so files hold lists of nulls instead."""
+    points = np.array([[1.0, 2], [3, 4], [5, 6], [7, 8], [NAN, NAN]])
+    faces = [face(landmarks_5=points), face(), face(landmarks_5=np.full((5, 2), NAN)), face(box=[1, 1, 5, 5])]
+    path = tmp_path / "faces.parquet"
+    report = write_table(faces, path)
+    assert report.labelled == {"box": 1, "landmarks_5": 2}
+    stored = pq.read_table(path)
+    for name in ("landmarks_5", "box"):
+        assert stored.column(name).null_count == 0
+    table = FaceTable.open(path)
+    assert table.column("landmarks_5").is_valid().to_pylist() == [True, False, False, False]
+    assert table.column("box").is_valid().to_pylist() == [False, False, False, True]
+    np.testing.assert_array_equal(table.points("landmarks_5")[0], points)
+    old = stored.set_column(0, "image", stored.column("image"))
+    nulls = pa.array(
+        [v if any(x is not None for x in v) else None for v in stored.column("box").to_pylist()],
+        stored.schema.field("box").type,
+    )
+    pq.write_table(old.set_column(old.schema.get_field_index("box"), stored.schema.field("box"), nulls), path)
+    assert FaceTable.open(path).column("box").equals(table.column("box"))  # as files of 0.1 say it

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from matplotlib.cbook import get_sample_data
 from PIL import Image
 
 from polyface import networks
-from polyface.cli import main
 from polyface.data.boxes import BoxSpec
 from polyface.data.crops import CropSpec
 from polyface.models.bundle import Bundle
@@ -45,19 +43,6 @@ def photos(tmp_path: Path) -> Path:
     photo.resize((256, 300)).save(tmp_path / "photos" / "Grace" / "2.png")
     Image.fromarray(np.full((90, 120, 3), 128, np.uint8)).save(tmp_path / "photos" / "Nobody" / "grey.png")
     return tmp_path / "photos"
-
-
-@pytest.fixture
-def polyface(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["polyface", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
-        captured = capsys.readouterr()
-        return int(left.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def test_add_search_remove_info(model: Path, photos: Path, tmp_path: Path, polyface: Command) -> None:

@@ -93,6 +93,21 @@ def test_the_index_looks_at_a_share_of_the_faces_only(folder: Path) -> None:
         assert looked < cells
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_of_equals_the_one_that_was_enrolled_first_comes_first(folder: Path, exact: bool) -> None:
+    """Sixty people with one and the same embedding, among them some enrolled before the index was built."""
+    (vector,) = queries(1)
+    with Gallery.open(folder, write=True) as gallery:
+        for some in (range(40), range(40, 60)):
+            names = [f"equal {number}" for number in some]
+            gallery.enrol_embeddings(np.tile(vector, (len(names), 1)), names)
+            gallery.build_index()
+        for by in ("image", "person"):
+            for top in (1, 7, 60):
+                (found,) = gallery.search_embeddings(vector, top=top, by=by, exact=exact)
+                assert [match.person for match in found] == [f"equal {number}" for number in range(top)], (by, top)
+
+
 def test_small_galleries_are_searched_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, who = faces(9)
     with Gallery.create(tmp_path / "g", Precomputed("net", DIM, "cosine"), "approximate") as gallery:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import resource
 import time
 import warnings
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,7 +22,8 @@ from PIL import Image
 from polyface.data.boxes import BoxSpec
 from polyface.data.crops import cut
 from polyface.data.images import encode_png
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.inference import Analyzer, FaceResult, ImageResult
 from polyface.models.bundle import Bundle
@@ -193,6 +196,25 @@ def test_models_of_the_same_labels_answer_under_their_names(make: Make, picture:
         Analyzer(make(name="a"), make(name="a"))
 
 
+def test_a_task_that_others_share_takes_no_name_that_is_taken(make: Make) -> None:
+    """Both answer "points"; the first's label column, landmarks_5, is what the second calls a task of its own."""
+    first = make({"points": {"kind": "landmarks", "points": 5}}, name="a")
+    second = make(
+        {
+            "points": {"kind": "landmarks", "points": 68},
+            "landmarks_5": {"kind": "classification", "column": "smile"},
+        },
+        name="b",
+    )
+    for models in ((first, second), (second, first)):
+        found = Analyzer(*models).tasks
+        assert {name: task.column for name, task in found.items()} == {
+            "a/points": "landmarks_5",
+            "landmarks_68": "landmarks_68",
+            "landmarks_5": "smile",
+        }
+
+
 def test_a_given_bundle_is_left_as_it_is(five: Bundle, picture: Pictures) -> None:
     five.network.train()
     analyzer = Analyzer(five)
@@ -265,6 +287,63 @@ def test_every_kind_of_input_gives_the_same(five: Bundle, picture: Pictures, tmp
         results = analyzer(several, [BOXES, BOXES[:1]])
         same(results[0], expected)
         assert [len(result.faces) for result in results] == [3, 1]
+
+
+def test_encoded_pictures_in_memory_are_pictures(five: Bundle, picture: Pictures, tmp_path: Path) -> None:
+    """What a web form, a database or a row of a face table holds; one alone, and among others."""
+    data, path = encode_png(picture()), tmp_path / "photo.png"
+    path.write_bytes(data)
+    write_table([Record(picture(), "row 0", "0.png", {})], tmp_path / "faces.parquet")
+    rows = pq.read_table(tmp_path / "faces.parquet")
+    row = rows.to_pylist()[0]
+    analyzer = Analyzer(five)
+    (expected,) = analyzer(path, BOXES)
+    with path.open("rb") as file:
+        (from_file,) = analyzer(file, BOXES)
+    same(from_file, expected, points=0)
+    assert from_file.path == str(path)
+    for given_image, name in (
+        (data, None),
+        (bytearray(data), None),
+        (memoryview(data), None),
+        (io.BytesIO(data), None),
+        ({"bytes": data, "path": "0.png"}, "0.png"),
+        ({"bytes": data, "path": None}, None),
+        ({"bytes": None, "path": str(path)}, str(path)),
+        (row, "0.png"),
+        (row["image"], "0.png"),
+        (rows.column("image")[0], "0.png"),
+        ({"image": Image.fromarray(picture()), "smile": 1}, None),  # as Hugging Face datasets decode it
+    ):
+        (alone,) = analyzer(given_image, BOXES)
+        same(alone, expected, points=0)
+        assert alone.path == name
+        if hasattr(given_image, "seek"):
+            given_image.seek(0)
+        among = analyzer([path, given_image], [BOXES, BOXES])
+        same(among[1], expected)
+    assert [result.path for result in analyzer(rows.column("image"), [BOXES])] == ["0.png"]
+
+
+@pytest.mark.parametrize(
+    "image, what",
+    [
+        (b"", "is empty"),
+        (b"not a picture", "is not an image"),
+        (io.BytesIO(b"not a picture"), "is not an image"),
+        (io.StringIO("text"), "was opened as text; open it in binary mode"),
+        ({"a": 1}, "is a dict without bytes and path; give a path"),
+        ({"bytes": None, "path": ""}, "is a dict without bytes and path"),
+        ({"image": {"bytes": b"not a picture", "path": None}}, "is not an image"),
+    ],
+)
+def test_encoded_things_that_are_no_pictures_are_refused(five: Bundle, image: Any, what: str) -> None:
+    for given_image, where in ((image, "image: "), ([image], "image 0: ")):
+        if hasattr(image, "seek"):
+            image.seek(0)
+        with pytest.raises(PolyfaceError, match=what) as caught:
+            Analyzer(five)(given_image)
+        assert str(caught.value).startswith(where)
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA", "1", "I;16"])

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from polyface.errors import PolyfaceError
 from polyface.metrics.classification import evaluate_classification
+from polyface.metrics.result import differences, rows
 
 LABELS = ("no", "yes")
 classes = arrays(np.int64, 30, elements=st.integers(0, 2))
@@ -50,11 +51,15 @@ def test_unlabelled_faces_have_no_influence(
 ) -> None:
     names = ("a", "b", "c")
     by_mask = evaluate_classification(
-        np.where(mask, predicted, other), np.where(mask, truth, other), names, labelled=mask, resamples=20
+        np.where(mask, predicted, other), np.where(mask, truth, other), names, labelled=mask
     )
-    by_index = evaluate_classification(predicted, np.where(mask, truth, -1), names, resamples=20)
-    chosen = evaluate_classification(predicted[mask], truth[mask], names, resamples=20)
-    np.testing.assert_equal(vars(by_mask), vars(by_index))  # NaN recalls are equal here
+    by_index = evaluate_classification(predicted, np.where(mask, truth, -1), names)
+    chosen = evaluate_classification(predicted[mask], truth[mask], names)
+    assert by_mask.key == by_index.key
+    np.testing.assert_equal(by_mask.recall, by_index.recall)  # NaN recalls are equal here
+    assert [(row.mean, row.interval) for row in rows("x", {0: by_mask}, resamples=20)] == [
+        (row.mean, row.interval) for row in rows("x", {0: chosen}, resamples=20)
+    ]
     assert by_mask.unlabelled == (~mask).sum()
     np.testing.assert_equal(by_mask.confusion, chosen.confusion)
     assert by_mask.accuracy == chosen.accuracy
@@ -71,25 +76,45 @@ def test_an_absent_class_has_no_recall_and_does_not_weigh_on_the_balance() -> No
 def test_a_perfect_predictor_scores_everything(truth: np.ndarray) -> None:
     result = evaluate_classification(truth, truth, ("a", "b", "c"))
     assert result.accuracy == result.balanced_accuracy == 100
-    assert result.accuracy_interval is not None
-    assert result.accuracy_interval.ends == pytest.approx((100, 100))
+    assert [row.interval for row in rows("x", {0: result}, resamples=50)] == [(100, 100), (100, 100), None]
     assert result.floor <= 100
 
 
-def test_intervals_surround_the_figures_and_can_be_left_out() -> None:
+def test_intervals_surround_the_figures() -> None:
     generator = np.random.default_rng(0)
     truth = (generator.random(500) < 0.2).astype(int)
     predicted = np.where(generator.random(500) < 0.8, truth, 1 - truth)
-    result = evaluate_classification(predicted, truth, LABELS)
-    assert result.accuracy_interval is not None
-    assert result.balanced_accuracy_interval is not None
-    assert result.accuracy_interval.low < result.accuracy < result.accuracy_interval.high
-    assert result.balanced_accuracy_interval.low < result.balanced_accuracy < result.balanced_accuracy_interval.high
-    p = result.accuracy / 100
-    assert np.ptp(result.accuracy_interval.ends) == pytest.approx(200 * 1.96 * math.sqrt(p * (1 - p) / 500), rel=0.15)
+    accuracy, balanced, floor = rows("x", {0: evaluate_classification(predicted, truth, LABELS)})
+    assert accuracy.interval is not None
+    assert balanced.interval is not None
+    assert accuracy.interval[0] < accuracy.mean < accuracy.interval[1]
+    assert balanced.interval[0] < balanced.mean < balanced.interval[1]
+    p = accuracy.mean / 100
+    assert np.ptp(accuracy.interval) == pytest.approx(200 * 1.96 * math.sqrt(p * (1 - p) / 500), rel=0.15)
     # Half of the balance rests on the rarer class, so it is less certain.
-    assert np.ptp(result.balanced_accuracy_interval.ends) > np.ptp(result.accuracy_interval.ends)
-    assert evaluate_classification(predicted, truth, LABELS, resamples=0).accuracy_interval is None
+    assert np.ptp(balanced.interval) > np.ptp(accuracy.interval)
+    assert (floor.metric, floor.note, floor.interval, floor.seeds) == ("majority class", "always no", None, ())
+
+
+def test_rows_and_differences_of_several_runs() -> None:
+    """b calls one more of four wrongly: a is better by 25 %, and surely so."""
+    truth = [0, 0, 1, 1] * 20
+    a, b = evaluate_classification(truth, truth, LABELS), evaluate_classification([0, 1, 1, 1] * 20, truth, LABELS)
+    (accuracy, *_) = rows("x", {0: a, 1: b})
+    assert (accuracy.mean, accuracy.seeds) == (87.5, (0, 1))
+    assert accuracy.interval is not None
+    found = {row.metric: row for row in differences("a", "b", {0: a}, {0: b})}
+    assert list(found) == ["accuracy", "balanced accuracy"]
+    assert found["accuracy"].mean == 25
+    assert found["accuracy"].note.endswith("excludes 0")
+
+
+def test_the_confusion_is_shown_with_its_recall() -> None:
+    (section,) = evaluate_classification([0, 1, 1, 0], [0, 1, 0, -1], ("no", "yes", "odd")).sections()
+    (table,) = section.blocks
+    assert table.rows == [  # type: ignore[union-attr]
+        ["no", "2", "50.00", "1", "1", "0"], ["yes", "1", "100.00", "0", "1", "0"], ["odd", "0", "–", "0", "0", "0"]
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

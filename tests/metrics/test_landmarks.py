@@ -12,23 +12,29 @@ from hypothesis.extra.numpy import arrays
 
 from polyface.errors import PolyfaceError
 from polyface.metrics.landmarks import (
+    LandmarkResult,
     auc,
     ced,
     evaluate_landmarks,
     extremes,
     face_errors,
     failure_rate,
-    landmark_rows,
     mean_error,
     normalising_distance,
-    paired_difference,
     point_errors,
 )
+from polyface.metrics.result import Metric, groups_of, paired_differences, rows, within
+from polyface.schema import eyes
 
 NAN = math.nan
 FACE = np.array([[10.0, 20], [20, 20], [15, 25], [11, 30], [19, 30]])  # eyes 10 apart
+EYES = eyes(5)
 coordinates = arrays(np.float64, (3, 5, 2), elements=st.floats(-100, 100))
 error_lists = arrays(np.float64, st.integers(1, 60), elements=st.floats(0, 30))
+
+
+def evaluated(predicted: np.ndarray, truth: np.ndarray, **settings: float) -> LandmarkResult:
+    return evaluate_landmarks(predicted, truth, eyes=EYES, **settings)  # type: ignore[arg-type]
 
 
 def moved(face: np.ndarray, point: int, dx: float, dy: float = 0.0) -> np.ndarray:
@@ -46,7 +52,7 @@ def faces(count: int, seed: int = 0, spread: float = 1.0) -> tuple[np.ndarray, n
 
 
 def test_one_point_off_by_one_with_eyes_ten_apart_is_ten_percent() -> None:
-    errors = point_errors(moved(FACE, 2, 0.6, 0.8)[None], FACE[None])
+    errors = point_errors(moved(FACE, 2, 0.6, 0.8)[None], FACE[None], eyes=EYES)
     np.testing.assert_allclose(errors, [[0, 0, 10, 0, 0]], atol=1e-12)
     assert face_errors(errors) == pytest.approx([2.0])
 
@@ -55,14 +61,14 @@ def test_all_figures_by_hand() -> None:
     """Face errors 2 %, 12 % and 0 %: mean 14/3, one failure of three, AUC (0.8 + 0 + 1) / 3."""
     truth = np.repeat(FACE[None], 3, axis=0)
     predicted = np.stack([moved(FACE, 2, 1), moved(FACE, 4, 0, 6), FACE])
-    result = evaluate_landmarks(predicted, truth)
+    result = evaluated(predicted, truth)
     np.testing.assert_allclose(result.face_errors, [2, 12, 0], atol=1e-12)
     assert (result.n, result.excluded, result.missed) == (3, 0, 0)
     assert result.mean_error == pytest.approx(14 / 3)
     assert result.failure_rate == pytest.approx(100 / 3)
     assert result.auc == pytest.approx(60)
     assert result.per_point == pytest.approx((0, 0, 10 / 3, 0, 20))
-    assert evaluate_landmarks(predicted, truth, threshold=12.5).failure_rate == 0
+    assert evaluated(predicted, truth, threshold=12.5).failure_rate == 0
 
 
 def test_an_error_of_exactly_the_threshold_is_no_failure() -> None:
@@ -74,11 +80,11 @@ def test_68_points_are_normalised_by_the_pupil_centres_or_the_outer_corners() ->
     truth[0, :, 1] = np.arange(68)
     truth[0, 36:42] = [[0, 0], [2, -1], [4, -1], [6, 0], [4, 1], [2, 1]]  # centre (3, 0)
     truth[0, 42:48] = truth[0, 36:42] + [20, 0]
-    assert normalising_distance(truth) == pytest.approx([20])
+    assert normalising_distance(truth, eyes=eyes(68)) == pytest.approx([20])
     assert normalising_distance(truth, "outer corners") == pytest.approx([26])
     predicted = truth.copy()
     predicted[0, 8, 0] += 2
-    assert point_errors(predicted, truth)[0, 8] == pytest.approx(10)
+    assert point_errors(predicted, truth, eyes=eyes(68))[0, 8] == pytest.approx(10)
 
 
 def test_box_normaliser_takes_given_boxes_or_the_visible_points() -> None:
@@ -92,11 +98,11 @@ def test_box_normaliser_takes_given_boxes_or_the_visible_points() -> None:
 def test_errors_do_not_change_under_similarity_transforms(
     predicted: np.ndarray, truth: np.ndarray, scale: float, angle: float, shift: float
 ) -> None:
-    assume((normalising_distance(truth) > 1e-3).all())
+    assume((normalising_distance(truth, eyes=EYES) > 1e-3).all())
     turn = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    expected = point_errors(predicted, truth)
+    expected = point_errors(predicted, truth, eyes=EYES)
     np.testing.assert_allclose(
-        point_errors(predicted @ turn.T + shift, truth @ turn.T + shift), expected, rtol=1e-6, atol=1e-6
+        point_errors(predicted @ turn.T + shift, truth @ turn.T + shift, eyes=EYES), expected, rtol=1e-6, atol=1e-6
     )
 
 
@@ -104,7 +110,8 @@ def test_errors_do_not_change_under_similarity_transforms(
 def test_swapping_prediction_and_truth_changes_the_normaliser(factor: float) -> None:
     centre = FACE.mean(0)
     resized = (centre + factor * (FACE - centre))[None]
-    forth, back = face_errors(point_errors(resized, FACE[None])), face_errors(point_errors(FACE[None], resized))
+    forth = face_errors(point_errors(resized, FACE[None], eyes=EYES))
+    back = face_errors(point_errors(FACE[None], resized, eyes=EYES))
     np.testing.assert_allclose(forth, factor * back)
     assert abs(forth[0] - back[0]) > 1e-4
 
@@ -116,7 +123,7 @@ def test_invisible_points_have_no_influence(noise: np.ndarray, hidden: np.ndarra
     predicted = FACE + noise
     other = predicted.copy()
     other[:, 2:][hidden] = wild
-    first, second = (evaluate_landmarks(p, truth, resamples=20) for p in (predicted, other))
+    first, second = (evaluated(p, truth) for p in (predicted, other))
     np.testing.assert_array_equal(first.face_errors, second.face_errors)
     assert first.mean_error == second.mean_error
     assert [math.isnan(error) for error in first.per_point[2:]] == hidden.all(0).tolist()
@@ -127,13 +134,13 @@ def test_invisible_points_have_no_influence(noise: np.ndarray, hidden: np.ndarra
 def test_a_point_with_one_coordinate_is_invisible() -> None:
     truth = FACE.copy()
     truth[3, 1] = NAN
-    assert np.isnan(point_errors(FACE[None], truth[None])).tolist() == [[False, False, False, True, False]]
+    assert np.isnan(point_errors(FACE[None], truth[None], eyes=EYES)).tolist() == [[False, False, False, True, False]]
 
 
 def test_faces_without_usable_eyes_are_excluded_and_counted() -> None:
     blind, together = moved(FACE, 0, NAN), FACE.copy()
     together[1] = together[0]
-    result = evaluate_landmarks(np.stack([FACE + 1] * 3), np.stack([FACE, blind, together]))
+    result = evaluated(np.stack([FACE + 1] * 3), np.stack([FACE, blind, together]))
     assert (result.n, result.excluded) == (1, 2)
     assert np.isnan(result.face_errors).tolist() == [False, True, True]
     assert result.mean_error == pytest.approx(10 * math.sqrt(2))
@@ -143,30 +150,31 @@ def test_faces_without_usable_eyes_are_excluded_and_counted() -> None:
 @pytest.mark.parametrize("truth", [np.empty((0, 5, 2)), np.full((4, 5, 2), NAN)])
 def test_nothing_to_judge_is_a_clear_error(truth: np.ndarray) -> None:
     with pytest.raises(PolyfaceError, match="no face can be judged"):
-        evaluate_landmarks(np.zeros_like(truth), truth)
+        evaluated(np.zeros_like(truth), truth)
 
 
 def test_a_missed_face_is_a_failure_without_an_error() -> None:
     truth = np.repeat(FACE[None], 4, axis=0)
     predicted = np.stack([moved(FACE, 2, 1), FACE, FACE, np.full_like(FACE, NAN)])
-    result = evaluate_landmarks(predicted, truth)
+    result = evaluated(predicted, truth)
     assert (result.n, result.missed) == (4, 1)
     assert result.mean_error == pytest.approx(2 / 3)
     assert result.failure_rate == 25
     assert result.auc == pytest.approx(100 * (0.8 + 1 + 1) / 4)
     assert result.per_point[2] == pytest.approx(10 / 3)
-    assert result.mean_error_interval is not None
-    assert result.mean_error_interval.high <= 2
-    all_missed = evaluate_landmarks(np.full_like(truth, NAN), truth)
+    error = rows("x", {0: result})[0]
+    assert error.interval is not None
+    assert error.interval[1] <= 2
+    all_missed = evaluated(np.full_like(truth, NAN), truth)
     assert math.isnan(all_missed.mean_error)
-    assert all_missed.mean_error_interval is None
     assert all_missed.failure_rate == 100
+    assert [row.metric for row in rows("x", {0: all_missed})] == ["failure rate"]
 
 
 @pytest.mark.parametrize("bad", [NAN, math.inf])
 def test_a_diverged_network_is_an_error_not_a_better_mean(bad: float) -> None:
     with pytest.raises(PolyfaceError, match="1 faces have non-finite"):
-        point_errors(moved(FACE, 3, bad)[None], FACE[None])
+        point_errors(moved(FACE, 3, bad)[None], FACE[None], eyes=EYES)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +184,7 @@ def test_a_diverged_network_is_an_error_not_a_better_mean(bad: float) -> None:
         (FACE[None], np.stack([FACE, FACE]), "eyes", "do not match"),
         (FACE[None], FACE[None], "eye", "did you mean 'eyes'"),
         (FACE[None], FACE[None], "outer corners", "68 landmarks, not 5"),
-        (FACE[None, :4], FACE[None, :4], "eyes", "no eye points are known for 4"),
+        (FACE[None, :4], FACE[None, :4], "eyes", "needs the points of both eyes"),
     ],
 )
 def test_misuse_is_explained(predicted: np.ndarray, truth: np.ndarray, normaliser: str, message: str) -> None:
@@ -203,36 +211,50 @@ def test_auc_is_the_area_under_the_ced(errors: np.ndarray) -> None:
 
 
 def test_a_perfect_predictor_has_the_whole_area_and_no_error() -> None:
-    result = evaluate_landmarks(FACE[None], FACE[None])
+    result = evaluated(FACE[None], FACE[None])
     assert (result.auc, result.mean_error, result.failure_rate) == (100, 0, 0)
     assert auc([1e6, math.inf]) == 0
 
 
-def test_groups_partition_the_faces_in_vocabulary_order() -> None:
+def test_figures_of_a_pose_are_those_of_its_faces() -> None:
     predicted, truth = faces(60)
     truth[0] = NAN
     poses = [["right", "frontal", None, "left profile"][i % 4] for i in range(60)]
-    result = evaluate_landmarks(predicted, truth, groups={"pose": poses}, resamples=50)
-    groups = result.per_group["pose"]
-    assert list(groups) == ["left profile", "frontal", "right"]
-    assert [groups[name].n for name in groups] == [15, 15, 14]
-    assert groups["frontal"].mean_error == pytest.approx(result.face_errors[1::4].mean())
-    assert groups["frontal"].failure_rate == pytest.approx(100 * (result.face_errors[1::4] > 10).mean())
-    with pytest.raises(PolyfaceError, match="'pose' has 2 labels for 60 faces"):
-        evaluate_landmarks(predicted, truth, groups={"pose": ["left", "right"]})
+    result = evaluated(predicted, truth)
+    groups = {pose: within(result, mask) for pose, mask in groups_of(poses, ("left profile", "frontal")).items()}
+    assert [(pose, one.metrics[0].n) for pose, one in groups.items()] == [
+        ("left profile", 15), ("frontal", 15), ("right", 14)
+    ]  # fmt: skip
+    error, failures = rows("frontal", {0: groups["frontal"]})
+    assert error.mean == pytest.approx(result.face_errors[1::4].mean())
+    assert failures.mean == pytest.approx(100 * (result.face_errors[1::4] > 10).mean())
+    assert error.interval is not None
+    assert error.interval[0] < error.mean < error.interval[1]
 
 
-def test_intervals_surround_the_figures_and_can_be_left_out() -> None:
+def test_intervals_surround_the_figures() -> None:
     predicted, truth = faces(300)
-    result = evaluate_landmarks(predicted, truth)
-    assert result.mean_error_interval is not None
-    assert result.failure_rate_interval is not None
-    assert result.mean_error_interval.low < result.mean_error < result.mean_error_interval.high
-    assert result.failure_rate_interval.low < result.failure_rate < result.failure_rate_interval.high
-    spread = result.face_errors.std() / math.sqrt(300)
-    assert np.ptp(result.mean_error_interval.ends) == pytest.approx(2 * 1.96 * spread, rel=0.15)
-    assert evaluate_landmarks(predicted, truth, resamples=0).mean_error_interval is None
-    assert evaluate_landmarks(predicted, truth) == result
+    result = evaluated(predicted, truth)
+    for row in rows("x", {0: result}):
+        assert row.interval is not None
+        assert row.interval[0] < row.mean < row.interval[1]
+        if row.metric == "mean error":
+            spread = result.face_errors.std() / math.sqrt(300)
+            assert np.ptp(row.interval) == pytest.approx(2 * 1.96 * spread, rel=0.15)
+
+
+def test_a_result_shows_its_error_curve_its_points_and_its_extreme_faces() -> None:
+    predicted, truth = faces(30)
+    names = ("left eye", "right eye", "nose", "left corner", "right corner")
+    result = evaluate_landmarks(predicted, truth, eyes=EYES, names=names)
+    curve, points, shown = result.sections()
+    assert [section.title for section in (curve, points, shown)] == ["error curve", "by landmark", "faces"]
+    assert [line[0] for line in points.blocks[0].rows] == [*names, "all"]  # type: ignore[union-attr]
+    best = shown.blocks[1].faces[0]  # type: ignore[union-attr]
+    assert best.row == int(result.face_errors.argmin())
+    np.testing.assert_array_equal(best.points, predicted[best.row])
+    with pytest.raises(PolyfaceError, match="2 names for 5 landmarks"):
+        evaluate_landmarks(predicted, truth, eyes=EYES, names=("a", "b"))
 
 
 def test_extremes_skip_excluded_and_missed_faces() -> None:
@@ -242,53 +264,49 @@ def test_extremes_skip_excluded_and_missed_faces() -> None:
 
 
 def test_a_paired_difference_is_sharper_than_the_two_intervals() -> None:
-    generator = np.random.default_rng(0)
-    b = generator.gamma(2, 3, size=400)
-    a = b - 0.3 + generator.normal(size=400) * 0.5
-    difference = paired_difference(a, b)
-    assert difference.difference == pytest.approx(a.mean() - b.mean())
-    assert difference.interval.low < difference.difference < difference.interval.high < 0
-    assert np.ptp(difference.interval.ends) < 0.2
-    assert difference.p_value < 0.01
-    swapped = paired_difference(b, a)
-    assert swapped.difference == pytest.approx(-difference.difference)
-    same = paired_difference(a, a)
-    assert (same.difference, same.p_value) == (0, 1)
+    predicted, truth = faces(400)
+    a, b = evaluated(predicted, truth), evaluated(predicted + [0.1, 0], truth)
+    found = paired_differences([a], [b])[Metric("mean error")]
+    assert found.difference == pytest.approx(a.mean_error - b.mean_error)
+    widths = [np.ptp(row.interval) for one in (a, b) for row in rows("x", {0: one})[:1] if row.interval]
+    assert len(widths) == 2
+    assert np.ptp(found.interval.ends) < 0.3 * np.hypot(*widths)
+    assert found.interval.low < found.difference < found.interval.high
 
 
 def test_seeds_widen_the_paired_interval() -> None:
-    generator = np.random.default_rng(1)
-    base = generator.gamma(2, 3, size=300)
-    luck = np.array([-1.0, -0.5, 0, 0.5, 1])[:, None]  # how far each training run is off
-    a, b = base + luck, base + luck + 0.2
-    one, several = paired_difference(a[2], b[2]), paired_difference(a, b)
-    assert one.seeds == (1, 1)
-    assert several.seeds == (5, 5)
+    truth = np.repeat(FACE[None], 300, axis=0)
+    base = np.random.default_rng(1).gamma(2, 3, size=300)
+    luck = np.array([-1.0, -0.5, 0, 0.5, 1])  # how far each training run is off
+
+    def run(off: float) -> LandmarkResult:
+        """Every point of a face is off by as much: base + 2 + off percent of the distance of 10 between the eyes."""
+        return evaluated(truth + (base + 2 + off)[:, None, None] * [0.1, 0], truth)
+
+    a, b = [run(off) for off in luck], [run(off + 0.2) for off in luck]
+    mean = Metric("mean error")
+    one, several = paired_differences(a[2:3], b[2:3])[mean], paired_differences(a, b)[mean]
+    assert (one.seeds, several.seeds) == ((1, 1), (5, 5))
     assert several.difference == pytest.approx(-0.2)
     assert one.interval.high < 0 < several.interval.high
     # The spread of a mean of five runs drawn with replacement, twice.
     assert np.ptp(several.interval.ends) == pytest.approx(2 * 1.96 * luck.std() * math.sqrt(2 / 5), rel=0.15)
 
 
-def test_paired_faces_must_be_judged_in_every_run() -> None:
-    a, b = np.array([[1.0, NAN, 3, 30], [1, 2, 3, 4]]), np.array([2.0, 2, math.inf, 40])
-    difference = paired_difference(a, b)
-    assert (difference.n, difference.excluded) == (2, 2)
-    assert difference.difference == pytest.approx((1 + 30 + 1 + 4) / 4 - 21)
-    failures = paired_difference(a, b, statistic="failure rate")
-    assert (failures.n, failures.excluded) == (3, 1)
-    assert failures.difference == pytest.approx(100 * (1 / 6 - 2 / 3))
-    with pytest.raises(PolyfaceError, match="over the same faces"):
-        paired_difference(a, b[:3])
-    with pytest.raises(PolyfaceError, match="unknown statistic"):
-        paired_difference(a, b, statistic="median")
-    with pytest.raises(PolyfaceError, match="no face is judged"):
-        paired_difference([NAN], [1.0])
+def test_a_face_that_one_run_misses_is_in_no_mean_error_of_a_difference_but_fails() -> None:
+    truth = np.repeat(FACE[None], 3, axis=0)
+    wrong = np.stack([FACE + [1, 0], FACE + [2, 0], FACE + [3, 0]])  # 10, 20, 30 %
+    missed = wrong.copy()
+    missed[2] = NAN
+    found = paired_differences([evaluated(wrong, truth)], [evaluated(missed + [0.5, 0], truth)])
+    error, failures = found[Metric("mean error")], found[Metric("failure rate")]
+    assert (error.n, error.difference) == (2, pytest.approx(-5))
+    assert (failures.n, failures.difference) == (3, pytest.approx(200 / 3 - 100))
 
 
 def test_rows_summarise_seeds_for_the_results_file() -> None:
-    results = {seed: evaluate_landmarks(*faces(200, seed), resamples=0) for seed in (0, 1, 2)}
-    error, failures = landmark_rows("FLD (shared)", results, published={"mean error": 8.0}, note="2,995 public faces")
+    results = {seed: evaluated(*faces(200, seed)) for seed in (0, 1, 2)}
+    error, failures = rows("FLD (shared)", results, published={"mean error": 8.0}, note="2,995 public faces")
     means = [result.mean_error for result in results.values()]
     assert (error.row, error.metric, error.n, error.seeds) == ("FLD (shared)", "mean error", 200, (0, 1, 2))
     assert error.mean == pytest.approx(np.mean(means))
@@ -299,13 +317,13 @@ def test_rows_summarise_seeds_for_the_results_file() -> None:
     assert failures.metric == "failure rate"
     assert failures.mean == pytest.approx(np.mean([result.failure_rate for result in results.values()]))
     with pytest.raises(PolyfaceError, match="same faces"):
-        landmark_rows("FLD", results | {3: evaluate_landmarks(*faces(100))})
+        rows("FLD", results | {3: evaluated(*faces(100))})
 
 
 def test_rows_tell_of_excluded_and_missed_faces() -> None:
     predicted, truth = faces(10)
     truth[0], predicted[1] = NAN, NAN
-    rows = landmark_rows("FLD", {0: evaluate_landmarks(predicted, truth)})
-    assert [row.note for row in rows] == ["1 faces excluded; 1 faces missed"] * 2
-    assert rows[0].std is None
-    assert rows[0].mean == pytest.approx(mean_error(face_errors(point_errors(predicted, truth))))
+    found = rows("FLD", {0: evaluated(predicted, truth)})
+    assert [row.note for row in found] == ["1 faces excluded; 1 faces missed"] * 2
+    assert found[0].std is None
+    assert found[0].mean == pytest.approx(mean_error(face_errors(point_errors(predicted, truth, eyes=EYES))))

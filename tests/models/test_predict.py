@@ -13,10 +13,12 @@ from polyface import networks, tasks
 from polyface.data.boxes import Boxes
 from polyface.data.crops import CropSpec
 from polyface.data.loader import FacePool
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.models.predict import Views, predict, translations
 from polyface.networks import FaceOutput
+from polyface.networks.heads import Embedding
 
 SPEC = CropSpec(size=40, channels=1, scale=1.0, margin=1.6, oversample=1.0)
 TASKS = {
@@ -161,3 +163,33 @@ def test_mirrored_answers_are_read_back_before_they_are_averaged(pool) -> None:
 def test_wrong_views_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(PolyfaceError, match="give at least 1, and at least 0"):
         Views(**wrong)  # type: ignore[arg-type]
+
+
+class Turned(nn.Module):
+    """A network whose embedding is the centre of brightness in the crop, from its corner, at the given length."""
+
+    def __init__(self, similarity: str) -> None:
+        super().__init__()
+        self.embeddings = {"face": Embedding(2, similarity)}
+
+    def embedding_of(self, task: str) -> str:
+        return "face"
+
+    def forward(self, images: Tensor) -> FaceOutput:
+        found = Centroid()(images)
+        return FaceOutput(found.shared, found.outputs, {"face": self.embeddings["face"](found.shared)})
+
+
+def test_the_mean_of_unit_embeddings_is_of_length_one_and_that_of_others_is_the_mean(pool) -> None:
+    views = Views(4, 0.2)
+    unit, plain = (predict(Turned(kind), TASKS, pool, views=views) for kind in ("cosine", "euclidean"))
+    each = translations(4, 0.2, 40)[:, :, 2].numpy() / 40 + predict(Turned("euclidean"), TASKS, pool)["smile"][
+        "embedding"
+    ].reshape(5, 1, 2)  # a shifted crop's centre of brightness is shifted alike
+    np.testing.assert_allclose(plain["smile"]["embedding"], each.mean(1), atol=2e-3)
+    mean = (each / np.linalg.norm(each, axis=2, keepdims=True)).mean(1)
+    assert np.linalg.norm(mean, axis=1).max() < 0.995  # the views differ: their mean is shorter
+    np.testing.assert_allclose(np.linalg.norm(unit["smile"]["embedding"], axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(
+        unit["smile"]["embedding"], mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=2e-3
+    )

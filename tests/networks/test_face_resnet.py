@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from polyface import networks
 from polyface.errors import PolyfaceError
-from polyface.networks.branches import ResidualBranch
+from polyface.networks.parts.residual import ResidualPart
+from polyface.networks.shapes import Shape
 from polyface.networks.trunks.face_resnet import MEANS, FaceResNet, ResidualBlock, Unit, level, unfold
 
 FROZEN = ["stem", "levels.0"]
@@ -85,7 +86,7 @@ def test_a_block_that_does_not_halve_adds_the_map_itself() -> None:
 
 
 def test_maps_and_counts() -> None:
-    trunk, branch = FaceResNet().eval(), ResidualBranch(256, bottleneck=128).eval()
+    trunk, branch = FaceResNet().eval(), ResidualPart([Shape(256, 32)], bottleneck=128).eval()
     with torch.no_grad():
         maps = trunk(images(1))
         assert {name: tuple(value.shape[1:]) for name, value in maps.items()} == {
@@ -95,11 +96,11 @@ def test_maps_and_counts() -> None:
             "level4": (256, 4, 4),
             "shared": (256, 4, 4),
         }
-        assert branch(maps["shared"]).shape == (1, 128)
+        assert branch([maps["shared"]]).shape == (1, 128)
         assert branch.blocks(maps["shared"]).shape == (1, 256, 2, 2)
     convolutions = [m for whole in (trunk, branch) for m in whole.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert len(convolutions) == 29 + 1  # and the last layer
-    counts = [sum(p.numel() for p in whole.parameters()) for whole in (trunk, branch, ResidualBranch(256))]
+    counts = [sum(p.numel() for p in whole.parameters()) for whole in (trunk, branch, ResidualPart([Shape(256, 32)]))]
     assert (counts[0] + counts[1], counts[2]) == (5_614_592, 1_181_184)
 
 
@@ -128,7 +129,7 @@ def test_pictures_of_another_size_are_brought_to_150(size: int) -> None:
 
 
 def test_too_small_pictures() -> None:
-    with pytest.raises(PolyfaceError, match="trunk face-resnet: size is 31"):
+    with pytest.raises(PolyfaceError, match="size is 31"):
         FaceResNet(31)
 
 
@@ -170,7 +171,7 @@ def test_frozen_levels_stay_in_evaluation_mode() -> None:
 
 @pytest.mark.parametrize("name, hint", [("levels.9", "; did you mean 'levels"), ("stern", ".*'stem'"), ("", "; ")])
 def test_unknown_names_to_freeze(name: str, hint: str) -> None:
-    with pytest.raises(PolyfaceError, match=f"trunk face-resnet: frozen names '{name}'{hint}"):
+    with pytest.raises(PolyfaceError, match=f"frozen names '{name}'{hint}"):
         FaceResNet(48, frozen=["stem", name])
 
 

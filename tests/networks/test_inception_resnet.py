@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from polyface import networks
 from polyface.errors import PolyfaceError
 from polyface.networks import FaceNetwork
-from polyface.networks.branches import InceptionBranch
+from polyface.networks.parts.inception import InceptionPart
+from polyface.networks.shapes import Shape
 from polyface.networks.trunks.inception_resnet import (
     InceptionBlock,
     InceptionResNet,
@@ -95,8 +96,8 @@ def test_parameters_of_the_trunk(channels: int, repeats: tuple[int, int], expect
 
 def test_parameters_of_a_branch() -> None:
     """3,201,536 is two Block8s; nothing else has parameters, unless there is a bottleneck."""
-    assert count(on_meta(InceptionBranch, channels=1792)) == 3_201_536
-    assert count(on_meta(InceptionBranch, channels=1792, bottleneck=128)) == 3_201_536 + 1793 * 128
+    assert count(on_meta(InceptionPart, reads=[Shape(1792, 32)])) == 3_201_536
+    assert count(on_meta(InceptionPart, reads=[Shape(1792, 32)], bottleneck=128)) == 3_201_536 + 1793 * 128
 
 
 def test_the_papers_network_has_one_trunk_and_three_equal_branches(network: FaceNetwork) -> None:
@@ -109,14 +110,14 @@ def test_the_papers_network_has_one_trunk_and_three_equal_branches(network: Face
 
 def test_facenets_repeats() -> None:
     """5 Block35, 10 Block17 and 5 + 1 Block8: the parameters that the further blocks have, and the same shapes."""
-    trunk, branch = on_meta(InceptionResNet, repeats=[5, 10]), on_meta(InceptionBranch, channels=1792, blocks=5)
+    trunk, branch = on_meta(InceptionResNet, repeats=[5, 10]), on_meta(InceptionPart, reads=[Shape(1792, 32)], blocks=5)
     further = 4 * count(block35(256)) + 9 * count(block17(896))
     assert count(trunk) == 6_439_296 + further == 12_959_488
     assert count(branch) == 6 * 3_201_536 // 2
     assert sum(isinstance(m, InceptionBlock) for m in [*trunk.modules(), *branch.modules()]) == 5 + 10 + 6
     maps = trunk(torch.empty(1, 3, 160, 160, device="meta"))
     assert {name: tuple(value.shape[1:]) for name, value in maps.items()} == TABLE
-    assert branch(maps["shared"]).shape == (1, 1792)
+    assert branch([maps["shared"]]).shape == (1, 1792)
 
 
 @pytest.mark.parametrize("sizes, expected", [((75, 106), 1), ((107, 138), 2), ((139, 160, 170), 3), ((171,), 4)])
@@ -163,7 +164,7 @@ def test_reduction_is_the_tables() -> None:
 
 
 def test_scales_and_towers_of_the_blocks() -> None:
-    found = [InceptionResNet(size=75).stages["inception1"][0], block17(8), InceptionBranch(8).blocks]
+    found = [InceptionResNet(size=75).stages["inception1"][0], block17(8), InceptionPart([Shape(8, 32)]).blocks]
     assert [block.scale for block in (found[0], found[1], *found[2])] == [0.17, 0.10, 0.20, 1.0]
     assert [block.relu for block in (found[0], found[1], *found[2])] == [True, True, True, False]
     kernels = [[tuple(layer[0].weight.shape[2:]) for layer in tower] for tower in found[1].towers]
@@ -185,23 +186,23 @@ def test_starts_as_facenet_does(network: FaceNetwork) -> None:
 
 
 def test_branch_without_its_blocks_change_is_average_and_bottleneck() -> None:
-    branch = InceptionBranch(6, bottleneck=4).eval()
+    branch = InceptionPart([Shape(6, 32)], bottleneck=4).eval()
     for block in branch.blocks:
         nn.init.zeros_(block.up.weight)
     maps = torch.rand(3, 6, 2, 5)  # not negative: the first block's ReLU leaves it
     layer = branch.bottleneck
     assert isinstance(layer, nn.Linear)
-    torch.testing.assert_close(branch(maps), maps.mean((2, 3)) @ layer.weight.T)
-    assert branch.out_dim == 4
+    torch.testing.assert_close(branch([maps]), maps.mean((2, 3)) @ layer.weight.T)
+    assert branch.maps == {"": Shape(4)}
 
 
 def test_dropout_is_of_what_was_pooled() -> None:
     """Keep 0.5: in training about half the features are 0 and the others twice what they are in evaluation."""
-    branch = InceptionBranch(400)
+    branch = InceptionPart([Shape(400, 32)])
     for block in branch.blocks:
         nn.init.zeros_(block.up.weight)
     maps = torch.rand(4, 400, 2, 2) + 1
-    trained, whole = branch.train()(maps), branch.eval()(maps)
+    trained, whole = branch.train()([maps]), branch.eval()([maps])
     kept = trained != 0
     assert 0.4 < float(kept.float().mean()) < 0.6
     torch.testing.assert_close(trained[kept], 2 * whole[kept])
@@ -221,13 +222,13 @@ def test_every_parameter_receives_a_gradient_and_batch_norm_follows_the_batch(ne
 
 @pytest.mark.parametrize("momentum", [0.005, 0.3, 1.0])
 def test_running_statistics_move_by_the_momentum(momentum: float) -> None:
-    branch = InceptionBranch(3, blocks=0, momentum=momentum)
+    branch = InceptionPart([Shape(3, 32)], blocks=0, momentum=momentum)
     convolution, norm, _ = branch.blocks[0].towers[0][0]
     maps = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     expected = momentum * convolution(maps).mean((0, 2, 3))
-    branch(maps)
+    branch([maps])
     torch.testing.assert_close(norm.running_mean, expected)
-    branch.eval()(maps)
+    branch.eval()([maps])
     torch.testing.assert_close(norm.running_mean, expected)  # evaluation leaves them
 
 

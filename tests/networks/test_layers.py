@@ -168,10 +168,10 @@ def test_cosines_have_the_gradient_of_what_they_are() -> None:
 
 def test_frozen_modules_learn_nothing_and_the_rest_does() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), nn.Linear(2, 2))
-    found = freeze(module, ["1"], "somewhere")
+    found = freeze(module, ["1"])
     assert found == [module[1]]
     assert [p.requires_grad for p in module.parameters()] == [True] * 2 + [False] * 4 + [True] * 2
     assert [m.training for m in module.modules()] == [True, True, False, False, False, True]
-    assert freeze(module, [], "somewhere") == []
-    with pytest.raises(PolyfaceError, match="somewhere: frozen names '3'"):
-        freeze(module, ["3"], "somewhere")
+    assert freeze(module, []) == []
+    with pytest.raises(PolyfaceError, match="frozen names '3'"):
+        freeze(module, ["3"])

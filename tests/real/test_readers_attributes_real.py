@@ -11,7 +11,8 @@ import pytest
 from polyface.data.images import decode
 from polyface.data.readers import reader
 from polyface.data.readers.lfwa import score_columns
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.schema import ATTRIBUTES
 
 

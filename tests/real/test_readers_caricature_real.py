@@ -8,9 +8,10 @@ from collections import Counter
 import pytest
 
 from polyface.data.readers import reader
-from polyface.data.readers.cavi import pairs
+from polyface.data.readers.cavi import CaVI
 from polyface.data.readers.webcaricature import training_people
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 
 CARICATURES, PHOTOS = 0, 1
 
@@ -113,21 +114,21 @@ def test_cavi_photos_of_others_in_one_persons_folder_are_copies(contents):
 def test_cavi_pairs(cavi, real_data, listed):
     part = {face.path: face.labels["split"] for face in cavi}
     for name, file, count, same in (("test", "testing_1", 12990, 6572), ("val", "validation", 14334, 7946)):
-        found = pairs(real_data("cavi"), name)
+        found = CaVI().pairs(real_data("cavi"), name)
         assert (len(found), sum(pair.same for pair in found)) == (count, same)
-        assert {part[path] for pair in found for path in (pair.caricature, pair.photo)} == {name}
+        assert {part[path] for pair in found for path in (pair.first, pair.second)} == {name}
         written = [tuple(path.lower() for path in row) for row in listed[f"train-test-files/{file}"]]
         rows = iter(written)
-        assert all((pair.caricature.lower(), pair.photo.lower()) in rows for pair in found)  # and in their order
+        assert all((pair.first.lower(), pair.second.lower()) in rows for pair in found)  # and in their order
 
 
 def test_cavi_authors(real_data, listed):
     found = records("cavi", real_data("cavi"), split="authors")
     assert by_part(found) == {"test": (528, 486), "val": (384, 587), "train": (3648, 5095)}
     assert len(people(found)) == 195
-    drawn = pairs(real_data("cavi"), "test", "authors")
+    drawn = CaVI("authors").pairs(real_data("cavi"), "test")
     assert (len(drawn), sum(pair.same for pair in drawn)) == (652, 330)
-    assert [(pair.caricature.lower(), pair.photo.lower()) for pair in drawn] == [
+    assert [(pair.first.lower(), pair.second.lower()) for pair in drawn] == [
         tuple(path.lower() for path in row) for row in listed["train-test-files/testing_1"][::20]
     ]
 
@@ -139,7 +140,7 @@ def test_cavi_instances(real_data, contents, caplog):
     assert len({contents[face.path] for face in found}) == len(found)
     for count, what in ((1, "3469 images of training_11.txt"), (1, "3464 images of training_12.txt")):
         assert any(f"left out {count} of {what}, which are absent" in message for message in caplog.messages)
-    counts = {part: len(pairs(real_data("cavi"), part, "instances")) for part in ("train", "val", "test")}
+    counts = {part: len(CaVI("instances").pairs(real_data("cavi"), part)) for part in ("train", "val", "test")}
     assert counts == {"train": 36410, "val": 5080, "test": 5855}
 
 

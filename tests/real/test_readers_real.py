@@ -9,7 +9,7 @@ import pytest
 
 from polyface.data.images import decode
 from polyface.data.readers import reader
-from polyface.data.table import Record
+from polyface.data.writing import Record
 
 
 def records(name, root):

@@ -12,7 +12,7 @@ import yaml
 from polyface.data.crops import invert, transform
 from polyface.data.loader import FacePool
 from polyface.data.readers import reader
-from polyface.data.table import Record, write_table
+from polyface.data.writing import Record, write_table
 from polyface.metrics.landmarks import face_errors, point_errors
 from polyface.models.bundle import load_bundle
 from polyface.models.predict import predict

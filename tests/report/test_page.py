@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,33 +14,41 @@ from PIL import Image
 
 from polyface.errors import PolyfaceError
 from polyface.metrics.landmarks import evaluate_landmarks
-from polyface.metrics.resampling import Row
+from polyface.metrics.result import Row, groups_of, rows, within
+from polyface.metrics.sections import Curves, Face, Table, Text
 from polyface.report.page import (
-    CedSection,
     Code,
     FacesSection,
-    GroupSection,
-    LandmarkSection,
     MeasuredSection,
     Notes,
     PhotoSection,
     PlotSection,
     RecipeSection,
+    ResultSection,
     Section,
-    Table,
     TableSection,
-    Text,
     TextSection,
     TrainingSection,
-    best_median_worst,
+    parts_section,
     render_report,
+    side_by_side,
     write_report,
 )
-from polyface.report.published import STATEMENTS, Published, published
+from polyface.report.published import Published, Statement
+from polyface.schema import eyes
 
 FACE = np.array([[10.0, 20], [20, 20], [15, 25], [11, 30], [19, 30]])
 PREDICTED = FACE + np.arange(1, 13)[:, None, None] * [[[0.1, 0]]]  # face i is off by i percent
-RESULT = evaluate_landmarks(PREDICTED, np.repeat(FACE[None], 12, 0), groups={"pose": ["left", "right", "left"] * 4})
+NAMES = ("left eye", "right eye", "nose", "left mouth", "right mouth")
+RESULT = evaluate_landmarks(PREDICTED, np.repeat(FACE[None], 12, 0), eyes=eyes(5), names=NAMES)
+BY_POSE = {
+    pose: rows(pose, {0: within(RESULT, faces)}) for pose, faces in groups_of(["left", "right", "left"] * 4).items()
+}
+PRINTED = [
+    Published("LBF", "mean error, 300-W full", 6.32, "Table 1", "all 689 faces"),
+    Published("SDM", "mean error, 300-W full", 7.52, "Table 1", "all 689 faces"),
+    Published("SDM", "time per face, CPU", 17, "the text", "a Core i5", "ms"),
+]
 PICTURE = np.full((40, 60, 3), 90, np.uint8)
 EVIL = '<script>alert("x")</script> & <b>'
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -80,15 +87,13 @@ def sections() -> list[Section]:
     row = Row("TCDCN", "mean error, 300-W common", 5.9, 0.1, 330, (0, 1), (5.5, 6.2), note="Helen only")
     return [
         TextSection("About", ["First.", "Second."]),
-        MeasuredSection("Figures", [row], published("tcdcn"), STATEMENTS["tcdcn"]),
-        CedSection("Distribution", {"TCDCN": RESULT.face_errors}),
+        MeasuredSection("Figures", [row], PRINTED, [Statement("It is seven times faster.", "the text")]),
         TrainingSection("Training", {"pose": (steps, 1 / (1 + steps))}, {"pose": (steps, steps)}, stopped={"pose": 20}),
-        LandmarkSection("Landmarks", {"TCDCN": RESULT}, ["left eye", "right eye", "nose", "left mouth", "right mouth"]),
-        GroupSection("Poses", "pose", {"TCDCN": RESULT}),
-        best_median_worst("Faces", RESULT, lambda row: PICTURE, count=2),
+        *(ResultSection(section.title, section, lambda face: PICTURE) for section in RESULT.sections()),
+        parts_section("Poses", "pose", BY_POSE),
         PhotoSection("Photo", PICTURE, "Two faces", [{"face": "1", "pose": "left"}, {"face": "2", "smile": "yes"}]),
         PlotSection("Plot", PICTURE, "A grey plot"),
-        TableSection("Answers", ["person", ">age"], [["Anna", "30"]], "Each line is a person."),
+        TableSection("Answers", Table(["person", ">age"], [["Anna", "30"]]), "Each line is a person."),
         RecipeSection("Recipe", "seed: 1\nstages: []", "polyface train tcdcn"),
     ]
 
@@ -111,7 +116,7 @@ def test_the_page_fetches_nothing() -> None:
     page = Page(text)
     assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe")]
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == 1 + 2 + 6 + 1 + 1
+    assert len(images) == 1 + 2 + 18 + 1 + 1
     assert all(re.match(r"data:image/(png|jpeg);base64,", image["src"] or "") and image["alt"] for image in images)
     assert "http://" not in text
     assert "https://" not in text
@@ -121,15 +126,15 @@ def test_the_page_fetches_nothing() -> None:
 
 def test_every_text_is_escaped() -> None:
     row = Row(EVIL, EVIL, 1.0, unit=EVIL, note=EVIL)
-    evil_result = evaluate_landmarks(PREDICTED, np.repeat(FACE[None], 12, 0), groups={EVIL: [EVIL] * 12})
+    result = evaluate_landmarks(PREDICTED, np.repeat(FACE[None], 12, 0), eyes=eyes(5), names=[EVIL] * 5)
     text = render_report(
         EVIL,
         [
             TextSection(EVIL, [EVIL]),
             MeasuredSection(EVIL, [row], [Published(EVIL, "other", 1, EVIL, EVIL)], text=EVIL),
-            CedSection(EVIL, {EVIL: RESULT.face_errors}),
-            LandmarkSection(EVIL, {EVIL: RESULT}, [EVIL] * 5),
-            GroupSection(EVIL, EVIL, {EVIL: evil_result}),
+            *(ResultSection(EVIL, section) for section in result.sections()),
+            *side_by_side({EVIL: result}, EVIL),
+            parts_section(EVIL, EVIL, {EVIL: [row]}),
             FacesSection(EVIL, {EVIL: [(PICTURE, EVIL)]}, EVIL),
             PhotoSection(EVIL, PICTURE, EVIL, [{EVIL: EVIL}]),
             RecipeSection(EVIL, EVIL, EVIL),
@@ -178,58 +183,63 @@ def test_columns_in_which_no_row_says_anything_are_left_out() -> None:
 
 
 def test_a_table_stands_below_what_it_shows() -> None:
-    text, table = TableSection("T", ["a", ">b"], [["x", "1"]], "Each line is a letter.").blocks()
+    text, table = TableSection("T", Table(["a", ">b"], [["x", "1"]]), "Each line is a letter.").blocks()
     assert text == Text("Each line is a letter.")
     assert table == Table(["a", ">b"], [["x", "1"]])
 
 
 def test_published_figures_that_were_not_measured_are_listed_apart() -> None:
-    blocks = MeasuredSection("Figures", [Row("LBF", "mean error, 300-W full", 6.0)], published("tcdcn")).blocks()
+    blocks = MeasuredSection("Figures", [Row("LBF", "mean error, 300-W full", 6.0)], PRINTED).blocks()
     tables = [block for block in blocks if isinstance(block, Table)]
     assert len(tables) == 2
-    assert len(tables[1].rows) == len(published("tcdcn")) - 1
+    assert len(tables[1].rows) == len(PRINTED) - 1
     assert ["SDM", "mean error, 300-W full", "7.52 %"] in [list(row[:3]) for row in tables[1].rows]
     assert ["LBF", "mean error, 300-W full", "6.32 %"] not in [list(row[:3]) for row in tables[1].rows]
 
 
-def test_tables_show_the_results_figures() -> None:
-    (landmarks,) = LandmarkSection("L", {"a": RESULT}).blocks()
-    (groups,) = GroupSection("G", "pose", {"a": RESULT}).blocks()
-    assert isinstance(landmarks, Table)
-    assert isinstance(groups, Table)
-    assert [row[1] for row in landmarks.rows][:5] == ["6.50"] * 5
-    assert landmarks.rows[5][1].startswith("6.50 (")
-    assert [row[:2] for row in groups.rows] == [["left", "8"], ["right", "4"]]
-    assert groups.rows[0][2].startswith(f"{RESULT.per_group['pose']['left'].mean_error:.2f} (")
-    assert groups.rows[0][3].startswith("12.50 (")
+def test_rows_of_parts_are_one_table() -> None:
+    (table,) = parts_section("Poses", "pose", BY_POSE).blocks()
+    assert isinstance(table, Table)
+    assert table.header == ["pose", ">n", ">mean error", ">failure rate"]
+    assert [row[:2] for row in table.rows] == [["left", "8"], ["right", "4"]]
+    assert table.rows[0][2].startswith(f"{RESULT.face_errors[[0, 2, 3, 5, 6, 8, 9, 11]].mean():.2f} (")
+    assert table.rows[0][3].startswith("12.50 (")
 
 
-def test_best_median_and_worst_faces_are_the_right_ones() -> None:
+def test_faces_of_a_result_are_drawn_by_whoever_has_their_pictures() -> None:
     seen: list[int] = []
 
-    def picture(row: int) -> np.ndarray:
-        seen.append(row)
+    def picture(face: Face) -> np.ndarray:
+        seen.append(face.row)
         return PICTURE
 
-    section = best_median_worst("Faces", RESULT, picture, count=2)
-    assert seen == [0, 1, 5, 6, 11, 10]
-    captions = {name: [caption for _, caption in faces] for name, faces in section.groups.items()}
-    assert captions == {"Best": ["1.0 %", "2.0 %"], "Median": ["6.0 %", "7.0 %"], "Worst": ["12.0 %", "11.0 %"]}
+    faces = RESULT.sections()[-1]
+    text, *groups = ResultSection("Faces", faces, picture).blocks()
+    assert [group.caption for group in groups] == ["Best", "Median", "Worst"]  # type: ignore[union-attr]
+    assert seen == [*range(6), *range(3, 9), *range(11, 5, -1)]
+    captions = [figure.caption for figure in groups[2].figures]  # type: ignore[union-attr]
+    assert captions[:2] == ["12.0 %", "11.0 %"]
+    assert ResultSection("Faces", faces).blocks() == [text]
 
 
-def test_undefined_figures_are_dashes() -> None:
-    truth = np.repeat(FACE[None], 2, 0)
-    truth[:, 3] = math.nan
-    (table,) = LandmarkSection("L", {"a": evaluate_landmarks(np.repeat(FACE[None], 2, 0), truth)}).blocks()
-    assert isinstance(table, Table)
-    assert [row[1] for row in table.rows[:5]] == ["0.00", "0.00", "0.00", "–", "0.00"]
-
-
-def test_sections_that_do_not_fit_their_results_say_so() -> None:
-    with pytest.raises(PolyfaceError, match="'L': every result must have the 2 landmarks"):
-        LandmarkSection("L", {"a": RESULT}, ["one", "two"]).blocks()
-    with pytest.raises(PolyfaceError, match="'G': no result has the grouping 'age'"):
-        GroupSection("G", "age", {"a": RESULT}).blocks()
+def test_results_over_the_same_units_stand_side_by_side() -> None:
+    """Their curves in one plot, their lines in one table, a column each where a table has one; others by themselves."""
+    better = evaluate_landmarks(FACE + (PREDICTED - FACE) / 2, np.repeat(FACE[None], 12, 0), eyes=eyes(5), names=NAMES)
+    other = evaluate_landmarks(PREDICTED[:5], np.repeat(FACE[None], 5, 0), eyes=eyes(5))
+    curve, points = side_by_side({"plain": RESULT, "better": better}, "MTFL", "First seed.")
+    assert [curve.title, points.title] == ["Error curve: MTFL", "By landmark: MTFL"]
+    drawn = curve.section.blocks[0]  # type: ignore[attr-defined]
+    assert isinstance(drawn, Curves)
+    assert drawn.caption == "First seed."
+    assert list(drawn.curves) == ["plain (AUC 37.5 %)", "better (AUC 67.5 %)"]
+    figures, each = curve.blocks()[1], points.blocks()[0]
+    assert isinstance(figures, Table)
+    assert isinstance(each, Table)
+    assert [row[:2] for row in figures.rows] == [["plain", "6.50"], ["better", "3.25"]]
+    assert each.header == ["landmark", ">plain", ">better"]
+    assert each.rows[0] == ["left eye", "6.50", "3.25"]
+    apart = side_by_side({"plain": RESULT, "few": other})
+    assert [section.title for section in apart] == ["Error curve: plain", "By landmark: plain", "Error curve: few"]
 
 
 def test_large_photos_are_reduced_and_the_recipe_is_verbatim() -> None:

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from polyface.errors import PolyfaceError
+from polyface.metrics.sections import Curves
 from polyface.report.faces import PREDICTED, TRUE, as_image, contact_sheet, draw_face, png
-from polyface.report.plots import PALETTE, plot_ced, plot_curves, plot_scatter
+from polyface.report.plots import PALETTE, plot, plot_curves, plot_scatter
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
 FIVE = np.array([[60.0, 40], [100, 40], [80, 60], [65, 85], [95, 85]])
@@ -164,7 +165,9 @@ def test_plots_are_pictures_with_their_curves_and_marks() -> None:
     blue = (np.abs(plain[..., :3].astype(int) - (0x00, 0x72, 0xB2)).max(-1) < 30).sum()
     assert blue > 500
     assert (plain != marked).any()
-    ced = Image.open(io.BytesIO(plot_ced({"FLD": [1.0, 5, 20], "perfect": [0.0]})))
+    ced = Image.open(
+        io.BytesIO(plot(Curves({"FLD": ([0, 5, 10], [0.0, 50, 100])}, "error, %", "faces, %", percent=True)))
+    )
     assert min(ced.size) > 400
 
 
@@ -193,7 +196,7 @@ def test_drawing_loads_neither_torch_nor_matplotlib() -> None:
         "from polyface.metrics import classification; "
         "faces.draw_face(numpy.zeros((9, 9, 3), 'uint8'), box=[1, 1, 7, 7]); "
         "print({'torch', 'matplotlib', 'jinja2', 'matplotlib.pyplot'} & set(sys.modules)); "
-        "plots.plot_ced({'a': [1.0]}); print('matplotlib.pyplot' in sys.modules)"
+        "plots.plot_curves({'a': ([1], [1])}, x_label='', y_label=''); print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["set()", "False"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import polyface.report.results as results_module
 from polyface.errors import PolyfaceError
-from polyface.metrics.resampling import Row
+from polyface.metrics.result import Row
 from polyface.report.results import (
     describe_commit,
     describe_machine,
@@ -351,3 +351,8 @@ def test_it_runs_as_a_module_without_loading_torch(tmp_path: Path) -> None:
     loaded = set(re.findall(r"\|\s+(\w+)$", done.stderr, re.MULTILINE))
     assert "numpy" in loaded
     assert not loaded & {"torch", "matplotlib", "jinja2"}
+
+
+def test_a_copy_without_history_is_told_its_commit(tmp_path, monkeypatch):
+    monkeypatch.setenv("POLYFACE_COMMIT", "abc123")
+    assert describe_commit(tmp_path) == "abc123"

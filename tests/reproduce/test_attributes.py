@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
 from polyface import reproduce
 from polyface.data.store import open_source
-from polyface.data.table import Record, write_table
+from polyface.data.writing import Record, write_table
 from polyface.errors import NoDataError
 from polyface.metrics.attributes import AttributesResult
+from polyface.metrics.sections import Table
+from polyface.papers import paper
+from polyface.report.published import Published
 from polyface.report.results import read_results
-from polyface.reproduce.attribute_pages import EachAttribute
 from polyface.schema import ATTRIBUTES
 from polyface.training import stages
 from polyface.training.recipe import Recipe, load
@@ -108,15 +111,10 @@ def test_answers_older_than_the_network_they_are_of_are_asked_again(recipe: Reci
     assert reproduce.finished(recipe, out, job)
 
 
-def test_rows_have_their_published_figures_and_the_time_of_validations(
-    recipe: Recipe, ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from polyface.report.published import PUBLISHED, Published
-
-    paper = Published("AT", "mean accuracy", 91.7, "the paper")
-    monkeypatch.setitem(PUBLISHED, "dmm-cnn", (*PUBLISHED["dmm-cnn"], paper))
+def test_rows_have_their_published_figures_and_the_time_of_validations(recipe: Recipe, ran, tmp_path: Path) -> None:
+    printed = Published("AT", "mean accuracy", 91.7, "the paper")
     file = tmp_path / "rows.json"
-    reproduce.collect(reproduce.Runs(recipe, None, ran[0]), file, "command", "synthetic")
+    reproduce.collect(reproduce.Runs(recipe, None, ran[0]), file, "command", "synthetic", [printed])
     rows = {row.key: row for row in read_results(file).rows}
     assert rows["AT", "mean accuracy"].published == 91.7
     assert rows["FIX", "mean accuracy"].published is None
@@ -129,7 +127,10 @@ def test_rows_have_their_published_figures_and_the_time_of_validations(
 def test_the_page_shows_every_attribute_beside_the_published_systems(recipe: Recipe, ran, tmp_path: Path) -> None:
     judged = reproduce.Runs(recipe, None, ran[0])
     reproduce.collect(judged, tmp_path / "rows.json", "command", "synthetic")
-    page = reproduce.table_report(tmp_path / "report.html", judged, tmp_path / "rows.json").read_text()
+    of = paper("dmm-cnn")
+    page = reproduce.table_report(
+        tmp_path / "report.html", judged, tmp_path / "rows.json", of.figures, of.statements, of.sections(judged)
+    ).read_text()
     assert "Each attribute: AT" in page
     assert "MCNN-AUX (published)" in page
     assert "98.17" in page  # MCNN-AUX, Male
@@ -138,18 +139,16 @@ def test_the_page_shows_every_attribute_beside_the_published_systems(recipe: Rec
     assert "attributes/Male" not in page  # forty curves in one plot tell nothing
 
 
-def test_a_table_of_attributes_by_hand() -> None:
-    from polyface.metrics.attributes import evaluate_attributes
-
-    truth = np.array([[1, -1], [1, -1], [-1, -1], [-1, 1]], dtype=float)
-    scores = [np.where(truth > 0, 1.0, -1.0), -np.where(truth > 0, 1.0, -1.0)]
-    found: list[AttributesResult] = [
-        evaluate_attributes(one, one > 0, truth, ["Male", "Bald"], resamples=0) for one in scores
-    ]
-    accuracy, hidden = EachAttribute("t", {"right": found[:1], "half": found}).blocks()
-    assert accuracy.header == ["attribute", ">have it", ">majority", ">right", ">half"]  # type: ignore[union-attr]
-    assert accuracy.rows == [  # type: ignore[union-attr]
-        ["Male", "50.0", "50.00", "100.00", "50.00"],
-        ["Bald", "25.0", "75.00", "100.00", "50.00"],
-    ]
-    assert hidden.rows[0][:2] == ["Male", "50.00"]  # type: ignore[union-attr]
+def test_the_accuracy_of_every_attribute_is_a_mean_over_seeds(recipe: Recipe, ran) -> None:
+    judged = reproduce.Runs(recipe, None, ran[0])
+    (section,) = paper("dmm-cnn").sections(judged)
+    (table,) = section.blocks()
+    assert isinstance(table, Table)
+    assert table.header[:2] == ["attribute", ">AT"]  # FIX has no network of its own
+    assert not any(name.startswith(">LFWA") for name in table.header)
+    lines = {line[0]: line for line in table.rows}
+    results = [cast(AttributesResult, one) for one in judged.main("AT").values()]
+    for attribute in ("Male", "Bald"):
+        each = [one.per_attribute[attribute].accuracy for one in results]
+        assert lines[attribute][1] == f"{np.mean(each):.2f}"
+    assert lines["Male"][table.header.index(">MCNN-AUX (published)")] == "98.17"

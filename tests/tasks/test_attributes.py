@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from polyface import networks, tasks
 from polyface.data.boxes import BoxSpec
 from polyface.data.crops import CropSpec, around_centre
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.inference import Analyzer, to_json_lines, to_parquet
 from polyface.models.bundle import Bundle, load_bundle

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from polyface import tasks
 from polyface.data.crops import around_centre
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.tasks import masked_sums, mean_of_terms
 from polyface.tasks.identity import IdentityTask
@@ -156,7 +157,7 @@ def test_a_margin_makes_it_harder_and_leaves_the_others_alone(values: list[float
 
 
 def test_only_losses_with_a_margin_want_cosines() -> None:
-    assert [who(loss=kind).cosine for kind in ("softmax", *MARGINS)] == [False, True, True]
+    assert [who(loss=kind).head for kind in ("softmax", *MARGINS)] == ["linear", "cosine", "cosine"]
 
 
 # ------------------------------------------------------------------------------------------------ labels
@@ -202,34 +203,34 @@ def test_answers_are_names() -> None:
 def test_people_are_those_of_the_training_faces_in_order_of_name(faces) -> None:
     task = who([])
     assert task.output_dim == 0
-    task.learn_people(faces)
+    task.learn(faces)
     assert (task.vocabulary, task.output_dim) == (["ann", "eve", "zoe"], 3)
-    task.learn_people(faces.take(np.array([0, 3])))  # known already
+    task.learn(faces.take(np.array([0, 3])))  # known already
     assert task.vocabulary == ["ann", "eve", "zoe"]
 
 
 @pytest.mark.parametrize("least, people", [(1, ["ann", "eve", "zoe"]), (2, ["ann", "eve"])])
 def test_people_of_too_few_faces_are_left_out(faces, least: int, people: list[str]) -> None:
     task = who([], faces=least)
-    task.learn_people(faces.take(np.array([0, 0, 1, 2, 2, 3, 4])))
+    task.learn(faces.take(np.array([0, 0, 1, 2, 2, 3, 4])))
     assert task.vocabulary == people
 
 
 @pytest.mark.parametrize("people, least, count", [([], 3, 1), ([], 4, 0)])
 def test_nobody_to_tell_apart(faces, people: list[str], least: int, count: int) -> None:
     with pytest.raises(PolyfaceError, match=rf"task 'who': the training faces show {count} people .*two are needed"):
-        who(people, faces=least).learn_people(faces)
+        who(people, faces=least).learn(faces)
 
 
 def test_tasks_learn_people_apart_from_each_other(faces) -> None:
     one, other = who([]), who([])
-    one.learn_people(faces)
+    one.learn(faces)
     assert other.vocabulary == []
 
 
 def test_configuration_carries_people_and_all_settings(faces) -> None:
     task = who([], loss="arcface", margin=0.2, scale=16, faces=1, where={"modality": "photo"}, column="identity")
-    task.learn_people(faces)
+    task.learn(faces)
     again = tasks.build("who", task.config())
     assert isinstance(again, IdentityTask)
     assert (again.config(), again.spec) == (task.config(), task.spec.model_copy(update={"people": task.vocabulary}))

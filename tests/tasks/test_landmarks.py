@@ -14,7 +14,8 @@ from torch import Tensor
 
 from polyface import tasks
 from polyface.data.crops import around_centre
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.schema import mirror_landmarks
 from polyface.tasks import Task, masked_sums, mean_of_terms

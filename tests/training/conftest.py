@@ -6,9 +6,10 @@ import copy
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,24 +69,44 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def trainings(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Callable[..., list[dict[str, Any]]]:
-    """Runs of driver.py: a list of dicts in, a list of {"exit", "history" or "error"} out."""
-
-    def run(runs: list[dict[str, Any]], timeout: float = 240) -> list[dict[str, Any]]:
-        folder = tmp_path_factory.mktemp("driver")
-        (folder / "runs.json").write_text(json.dumps(runs, default=str))
-        done = subprocess.run(
-            [sys.executable, str(DRIVER), str(folder / "runs.json"), str(folder / "results.json")],
-            capture_output=True,
+def driver(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """driver.py, waiting for runs; what it says on stderr is in the file of its `args[-1]`."""
+    log = tmp_path_factory.mktemp("driver") / "stderr.txt"
+    with log.open("w") as told:
+        process = subprocess.Popen(
+            [sys.executable, str(DRIVER), str(log)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=told,
             text=True,
-            timeout=timeout,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
+            start_new_session=True,
         )
-        assert done.returncode == 0, done.stderr
+        yield process
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def trainings(
+    tmp_path_factory: pytest.TempPathFactory, driver: subprocess.Popen[str]
+) -> Callable[..., list[dict[str, Any]]]:
+    """Runs of driver.py: a list of dicts in, a list of {"exit", "history" or "error"} out, with "ranks", a list of the
+    same, where several processes learn together."""
+
+    def run(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        folder = tmp_path_factory.mktemp("runs")
+        (folder / "runs.json").write_text(json.dumps(runs, default=str))
+        assert driver.stdin
+        assert driver.stdout
+        print(json.dumps([str(folder / name) for name in ("runs.json", "results.json")]), file=driver.stdin, flush=True)
+        answered = driver.stdout.readline()
+        told = Path(driver.args[-1]).read_text()[-4000:]  # type: ignore[index, arg-type]
+        assert answered == "\n", told
         results: list[dict[str, Any]] = json.loads((folder / "results.json").read_text())
         for given, result in zip(runs, results, strict=True):
             expected = -9 if given.get("kill") and given["kill"].get("signal") != "INT" else 0
-            assert result["exit"] == expected, (given, result, done.stderr[-4000:])
+            assert all(each["exit"] == expected for each in result.get("ranks", [result])), (given, result, told)
         return results
 
     return run

@@ -1,12 +1,14 @@
 """Runs trainings one after the other, each in a process of its own that may be killed on the way.
 
-A script, not a test: `python driver.py runs.json results.json`. It imports everything once and forks for every run, so
-that a killed and resumed training costs no second start of torch. A run is a dict:
+A script, not a test: it reads a line `runs.json results.json` from its input, trains, answers with an empty line, and
+waits for the next. It imports everything once and forks for every run, so that a killed and resumed training costs no
+start of torch. A run is a dict:
 
-recipe: path. out: folder. data: folder or None. options: of RunOptions. kill: {"where": …, "at": n} ends the process by
-SIGKILL, and {"signal": "INT"} sends SIGINT instead, the n-th time (from 0) that it comes to `where`:
-step (inside a training step, after the losses), optimiser (weights changed, position not), epoch (validated, nothing
-saved yet), save (new checkpoint written aside, not renamed), saved (just renamed), bundle (trained, no bundle yet).
+recipe: path. out: folder. data: folder or None. options: of RunOptions. processes: so many that learn together, each
+its own fork (1). kill: {"where": …, "at": n} ends the process (the first of several) by SIGKILL, and {"signal": "INT"}
+sends SIGINT instead, the n-th time (from 0) that it comes to `where`: step (inside a training step, after the losses),
+optimiser (weights changed, position not), epoch (validated, nothing saved yet), save (new checkpoint written aside, not
+renamed), saved (just renamed), bundle (trained, no bundle yet).
 """
 
 from __future__ import annotations
@@ -14,11 +16,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import timm  # noqa: F401  # what a run imports later is imported once
 import torch
 
 from polyface.errors import PolyfaceError
@@ -70,28 +75,54 @@ def train(run: dict[str, Any]) -> dict[str, Any]:
     return {"history": {name: result.history for name, result in results.items()}}
 
 
-def forked(run: dict[str, Any], answer: Path) -> dict[str, Any]:
+def start(run: dict[str, Any], answer: Path, environment: dict[str, str]) -> int:
+    """Train in a fork, which leaves its answer in a file."""
     answer.unlink(missing_ok=True)
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            answer.write_text(json.dumps(train(run)))
-            code = 0
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    found: dict[str, Any] = json.loads(answer.read_text()) if answer.exists() else {}
-    return {"exit": status} | found
+    if child := os.fork():
+        return child
+    code = 1
+    try:
+        os.environ.update(environment)
+        answer.write_text(json.dumps(train(run)))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def together(run: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """What each process of a run answered, with its exit status."""
+    world = run.get("processes", 1)
+    if world == 1:
+        ranks = [run]
+    else:
+        options = run.get("options", {}) | {"devices": world, "strategy": "ddp"}
+        ranks = [run | {"options": options, "kill": None if rank else run.get("kill")} for rank in range(world)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "NODE_RANK": "0"}
+    answers = [folder / f"answer{rank}.json" for rank in range(world)]
+    children = [
+        start(each, answer, shared | {"LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)} if world > 1 else {})
+        for rank, (each, answer) in enumerate(zip(ranks, answers, strict=True))
+    ]
+    found = []
+    for child, answer in zip(children, answers, strict=True):
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        found.append({"exit": status} | (json.loads(answer.read_text()) if answer.exists() else {}))
+    return found
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    runs, results = Path(sys.argv[1]), Path(sys.argv[2])
-    done = [forked(run, results.with_suffix(".one")) for run in json.loads(runs.read_text())]
-    results.write_text(json.dumps(done))
+    for line in sys.stdin:
+        runs, results = map(Path, json.loads(line))
+        done = [together(run, results.parent) for run in json.loads(runs.read_text())]
+        results.write_text(json.dumps([each[0] | ({"ranks": each} if len(each) > 1 else {}) for each in done]))
+        print(flush=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from polyface.data.store import open_source
-from polyface.data.table import Record, write_table
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.models.bundle import load_bundle
 from polyface.schema import ATTRIBUTES

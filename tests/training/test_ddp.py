@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,35 +55,60 @@ def assert_close(a: Any, b: Any) -> None:
         assert a == pytest.approx(b, rel=1e-4), (a, b)
 
 
+@pytest.fixture
+def together(trainings) -> Callable[..., list[Any]]:
+    """``together(recipe, out)``: two processes of the driver learn; their histories, or how they ended."""
+
+    def run(recipe: Path, out: Path, interrupt: int | None = None) -> list[Any]:
+        kill = {} if interrupt is None else {"kill": {"where": "step", "at": interrupt, "signal": "INT"}}
+        (found,) = trainings([{"recipe": recipe, "out": out, "processes": 2} | kill])
+        return [rank.get("history", rank) for rank in found["ranks"]]
+
+    return run
+
+
+@pytest.fixture
+def launched() -> Callable[..., list[Any]]:
+    """The same, where Lightning starts the second process as it does for a user."""
+
+    def run(recipe: Path, out: Path, interrupt: int | None = None) -> list[Any]:
+        done = distributed(recipe, out, *([] if interrupt is None else [str(interrupt)]))
+        if interrupt is None:
+            assert done.returncode == 0, done.stderr
+            return [json.loads((out / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+        assert done.returncode != 0
+        return [{"exit": 0, "interrupted": True}] * 2
+
+    return run
+
+
 @pytest.mark.slow
-def test_two_processes_learn_what_one_does(toy, trainings, tmp_path) -> None:
+@pytest.mark.parametrize("started", ["together", pytest.param("launched", marks=pytest.mark.nightly)])
+def test_two_processes_learn_what_one_does(toy, trainings, tmp_path, request, started: str) -> None:
+    learn = request.getfixturevalue(started)
     common = {"tasks": RARE, "optimisation": {"lr": 0.02, "ema": 0.9}, "stopping": {"main": ["landmarks"], "window": 1}}
     trainings([{"recipe": toy(common | {"data": {"batch": 16}}), "out": tmp_path / "single"}])
     two = toy(common | {"data": {"batch": 8}})
-    done = distributed(two, tmp_path / "double")
-    assert done.returncode == 0, done.stderr
+    ranks = [history["one"] for history in learn(two, tmp_path / "double")]
 
     one, double = weights(tmp_path / "single"), weights(tmp_path / "double")
     assert one.keys() == double.keys()
     for name, tensor in one.items():
         torch.testing.assert_close(double[name], tensor, rtol=0, atol=1e-5)
     history = json.loads((tmp_path / "single/one/history.json").read_text())["history"]
-    ranks = [json.loads((tmp_path / "double" / f"rank{rank}.json").read_text())["one"] for rank in (0, 1)]
     assert ranks[0] == ranks[1]  # validation, stopping and epoch means are the same on both
     assert_close(ranks[0], history)
 
     # Stopped by Ctrl-C in the first process within the second epoch, and resumed: bit for bit the whole run.
-    assert distributed(two, tmp_path / "resumed", "13").returncode != 0
+    assert learn(two, tmp_path / "resumed", 13) == [{"exit": 0, "interrupted": True}] * 2
     saved = torch.load(tmp_path / "resumed/one/last.ckpt", weights_only=True)["polyface"]
     assert saved["batches_done"] == 14
-    done = distributed(two, tmp_path / "resumed")
-    assert done.returncode == 0, done.stderr
+    assert learn(two, tmp_path / "resumed")[1]["one"] == ranks[0]
     assert all(torch.equal(tensor, double[name]) for name, tensor in weights(tmp_path / "resumed").items())
-    assert json.loads((tmp_path / "resumed/rank1.json").read_text())["one"] == ranks[0]
 
 
 @pytest.mark.slow
-def test_two_processes_recognise_as_one_does(trainings, tmp_path) -> None:
+def test_two_processes_recognise_as_one_does(trainings, together, tmp_path) -> None:
     """Balanced batches, centres that follow both processes' faces, distillation from an earlier stage."""
     face = FACE | {"dropout": 0.0}
     # no batch norm, whose statistics are each process's own
@@ -102,24 +128,20 @@ def test_two_processes_recognise_as_one_does(trainings, tmp_path) -> None:
         recipe_of(tmp_path / name, *stages)
         recipes[name] = tmp_path / name / "recipe.yaml"
     trainings([{"recipe": recipes["single"], "out": tmp_path / "single"}])
-    done = distributed(recipes["double"], tmp_path / "double")
-    assert done.returncode == 0, done.stderr
-
+    _, second = together(recipes["double"], tmp_path / "double")
     one, double = weights(tmp_path / "single"), weights(tmp_path / "double")
     for name, tensor in one.items():
         torch.testing.assert_close(double[name], tensor, rtol=0, atol=1e-4)
     history = json.loads((tmp_path / "single/one/history.json").read_text())["history"]
-    assert_close(json.loads((tmp_path / "double/rank1.json").read_text())["one"], history)
+    assert_close(second["one"], history)
 
 
-def test_a_process_without_a_validation_face(toy, trainings, tmp_path) -> None:
-    """Of 12 synthetic faces one is for validation: the second process has none."""
+def test_a_process_without_a_validation_face(toy, launched, tmp_path) -> None:
+    """Of 12 synthetic faces one is for validation: the second process, which Lightning starts, has none."""
     tree = {
         "data": {"tables": [{"name": "synthetic", "options": {"n": 12, "size": 48}}], "batch": 5},
         "optimisation": {"epochs": 1},
     }
-    done = distributed(toy(tree), tmp_path)
-    assert done.returncode == 0, done.stderr
-    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text())["one"] for rank in (0, 1)]
+    ranks = [history["one"] for history in launched(toy(tree), tmp_path)]
     assert ranks[0] == ranks[1]
     assert ranks[0][0]["validation"]["landmarks"] > 0

@@ -20,7 +20,8 @@ from polyface import networks
 from polyface.data.boxes import Boxes
 from polyface.data.crops import CropSpec
 from polyface.data.loader import FacePool, assemble
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.models.bundle import Bundle, load_bundle
 from polyface.models.predict import Views, predict

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from polyface.data.loader import FaceLoader, RawBatch, assemble
 from polyface.data.store import open_source
-from polyface.data.table import Record, write_table
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.models.bundle import load_bundle
 from polyface.training import recipe as recipes
@@ -335,6 +335,14 @@ def test_running_mean_of_weights_by_hand(recipe, tmp_path, monkeypatch, accumula
         expected = steps[-1][name] if name in statistics else mean[name]
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(saved["heads.landmarks.weight"], steps[-1]["heads.landmarks.weight"])
+
+
+def test_the_schedule_ends_with_the_last_step_however_many_batches_a_step_takes(recipe, tmp_path) -> None:
+    """Four epochs of five batches, two batches a step: 2, 5, 7 and 10 of ten steps are done when an epoch ends."""
+    optimisation = {"lr": 0.01, "epochs": 4, "schedule": "cosine", "accumulate": 2}
+    history = fit(recipe({"optimisation": optimisation}), tmp_path).history
+    by_hand = [0.01 * (1 + math.cos(math.pi * done / 10)) / 2 for done in (2, 5, 7, 10)]
+    assert [row["lr"] for row in history] == pytest.approx(by_hand)
 
 
 def test_accumulated_micro_batches_are_each_normalised_by_their_own_counts(

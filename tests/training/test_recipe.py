@@ -13,10 +13,12 @@ import torch
 import yaml
 
 from polyface import networks
-from polyface.data.table import FaceTable, Record, write_table
+from polyface.data.table import FaceTable
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.schema import ATTRIBUTES
-from polyface.training.recipe import Recipe, SourceSpec, StageSpec, load, shipped
+from polyface.training.papers import PAPERS
+from polyface.training.recipe import Recipe, SourceSpec, StageSpec, load
 from polyface.training.stages import _rows, stage_tasks
 from polyface.training.start import network_config
 
@@ -110,7 +112,7 @@ def test_a_recipe_survives_being_written_and_read(write) -> None:
     assert again == recipe
 
 
-@pytest.mark.parametrize("name", sorted(shipped()))
+@pytest.mark.parametrize("name", PAPERS.names())
 def test_recipes_that_come_with_the_package(name: str) -> None:
     from polyface.training.stages import build_weighting
 

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from polyface.data.loader import assemble
-from polyface.data.table import Record, write_table
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
+from polyface.metrics.recognition.pairs import squared_distances
 from polyface.models.bundle import load_bundle
-from polyface.networks.branches import ResidualBranch
+from polyface.networks.parts.residual import ResidualPart
 from polyface.networks.pretrained.dlib import PACKAGE, dlib_weights
+from polyface.networks.shapes import Shape
 from polyface.networks.trunks.face_resnet import FaceResNet
 from polyface.reproduce.jobs import Job, answered, finished, run_jobs, stored
 from polyface.training import stages
@@ -376,12 +378,12 @@ def test_an_untrained_network_says_what_dlibs_says(tmp_path) -> None:
     network = load_bundle(stages.untrained(recipe, tmp_path / "out", None, {}), quiet=True).network
     norm = network.trunk.stem.norm  # type: ignore[union-attr]
     assert not torch.allclose(norm.running_mean, torch.zeros(()))  # type: ignore[arg-type, union-attr]
-    trunk, branch = FaceResNet(64), ResidualBranch(256, bottleneck=128)
+    trunk, branch = FaceResNet(64), ResidualPart([Shape(256, 32)], bottleneck=128)
     for module, weights in zip((trunk, branch), dlib_weights(), strict=True):
         module.eval().start_from(weights)
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
     with torch.no_grad():
-        expected = torch.nn.functional.normalize(branch(trunk(images)["shared"]))
+        expected = torch.nn.functional.normalize(branch([trunk(images)["shared"]]))
         for found in network.eval()(images).embeddings.values():
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
@@ -414,6 +416,27 @@ def test_a_row_of_a_network_as_it_starts(tmp_path) -> None:
         np.testing.assert_allclose(embedding, stored(tmp_path / "out", jobs[0])["verification"]["embedding"], atol=1e-5)
         assert answers[name]["probabilities"].shape == (10, 4)
     assert answered(recipe, tmp_path / "out", jobs[1], "test")
+
+
+def test_an_average_of_embeddings_is_the_mean_of_their_squared_distances(tmp_path) -> None:
+    """Two networks have no axes in common, nor need their embeddings be of one length: distances are averaged."""
+    wide = stage_tree({"name": "wide"})
+    wide["network"] = wide["network"] | {"branches": {name: FACE | {"hidden": [12]} for name in TASKS}}
+    variants = {
+        "a": {"stages": ["one"], "predictor": "start"},
+        "b": {"stages": ["wide"], "predictor": "start"},
+        "both": {"stages": ["one"], "average": ["a", "b"]},
+    }
+    recipe = recipe_of(tmp_path, stage_tree(), wide, variants={k: v | {"seeds": 1} for k, v in variants.items()})
+    jobs = [Job(name, 0) for name in variants]
+    run_jobs(recipe, jobs, None, tmp_path / "out", stages.RunOptions(accelerator="cpu", logger="none"))
+    a, b, both = (stored(tmp_path / "out", job)["verification"] for job in jobs)
+    assert both["embedding"].dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(both["embedding"], axis=1), 1, atol=1e-4)
+    one, other, found = (squared_distances(x["embedding"], x["embedding"]) for x in (a, b, both))
+    assert np.abs(one - other).max() > 0.01
+    np.testing.assert_allclose(found, (one + other) / 2, atol=1e-5)
+    np.testing.assert_allclose(both["probabilities"], (a["probabilities"] + b["probabilities"]) / 2, rtol=1e-6)
 
 
 def test_strangers_need_not_validate(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from polyface.training import stages
 from polyface.training.learner import Learner
 
 from .conftest import toy_tree
-from .test_ddp import assert_close, distributed
+from .test_ddp import assert_close
 
 # One of each kind that asks something of the learner: a second forward, validation faces at every step, parameters of
 # its own on features and on gradients, state that changes with every solution, hooks at validations and epochs.
@@ -73,10 +73,8 @@ def test_two_processes_learn_what_one_does(trainings, tmp_path) -> None:
     (tmp_path / "2").mkdir()
     one = all_in_one(tmp_path / "1", common | {"data": {"batch": 16}})
     two = all_in_one(tmp_path / "2", common | {"data": {"batch": 8}})
-    trainings([{"recipe": one, "out": tmp_path / "single"}])
-    done = distributed(two, tmp_path / "double")
-    assert done.returncode == 0, done.stderr
-    ranks = [json.loads((tmp_path / "double" / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    pair = {"recipe": two, "out": tmp_path / "double", "processes": 2}
+    ranks = [rank["history"] for rank in trainings([{"recipe": one, "out": tmp_path / "single"}, pair])[1]["ranks"]]
     assert ranks[0] == ranks[1]
     for name in CHOSEN:
         single, double = network_of(tmp_path / "single", name), network_of(tmp_path / "double", name)

@@ -13,7 +13,7 @@ from toy import NAMES
 from polyface.weighting import WEIGHTINGS, Context, Weighting, build
 from polyface.weighting.gramian import SolvedWeighting
 
-SOLVED = [name for name in NAMES if issubclass(WEIGHTINGS[name], SolvedWeighting)]  # type: ignore[arg-type]
+SOLVED = [name for name in NAMES if issubclass(WEIGHTINGS.get(name), SolvedWeighting)]  # type: ignore[arg-type]
 
 
 def letters(size: int) -> list[str]:

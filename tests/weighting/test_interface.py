@@ -33,7 +33,7 @@ def refused(name: str, tasks: list[str] = TASKS, **options: Any) -> str:
 
 
 def test_all_methods_are_there() -> None:
-    assert set(WEIGHTINGS) == {*PAPERS.split(), *MODERN.split()}
+    assert set(WEIGHTINGS.names()) == {*PAPERS.split(), *MODERN.split()}
 
 
 def test_every_method_is_registered() -> None:
@@ -45,23 +45,23 @@ def test_every_method_is_registered() -> None:
         subclasses = waiting.pop().__subclasses__()
         waiting += subclasses
         found |= {c for c in subclasses if c.__module__.startswith("polyface.weighting")}
-    bases = {base for method in WEIGHTINGS.values() for base in method.__mro__[1:]}  # type: ignore[attr-defined]
-    assert found - bases <= set(WEIGHTINGS.values())
-    assert len(set(WEIGHTINGS.values())) == len(WEIGHTINGS)
+    bases = {base for method in map(WEIGHTINGS.get, WEIGHTINGS.names()) for base in method.__mro__[1:]}  # type: ignore[attr-defined]
+    assert found - bases <= set(map(WEIGHTINGS.get, WEIGHTINGS.names()))
+    assert len(set(map(WEIGHTINGS.get, WEIGHTINGS.names()))) == len(WEIGHTINGS.names())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_methods_say_where_they_come_from(name: str) -> None:
-    text = inspect.getdoc(WEIGHTINGS[name]) or ""
+    text = inspect.getdoc(WEIGHTINGS.get(name)) or ""
     assert len(text) > 100 or name == "uniform"
     assert any(str(year) in text for year in range(2012, 2027)), "year of the paper"
-    text = "".join(inspect.getdoc(c) or "" for c in WEIGHTINGS[name].__mro__)  # type: ignore[attr-defined]
+    text = "".join(inspect.getdoc(c) or "" for c in WEIGHTINGS.get(name).__mro__)  # type: ignore[attr-defined]
     assert [option for option in options_of(name) - {"lr"} if option not in text] == []
 
 
 def test_another_package_adds_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
     class Point:
-        name = "halves"
+        name, value = "halves", "somewhere:Halves"
 
         @staticmethod
         def load() -> type[Weighting]:
@@ -74,7 +74,7 @@ def test_another_package_adds_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
             weights, own = super().weigh(step)
             return weights / 2, own
 
-    monkeypatch.setattr(polyface.weighting, "entry_points", lambda group: [Point] if "weightings" in group else [])
+    monkeypatch.setattr("polyface.registry.entry_points", lambda group: [Point] if "weightings" in group else [])
     weighting = build("halves", ["a"])
     assert weighting.combine({"a": torch.tensor(3.0)}).loss.item() == 1.5
     assert "did you mean 'halves'" in refused("halvse")
@@ -111,7 +111,7 @@ WRONG: list[Any] = [
 @pytest.mark.parametrize("name, option", [(name, option) for name in NAMES for option in sorted(options_of(name))])
 def test_wrong_values_are_refused_in_one_line(name: str, option: str) -> None:
     """Numbers below 0 or that are none, words, lists, numbers for tasks that do not exist: all with a PolyfaceError."""
-    annotation = str(inspect.signature(WEIGHTINGS[name]).parameters[option].annotation)
+    annotation = str(inspect.signature(WEIGHTINGS.get(name)).parameters[option].annotation)
     if annotation == "bool":
         return  # anything is true or false
     for bad in WRONG if "None" in annotation else [*WRONG, None]:

@@ -35,7 +35,7 @@ Losses = dict[str, Tensor]
 # Weights of these may be 0 or negative by their definition.
 MAY_VANISH = {"aligned", "aw", "dmm", "gradnorm", "imtl", "imtl-g", "mgda"}
 # The present tasks share what there is anew; those of all others keep the value that they had with all tasks present.
-RENORMALISE = {"famo", "gls", "stch", *(n for n in NAMES if issubclass(WEIGHTINGS[n], SolvedWeighting))}  # type: ignore[arg-type]
+RENORMALISE = {"famo", "gls", "stch", *(n for n in NAMES if issubclass(WEIGHTINGS.get(n), SolvedWeighting))}  # type: ignore[arg-type]
 # Their weight of a task does not depend on how many there are, once this is given.
 OF_ONE_TASK: dict[str, dict[str, Any]] = {"stch": {"preferences": dict.fromkeys(TASKS, 0.5)}}
 

@@ -26,7 +26,7 @@ Variant = tuple[str, dict[str, Any]]
 
 
 def options_of(name: str) -> set[str]:
-    return set(inspect.signature(WEIGHTINGS[name]).parameters) - {"tasks", "features"}
+    return set(inspect.signature(WEIGHTINGS.get(name)).parameters) - {"tasks", "features"}
 
 
 def label(variant: Variant) -> str:
@@ -34,7 +34,7 @@ def label(variant: Variant) -> str:
     return "-".join([name, *(f"{key}={value}" for key, value in options.items())])
 
 
-NAMES = sorted(WEIGHTINGS)
+NAMES = sorted(WEIGHTINGS.names())
 AT_GRADIENTS = [name for name in NAMES if "level" in options_of(name)]
 # Every method as it comes, but with moments that arrive within a few steps; at both levels of gradients; and options
 # that lead another way through a method.

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from polyface.cli.common import DeviceOption, bar, device_of, say
+from polyface.errors import PolyfaceError
+
+if TYPE_CHECKING:
+    from polyface.data.table import FaceTable
 
 app = typer.Typer(help="Face tables: import, look at and check data sets.", no_args_is_help=True)
 
@@ -15,9 +19,9 @@ app = typer.Typer(help="Face tables: import, look at and check data sets.", no_a
 @app.command("list")
 def data_list() -> None:
     """Known readers: what they read, and whether they were tried on the real files."""
-    from polyface.data.readers import reader, reader_names
+    from polyface.data.readers import READERS, reader
 
-    for name in reader_names():
+    for name in sorted(READERS.names()):
         found = reader(name)
         say(f"{name:12} {'verified' if found.verified else 'not verified':13} {found.about}")
 
@@ -29,20 +33,64 @@ def data_import(
     table: Annotated[Path, typer.Argument(help="The face table (.parquet) to write.")],
     on_bad: Annotated[str, typer.Option(help="A face that cannot be taken: error or skip.")] = "error",
     workers: Annotated[int | None, typer.Option(help="Threads that decode images.")] = None,
-    option: Annotated[list[str] | None, typer.Option(help="A reader's option: name=value.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="A reader's option: name=value, or name.key=value of one that has keys.")
+    ] = None,
+    map_: Annotated[
+        list[str] | None, typer.Option("--map", help="sex=gender names a column, gender.M=male one of its words.")
+    ] = None,
 ) -> None:
-    """Bring a data set, in the layout its authors publish, into a face table."""
+    """Bring a data set, or a file of your own labels, into a face table."""
     from polyface.data.readers import reader
-    from polyface.data.table import write_table
+    from polyface.data.table import FaceTable
+    from polyface.data.writing import import_table
     from polyface.training.recipe import assignments
 
-    found = reader(name, **assignments(option or (), "--option"))
+    options = _nested(assignments(option or (), "--option"), "--option")
+    for text in map_ or ():
+        left, equals, right = text.partition("=")
+        if not left or not equals:
+            raise PolyfaceError(f"--map {text}: expected NAME=COLUMN or COLUMN.WORD=WORD")
+        _put(options, ["map", *left.split(".", 1)], right, f"--map {text}")
+    found = reader(name, **options)
     with bar() as progress:
-        report = write_table(found.records(source), table, on_bad=on_bad, workers=workers, progress=progress)
+        report = import_table(found, source, table, on_bad=on_bad, workers=workers, progress=progress)
     for skipped in report.skipped:
         say(f"skipped {skipped.where}: {skipped.reason}")
+    for column, held in report.plan.columns.items():
+        origin, hint = report.plan.origins[column], report.plan.hints.get(column)
+        told = origin if origin == column else f"{origin} → {column}"
+        say(f"  {told:24} {report.labelled.get(column, 0):>9,} labelled   {held}{f'   {hint}' if hint else ''}")
+    for column, reason in report.plan.left.items():
+        say(f"  left out: {column or '(no name)'}: {reason}")
     labelled = ", ".join(f"{column} {count:,}" for column, count in report.labelled.items())
     say(f"{table}: {report.rows:,} faces, {len(report.skipped):,} skipped; labelled: {labelled}")
+    _tell_doubts(FaceTable.open(table))
+
+
+def _tell_doubts(faces: FaceTable) -> None:
+    """A line for boxes that lie elsewhere than the detector's."""
+    from polyface.data.boxes import doubts
+
+    if "box" in faces.columns and (doubt := doubts(faces)):
+        say(f"note: {doubt}")
+
+
+def _nested(options: dict[str, Any], what: str) -> dict[str, Any]:
+    """Options whose names have full stops as keys of one option: {"columns.age": v} → {"columns": {"age": v}}."""
+    nested: dict[str, Any] = {}
+    for name, value in options.items():
+        _put(nested, name.split(".", 2), value, f"{what} {name}")
+    return nested
+
+
+def _put(tree: dict[str, Any], keys: list[str], value: Any, where: str) -> None:
+    *above, last = keys
+    for key in above:
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise PolyfaceError(f"{where}: '{key}' has a value of its own already")
+    tree[last] = value
 
 
 @app.command("label")
@@ -69,52 +117,101 @@ def data_label(
 @app.command("show")
 def data_show(
     table: Annotated[Path, typer.Argument(help="A face table, or a folder of them.")],
-    picture: Annotated[Path | None, typer.Option(help="Draw some faces with their points into this PNG.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw some faces with box and points, each beside its crop, into this PNG.")
+    ] = None,
     count: Annotated[int, typer.Option(help="How many faces to draw.")] = 24,
+    recipe: Annotated[
+        str | None, typer.Option(help="Crop as this recipe's last stage does (default: by box or detector).")
+    ] = None,
 ) -> None:
-    """What a face table holds: labels per column and their values; optionally a sheet of its faces."""
+    """What a face table holds: labels per column and their values; optionally a sheet of its faces and their crops."""
     import numpy as np
     import pyarrow.compute as pc
 
     from polyface.data.table import FaceTable
-    from polyface.schema import VOCABULARIES, landmark_count
 
     faces = FaceTable.open(table)
     say(f"{table}: {len(faces):,} faces")
     for name in faces.columns:
-        column = faces.column(name)
+        column, held = faces.column(name), faces.declared(name)
         line = f"  {name:14} {len(column) - column.null_count:>9,} labelled"
-        if name in VOCABULARIES or name == "source":
-            counts = {v["values"]: v["counts"] for v in pc.value_counts(column.drop_null()).to_pylist()}
-            order = [w for w in VOCABULARIES.get(name, sorted(counts)) if w in counts]
-            line += "   " + ", ".join(f"{word} {counts[word]:,}" for word in order)
-        elif name == "identity":
-            line += f"   {pc.count_distinct(column).as_py():,} people"
+        if held.vocabulary:
+            classes = faces.classes(name, held.vocabulary)
+            counts = np.bincount(classes[classes >= 0], minlength=len(held.vocabulary))
+            shown = [f"{word} {n:,}" for word, n in zip(held.vocabulary, counts, strict=True) if n]
+            line += f"   {'mostly ' if held.type == 'distribution' else ''}{', '.join(shown)}"
+        elif held.type == "words":
+            values = {v["values"]: v["counts"] for v in pc.value_counts(column.drop_null()).to_pylist()}
+            few = len(values) <= _SHOWN
+            line += "   " + (
+                ", ".join(f"{w} {values[w]:,}" for w in sorted(values)) if few else f"{len(values):,} different words"
+            )
+        elif held.type == "number" and column.null_count < len(column):
+            line += f"   {np.nanmin(faces.numbers(name)):g} … {np.nanmax(faces.numbers(name)):g} {held.unit}".rstrip()
         if model := faces.pseudo(name):
             line += f"   (answers of {model}, not labels)"
         say(line)
     if picture:
         from polyface.files import atomic_path
-        from polyface.report.faces import contact_sheet, draw_face, png
 
-        column_name = next((c for c in faces.columns if landmark_count(c)), None)
-        rows = np.linspace(0, len(faces) - 1, min(count, len(faces))).astype(int)
-        points = faces.points(column_name) if column_name else None
-        drawn = [draw_face(faces.image(r), truth=None if points is None else points[r], size=160) for r in rows]
         with atomic_path(picture) as aside:
-            aside.write_bytes(png(contact_sheet(drawn, [faces.path(r).split("/")[-1] for r in rows])))
+            aside.write_bytes(_sheet(faces, count, recipe))
         say(f"drawn: {picture}")
+
+
+_SHOWN = 12  # words of a column without a vocabulary that are counted one by one
+
+
+def _sheet(faces: FaceTable, count: int, recipe: str | None) -> bytes:
+    """A PNG of some faces with what is labelled of their place, each beside the crop that training sees."""
+    import numpy as np
+
+    from polyface.data.boxes import Boxes, BoxSpec, boxes_of
+    from polyface.data.crops import CropSpec, cut
+    from polyface.report.faces import contact_sheet, draw_face, png
+    from polyface.schema import landmark_count
+
+    rows = np.linspace(0, len(faces) - 1, min(count, len(faces))).astype(int)
+    chosen = faces.take(rows)
+    boxes = chosen.numbers("box")
+    boxing, crop = BoxSpec(source="detector" if np.isnan(boxes).any() else "table"), CropSpec(size=160, channels=3)
+    if recipe:
+        from polyface.training.recipe import load
+
+        stage = load(recipe).stages[-1]
+        boxing, crop = stage.data.boxes, stage.data.crop
+    exact = crop.model_copy(update={"margin": 1.0, "oversample": 1.0})  # what is cut beyond it is for augmentation
+    try:
+        cropped: Boxes | None = boxes_of(chosen, boxing)
+    except PolyfaceError as error:
+        cropped = None
+        say(f"no crops are drawn: {error}")
+    column = next((c for c in faces.columns if landmark_count(c)), None)
+    points = chosen.points(column) if column else None
+    drawn, names = [], []
+    for row in range(len(chosen)):
+        image, box = chosen.image(row), None if np.isnan(boxes[row]).any() else boxes[row]
+        drawn.append(draw_face(image, box=box, truth=None if points is None else points[row], size=160))
+        names.append(chosen.path(row).split("/")[-1])
+        if cropped:
+            drawn.append(draw_face(cut(image, cropped.xyxy[row], exact).transpose(1, 2, 0), size=160))
+            names.append(f"crop by {boxing.source}, {crop.size} pixels")
+    return png(contact_sheet(drawn, names))
 
 
 @app.command("check")
 def data_check(table: Annotated[Path, typer.Argument(help="A face table, or a folder of them.")]) -> None:
     """Decode every image and validate every label of a table again; exit status 1 if any is bad."""
-    from polyface.data.table import FaceTable, check_table
+    from polyface.data.table import FaceTable
+    from polyface.data.writing import check_table
 
+    faces = FaceTable.open(table)
     with bar() as progress:
-        bad = check_table(FaceTable.open(table), progress)
+        bad = check_table(faces, progress)
     for skipped in bad:
         say(f"{skipped.where}: {skipped.reason}")
     say(f"{table}: {len(bad):,} bad faces")
     if bad:
         raise typer.Exit(1)
+    _tell_doubts(faces)

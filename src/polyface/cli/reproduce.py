@@ -40,6 +40,7 @@ def reproduce(
 ) -> None:
     """Train and measure the rows of a paper's table over seeds, and print them beside the published figures."""
     from polyface import reproduce as rows
+    from polyface.papers import paper
     from polyface.training.recipe import load
     from polyface.training.stages import RunOptions
 
@@ -61,8 +62,9 @@ def reproduce(
     file = results or place / "results.json"
     command = command_of(context)
     runs = rows.Runs(chosen, data, place)
-    rows.collect(runs, file, command, ", ".join(rows.sources(chosen)))
-    page = rows.table_report(place / "report.html", runs, file)
+    of = paper(chosen.name)
+    rows.collect(runs, file, command, ", ".join(rows.sources(chosen)), of.figures)
+    page = rows.table_report(place / "report.html", runs, file, of.figures, of.statements, of.sections(runs))
     say(rows.printed(chosen, file))
     say(f"results: {file}\nreport: {page}")
     tell_failed(failed)

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polyface.cli.common import AverageOption, DataOption, DeviceOption, MirrorOption, SetOption, bar, device_of, say
+from polyface.cli.common import (
+    AverageOption,
+    DataOption,
+    DeviceOption,
+    MirrorOption,
+    SetOption,
+    bar,
+    command_of,
+    device_of,
+    say,
+)
+
+if TYPE_CHECKING:
+    from polyface.metrics.result import Row
 
 
 def train(
@@ -46,35 +60,62 @@ def train(
 
 
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="A model bundle's folder, or a shipped model's name.")],
-    tables: Annotated[list[str], typer.Argument(help="Data sets or face tables to measure on.")],
+    context: typer.Context,
+    bundle: Annotated[str, typer.Argument(help="A model bundle's folder, or a shipped model's name.")],
+    tables: Annotated[list[str], typer.Argument(help="Data sets or face tables to evaluate it on.")],
     data: DataOption = None,
-    part: Annotated[str, typer.Option(help="Which split: test, val or train.")] = "test",
+    split: Annotated[str, typer.Option("--split", "--part", help="Which faces: test, val, train or all.")] = "test",
+    protocol: Annotated[
+        str | None, typer.Option(help="What is compared: per-task, listed-pairs, gallery-probe, or a data set's own.")
+    ] = None,
+    protocol_option: Annotated[list[str] | None, typer.Option(help="An option of the protocol: name=value.")] = None,
+    by: Annotated[str, typer.Option(help="Every figure also by the words of these columns: gender,age_group.")] = "",
     average: AverageOption = 1,
     mirror: MirrorOption = False,
     device: DeviceOption = "cpu",
     report: Annotated[Path | None, typer.Option(help="Write an HTML report.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Write the figures into a results file.")] = None,
 ) -> None:
-    """Measure a model on labelled faces: every task with its own metric, and an HTML report."""
-    from polyface.metrics.landmarks import LandmarkResult
+    """Evaluate a model on labelled faces: each task, or how well people are told apart, by a protocol."""
+    from polyface import protocols
     from polyface.models import find
     from polyface.models.bundle import load_bundle
-    from polyface.models.evaluate import measure_tables
     from polyface.models.predict import Views
+    from polyface.protocols.evaluation import evaluate_tables
+    from polyface.training.recipe import assignments
 
-    model = load_bundle(find(bundle))
+    options = assignments(protocol_option or (), "--protocol-option")
+    settings = protocols.settings(protocol) if protocol or options else None
+    model, name = load_bundle(find(bundle)), Path(bundle).name
     with bar() as progress:
         views = Views(average, mirror=mirror)
-        found = measure_tables(model, tables, data, part, views=views, device=device_of(device), progress=progress)
-    for name, result in found.results.items():
-        if isinstance(result, LandmarkResult):
-            figures = f"mean error {result.mean_error:.2f} %, failure rate {result.failure_rate:.2f} %"
-        else:
-            figures = f"accuracy {result.accuracy:.2f} % (majority class {result.floor:.2f} %)"
-            figures += f", balanced {result.balanced_accuracy:.2f} %"
-        say(f"{name}: {figures}, n {result.n:,}")
+        found = evaluate_tables(
+            model, tables, data, split, settings and settings | options,
+            views=views, device=device_of(device), progress=progress,
+        )  # fmt: skip
+    columns = [column.strip() for column in by.split(",") if column.strip()]
+    whole, groups = found.rows(name), [row for column in columns for row in found.by(column, name)]
+    say(_table([row for row in whole if row.row == name] + groups, name))
+    title = f"{bundle} on {', '.join(tables)} ({split})"
+    if results:
+        from polyface.report.results import write_results
+
+        write_results(results, whole + groups, command=command_of(context), data=", ".join(tables))
+        say(f"results: {results}")
     if report:
         from polyface.reproduce import evaluation_report
 
-        title = f"{bundle} on {', '.join(tables)} ({part})"
-        say(f"report: {evaluation_report(report, found, title)}")
+        say(f"report: {evaluation_report(report, found, title, columns)}")
+
+
+def _table(rows: Sequence[Row], name: str) -> str:
+    """Figures as aligned columns: of which faces, what, how much with its 95 % interval, of how many."""
+    from polyface.report.results import format_row
+
+    cells = [("faces", "figure", "", "n")]
+    for row in rows:
+        faces = row.row.removeprefix(name).removeprefix(": ") or "all"
+        n = "" if row.n is None else f"{row.n:,}"
+        cells.append((faces, row.metric, f"{format_row(row)} {row.unit}".strip(), n))
+    wide = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, wide)).rstrip() for line in cells)

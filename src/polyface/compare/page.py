@@ -11,26 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from polyface.compare.weightings import BASELINES, UNIFORM, Comparison, selecting, validation
+from polyface.compare.weightings import BASELINES, UNIFORM, Comparison, validation
 from polyface.errors import PolyfaceError
-from polyface.metrics.resampling import Row, ratio, summarise
-from polyface.report.page import (
-    Block,
-    CedSection,
-    Figure,
-    Figures,
-    Section,
-    Table,
-    TextSection,
-    write_report,
-)
-from polyface.report.plots import PALETTE, Curve
+from polyface.metrics import result
+from polyface.metrics.resampling import ratio
+from polyface.metrics.result import Row, differences
+from polyface.metrics.sections import Curve, Table
+from polyface.report.page import Block, Figure, Figures, Section, TextSection, side_by_side, write_report
+from polyface.report.plots import PALETTE
 from polyface.report.results import format_number, format_row, markdown_table, read_results, write_results
 from polyface.reproduce.pages import followed, recipe_section
-from polyface.reproduce.tables import Runs, difference_rows, sources, task_rows
+from polyface.reproduce.runs import Runs, by_prefix
+from polyface.reproduce.tables import sources
 
 SHORT = "short: "
-_OF_MAIN = ("accuracy", "balanced accuracy", "validation accuracy")
 _MOST_CURVES = 8  # as many as colours
 _PAIRED = (
     "First row minus second, negative: the first has less; 95 % paired bootstrap over faces and seeds, in percent."
@@ -58,21 +52,12 @@ def _phases(comparison: Comparison) -> list[tuple[Runs, str]]:
 
 def _figures(runs: Runs, row: str, name: str, seeds: Sequence[int], note: str) -> list[Row]:
     """One row's figures: the main task's, what selected it, the side tasks', the time it took."""
-    stage = runs.stage(row)
-    main = stage.evaluation.main
-    rows = task_rows(name, runs.results(row), note)
-    selected = list(runs.results(row, part="val").values())
-    figures = [selecting(result) for result in selected]
-    values = summarise([value for _, value, _ in figures])
-    rows.append(
-        Row(
-            name, f"validation {figures[0][0]}", values.mean, values.std, selected[0].n, tuple(seeds),
-            note="validation is what selects",
-        )
-    )  # fmt: skip
-    for task in stage.tasks:
-        if task != main and runs.labelled(row, task):
-            rows += task_rows(name, runs.results(row, task), note, f"{task} ")
+    rows = result.rows(name, runs.main(row), note=note)
+    chosen = runs.main(row, "val")
+    rows += result.rows(name, chosen, prefix="validation ", note="validation is what selects", resamples=0)[:1]
+    for prefix, found in by_prefix(runs.results(row, tasks=list(runs.stage(row).tasks))).items():
+        if prefix:  # a side task
+            rows += result.rows(name, found, note=note, prefix=prefix)
     if times := _time_ratio(runs, row):
         about = f"time ratio: training time over that of {UNIFORM}, machine not idle"
         rows.append(Row(name, "time ratio", times, None, None, tuple(seeds), unit="×", note=about))
@@ -92,14 +77,12 @@ def _time_ratio(runs: Runs, row: str) -> float | None:
 def _differences(comparison: Comparison) -> list[Row]:
     """Each row of full length minus each baseline."""
     runs = comparison.full
-    results = {row: runs.results(row) for row in comparison.finalists() or comparison.rows if runs.seeds(row)}
+    results = {row: runs.main(row) for row in comparison.finalists() or comparison.rows if runs.seeds(row)}
     pairs = [(row, baseline) for row in results for baseline in BASELINES if row not in BASELINES]
     pairs += itertools.combinations(BASELINES, 2)
     rows: list[Row] = []
     for row, baseline in pairs:
-        found, base = results.get(row, {}), results.get(baseline, {})
-        if set(found) & set(base):
-            rows += difference_rows(row, baseline, found, base)
+        rows += differences(row, baseline, results.get(row, {}), results.get(baseline, {}))
     return rows
 
 
@@ -132,13 +115,13 @@ def report(path: Path, comparison: Comparison, rows: Sequence[Row], command: str
     sections: list[Section] = [TextSection("What was compared", _about(comparison))]
     for runs, prefix in _phases(comparison):
         if order := [prefix + row for row in _order(runs, comparison.rows)]:
-            sections.append(_TableSection("Screening (shorter training)" if prefix else "Figures", order, rows, prefix))
+            title = "Screening (shorter training)" if prefix else "Figures"
+            sections.append(_TableSection(title, order, rows, prefix, side=_side_tasks(comparison)))
     if pairs := list(dict.fromkeys(row.row for row in rows if " minus " in row.row)):
         sections.append(_TableSection("Differences", pairs, rows, text=_PAIRED))
     full = _order(comparison.full, comparison.finalists() or comparison.rows)
-    errors = {row: found[min(found)].face_errors for row in full if (found := comparison.full.landmarks(row))}
-    if errors:
-        sections.append(CedSection("Error curves (first seed)", dict(list(errors.items())[:_MOST_CURVES])))
+    first = {row: found[min(found)] for row in full if (found := comparison.full.main(row))}
+    sections += side_by_side(dict(list(first.items())[:_MOST_CURVES]), note="First seed.")
     for part, title in (("weights", "Weights over training"), ("validation", "Validation losses over training")):
         for runs, prefix in _phases(comparison):
             curves = {row: followed(runs.history(row), part) for row in _order(runs, comparison.rows)}
@@ -154,19 +137,17 @@ def _order(runs: Runs, rows: Sequence[str]) -> list[str]:
     """Rows from best to worst by validation, each by all the seeds that it has; those without a figure last."""
     finished = [row for row in rows if runs.seeds(row)]
     best = {row: validation(runs, row, runs.seeds(row)) for row in finished}
+    return sorted(finished, key=lambda row: math.inf if (figure := best[row]) is None else figure)
 
-    def key(row: str) -> float:
-        figure = best[row]
-        if figure is None or not np.isfinite(figure[1]):
-            return np.inf
-        return figure[1] if figure[2] else -figure[1]
 
-    return sorted(finished, key=key)
+def _side_tasks(comparison: Comparison) -> list[str]:
+    stage = comparison.full.recipe.stages[-1]
+    return [task for task in stage.tasks if task != stage.evaluation.main]
 
 
 def _about(comparison: Comparison) -> list[str]:
     stage, budget = comparison.full.recipe.stages[-1], comparison.budget
-    tasks = ", ".join(task for task in stage.tasks if task != stage.evaluation.main)
+    tasks = ", ".join(_side_tasks(comparison))
     of = f", variant “{comparison.variant}”" if comparison.variant else ""
     text = [
         f"Recipe {comparison.recipe.name}{of}: main task {stage.evaluation.main}, side tasks {tasks}. Only the "
@@ -201,11 +182,12 @@ class _TableSection:
     rows: Sequence[Row]
     prefix: str = ""
     text: str = "Sorted by the validation figure; mean ± standard deviation over seeds, in percent (time: ×)."
+    side: Sequence[str] = ()
 
     def blocks(self) -> Sequence[Block]:
         """A table of the main task and one of the side tasks, if there are any."""
         metrics = list(dict.fromkeys(row.metric for row in self.rows if row.row in self.order))
-        side = [metric for metric in metrics if metric.endswith("accuracy") and metric not in _OF_MAIN]
+        side = [metric for metric in metrics if any(metric.startswith(f"{task} ") for task in self.side)]
         main = [metric for metric in metrics if metric not in side]
         main.sort(key=lambda metric: (not metric.startswith("validation"), metric == "time ratio"))
         return [self._table(kind, self.text) for kind in (main, side) if kind]

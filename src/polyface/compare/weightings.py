@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import yaml
 
+from polyface import protocols
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError, nearest
-from polyface.metrics.landmarks import LandmarkResult
-from polyface.models.evaluate import Result
+from polyface.metrics.result import Metric, Result
 from polyface.reproduce.jobs import Job, finished, run_jobs, slug, trains
-from polyface.reproduce.tables import Faces, Runs
+from polyface.reproduce.runs import Faces, Runs
 from polyface.training import stages
 from polyface.training.recipe import Recipe, StageSpec, VariantSpec
 from polyface.weighting import WEIGHTINGS
@@ -57,7 +57,7 @@ def row_name(asked: str) -> str:
 
 def default_weightings() -> list[str]:
     """Every registered weighting; fixed weights are the recipe's own or a plain sum."""
-    return [name for name in WEIGHTINGS if name != "fixed"]
+    return [name for name in WEIGHTINGS.names() if name != "fixed"]
 
 
 def read_options(path: Path | None) -> dict[str, dict[str, Any]]:
@@ -118,9 +118,9 @@ def _base(recipe: Recipe, variant: str | None) -> Recipe:
     elif recipe.variants:
         hint = f"; choose a --variant: {', '.join(recipe.variants)}"
     last = base.stages[-1]
-    if last.evaluation.protocol:
+    if last.evaluation.protocol["name"] != protocols.DEFAULT:
         raise PolyfaceError(
-            f"recipe {recipe.name}: stage {last.name} is judged by a protocol, not by its tasks: compare rows of "
+            f"recipe {recipe.name}: stage {last.name} is evaluated by a protocol, not by its tasks: compare rows of "
             "`polyface reproduce` instead"
         )
     if len(last.tasks) < 2:
@@ -161,30 +161,26 @@ def _exchanged(
     return rows
 
 
-def selecting(result: Result) -> tuple[str, float, bool]:
-    """The figure of a main task that selects: (metric, value, whether lower is better)."""
-    if isinstance(result, LandmarkResult):
-        return "mean error", result.mean_error, True
-    return "accuracy", result.accuracy, False
+def selecting(results: Sequence[Result]) -> tuple[Metric, float]:
+    """The metric by which networks are selected, and its mean over the results of several seeds."""
+    metric = results[0].metrics[0]
+    return metric, float(np.mean([result.figure(metric) for result in results]))
 
 
-def validation(runs: Runs, row: str, seeds: Sequence[int]) -> tuple[str, float, bool] | None:
-    """The mean over seeds of a row's selecting figure on the validation faces; None unless all seeds are finished."""
-    found = runs.results(row, part="val")
+def validation(runs: Runs, row: str, seeds: Sequence[int]) -> float | None:
+    """A row's selecting figure on the validation faces, mean over seeds, the smaller the better (one that is better
+    when higher has its sign turned); None unless all seeds are finished and it is defined."""
+    found = runs.main(row, "val")
     if not seeds or any(seed not in found for seed in seeds):
         return None
-    figures = [selecting(found[seed]) for seed in seeds]
-    return figures[0][0], float(np.mean([value for _, value, _ in figures])), figures[0][2]
+    metric, figure = selecting([found[seed] for seed in seeds])
+    return (-figure if metric.higher_is_better else figure) if np.isfinite(figure) else None
 
 
 def ranked(runs: Runs, rows: Sequence[str], seeds: Sequence[int]) -> list[str]:
     """Rows from best to worst by the validation faces; one that is not finished or has no finite figure is left out."""
-    keys = {}
-    for row in rows:
-        figure = validation(runs, row, seeds)
-        if figure is not None and np.isfinite(figure[1]):
-            keys[row] = figure[1] if figure[2] else -figure[1]
-    return sorted(keys, key=lambda row: keys[row])
+    found = {row: figure for row in rows if (figure := validation(runs, row, seeds)) is not None}
+    return sorted(found, key=lambda row: found[row])
 
 
 class Comparison:

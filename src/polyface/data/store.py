@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from polyface.data.table import FaceTable, Progress, write_table
+from polyface.data.table import FaceTable, Progress
+from polyface.data.writing import import_table, write_table
 from polyface.errors import NoDataError
 from polyface.files import cache_folder
 
@@ -30,7 +31,7 @@ def open_source(
         if file is None:
             reader(name)  # raises with the nearest name
         raise NoDataError(f"{name}: no such face table" + (f", nor under {root}" if root else ""))
-    known = getattr(READERS[name], "folder", name)  # LFWA's labels lie beside LFW's images
+    known = getattr(READERS.get(name), "folder", name)  # LFWA's labels lie beside LFW's images
     found = root and next((root / one for one in (name, known) if (root / one).exists()), None)
     if root is None or found is None:
         where = f"{root / known} is missing" if root else "no data folder was given"
@@ -42,7 +43,7 @@ def open_source(
     stamp = hashlib.sha1(f"{folder} {folder.stat().st_mtime_ns}{chosen}".encode()).hexdigest()[:16]
     path = cache_folder("tables") / f"{name}-{stamp}.parquet"
     if not path.exists():
-        report = write_table(reader(name, **(options or {})).records(folder), path, on_bad="skip", progress=progress)
+        report = import_table(reader(name, **(options or {})), folder, path, on_bad="skip", progress=progress)
         path.with_suffix(".import.json").write_text(report.to_json())
     return FaceTable.open(path)
 

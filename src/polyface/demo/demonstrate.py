@@ -14,8 +14,9 @@ from polyface.demo.photos import CREDIT, Person, people, portrait
 from polyface.gallery import Gallery
 from polyface.gallery.format import MANIFEST
 from polyface.inference import Analyzer, BundleEmbedder, ImageResult, draw
+from polyface.metrics.sections import Table
 from polyface.models.bundle import load_bundle
-from polyface.models.evaluate import measure
+from polyface.protocols.evaluation import evaluate
 from polyface.report.page import FacesSection, MeasuredSection, PhotoSection, Section, TableSection, write_report
 from polyface.reproduce.pages import evaluation_sections, recipe_section, training_section
 from polyface.training import stages
@@ -83,7 +84,7 @@ def _two_photos_each(everybody: Sequence[Person], analyzer: Analyzer, progress: 
     title = f"{len(everybody)} people, two photos each"
     return [
         FacesSection(title, faces, f"With the landmarks of face5 and face68. {CREDIT}"),
-        TableSection("What the models answer about them", header, rows, text),
+        TableSection("What the models answer about them", Table(header, rows), text),
     ]
 
 
@@ -114,7 +115,7 @@ def _training(recipe: Recipe, out: Path, progress: Progress | None) -> list[Sect
     stage = recipe.stages[-1]
     trained = stages.run(recipe, out, None, options)[stage.name]
     bundle = load_bundle(trained.bundle, quiet=True)
-    found = measure(bundle, stages.pool_of(stage, None, bundle.tasks), progress=progress)
+    found = evaluate(bundle, stages.pool_of(stage, None, bundle.tasks), progress=progress)
     sections = evaluation_sections(found)
     figures = [row for section in sections if isinstance(section, MeasuredSection) for row in section.rows]
     text = (
@@ -155,7 +156,7 @@ def _search(folder: Path, everybody: Sequence[Person], progress: Progress | None
     header = ["smiling photo of", "nearest", ">similarity", "next", ">similarity"]
     shown = "Left: the photo that is searched by; right: the nearest photo of the gallery."
     return [
-        TableSection("Who is it? A search in a gallery", header, rows, text),
+        TableSection("Who is it? A search in a gallery", Table(header, rows), text),
         FacesSection("What the search found", {"": pairs}, f"{shown} {CREDIT}"),
     ]
 

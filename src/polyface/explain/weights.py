@@ -9,9 +9,15 @@ from polyface.networks import FaceNetwork
 
 
 def head_weights(network: FaceNetwork, task: str) -> np.ndarray:
-    """Weights [outputs, D] of a task's head over the shared features."""
+    """Weights [outputs, D] of a task's head over the trunk's features.
+
+    Raises:
+        PolyfaceError: an unknown task, or one whose head reads parts.
+    """
     if task not in network.heads:
         raise PolyfaceError(f"the network has no task '{task}' (it has {', '.join(network.heads)})")
+    if (reads := network.graph.heads[task].reads) != ("trunk",):
+        raise PolyfaceError(f"the head of '{task}' reads {', '.join(reads)}: only heads on the trunk can be compared")
     weight = network.heads[task].get_parameter("weight")
     return np.asarray(weight.detach().cpu().double().numpy())
 

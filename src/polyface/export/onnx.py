@@ -22,7 +22,7 @@ from polyface.errors import PolyfaceError
 from polyface.export.int8 import quantise
 from polyface.files import atomic_path
 from polyface.models.bundle import Bundle
-from polyface.networks.folding import chosen_branch, embedding_only
+from polyface.networks.folding import chosen_embedding, embedding_only
 from polyface.networks.layers import AbsTanh, LocallyConnected2d, from_locations, to_locations
 from polyface.networks.network import FaceNetwork
 from polyface.networks.trunks.face_resnet import ResidualBlock
@@ -47,14 +47,16 @@ def export_onnx(
 
     Its input `images` is [batch, channels, size, size] of pixel values 0…255 (normalisation is inside); its outputs
     carry the tasks' names, [batch, output_dim] each, as the network's heads give them: points in units of the crop,
-    logits of classes. An embedding is the output `embedding/<branch>`, [batch, dim], ready to be compared. Any batch
+    logits of classes. An embedding is the output `embedding/<name>`, [batch, dim], ready to be compared. Any batch
     size. The file's metadata `polyface` holds, as JSON, the tasks with their vocabularies, the embeddings with their
-    length and similarity, the crop, and `about` of the bundle.
+    length and similarity, the crop, and `about` of the bundle. Routed parts see every face, and are merged by the
+    network's answers.
 
-    input: type of the pixels. opset: ONNX operator set, 18 or later. branch: only this branch's embedding, without
-    heads. int8: faces [N, C, S, S] as the network sees them, pixel values 0…255, by which the convolutions become ones
-    of 8-bit integers: about twice as quick where the processor has instructions for them (x86 with VNNI). A hundred
-    faces like those to be embedded are enough. Only of an embedding, by default the one that `BundleEmbedder` takes.
+    input: type of the pixels. opset: ONNX operator set, 18 or later. branch: only this embedding, without heads but
+    those that route its parts. int8: faces [N, C, S, S] as the network sees them, pixel values 0…255, by which the
+    convolutions become ones of 8-bit integers: about twice as quick where the processor has instructions for them (x86
+    with VNNI). A hundred faces like those to be embedded are enough. Only of an embedding, by default the one that
+    `BundleEmbedder` takes.
 
     Raises:
         PolyfaceError: onnx, onnxscript or onnxruntime is missing; the network cannot be exported, or has no such
@@ -71,7 +73,7 @@ def export_onnx(
         raise PolyfaceError(f"{path}: is a folder; name a file such as {path / 'model.onnx'}")
     network = copy.deepcopy(bundle.network).cpu().float().eval()
     if branch is not None or int8 is not None:
-        network = embedding_only(network, chosen_branch(network, branch, str(bundle.about.get("name") or "model")))
+        network = embedding_only(network, chosen_embedding(network, branch, str(bundle.about.get("name") or "model")))
     faces = None if int8 is None else _calibration(network, int8, input)
     with atomic_path(path) as aside:
         program = _exported(network, input, opset)
@@ -120,7 +122,7 @@ def _calibration(network: FaceNetwork, faces: NDArray[Any], input: str) -> NDArr
 
 def _outputs(network: FaceNetwork) -> list[str]:
     """The names of all outputs, in their order."""
-    return [*network.heads, *(f"embedding/{branch}" for branch in network.embeddings)]
+    return [*network.heads, *(f"embedding/{name}" for name in network.embeddings)]
 
 
 def _answers(network: FaceNetwork, images: Tensor) -> tuple[Tensor, ...]:
@@ -142,8 +144,8 @@ def _agreement(network: FaceNetwork, path: Path | str, faces: NDArray[Any]) -> t
     session, worst, least = _session(path), 0.0, 1.0
     for start in range(0, len(faces), 32):
         some = faces[start : start + 32]
-        (expected,) = _answers(network.eval(), torch.from_numpy(some))
-        found = torch.from_numpy(session.run(None, {INPUT: some})[0])
+        expected = _answers(network.eval(), torch.from_numpy(some))[-1]  # after the heads that route its parts
+        found = torch.from_numpy(session.run(None, {INPUT: some})[-1])
         worst = max(worst, float((found - expected).abs().max()))
         least = min(least, float(nn.functional.cosine_similarity(found, expected).min()))
     return worst, least
@@ -226,7 +228,8 @@ class _Answers(nn.Module):
     def __init__(self, network: FaceNetwork) -> None:
         super().__init__()
         network = copy.deepcopy(network)
-        if isinstance(network.trunk, TCDCN):
+        inner = any(read.startswith("trunk.") for part in network.graph.parts.values() for read in part.reads)
+        if isinstance(network.trunk, TCDCN) and not inner:  # its inner maps are not those of the quicker layers
             trunk = network.trunk
             network.trunk = _Unshared(trunk) if trunk.unshared else _Shared(trunk)
         for module in list(network.modules()):

@@ -22,7 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
 from polyface.data.readers.common import IMAGE_SUFFIXES
-from polyface.data.table import Progress, Skipped
+from polyface.data.table import Progress
+from polyface.data.writing import Skipped
 from polyface.errors import PolyfaceError, nearest
 from polyface.gallery.format import Face, Manifest
 from polyface.gallery.index import Neighbours
@@ -128,9 +129,9 @@ class Gallery:
     ) -> Enrolment:
         """Enrol pictures, one face of each.
 
-        images: a path, a folder, a PIL image, a uint8 RGB array [H, W, 3], or an iterable of these. people: a name for
-        all, or one for each. boxes: for each picture its face's box [4], or None (detect). info: for each, or one for
-        all, what else is to be kept, as JSON holds it. progress: called with (done, total, what).
+        images: as an `Analyzer` takes them. people: a name for all, or one for each. boxes: for each picture its face's
+        box [4], or None (detect). info: for each, or one for all, what else is to be kept, as JSON holds it. progress:
+        called with (done, total, what).
 
         Of several faces the large one in the middle is taken. A picture of the same content is stored once a person.
         Pictures are stored 64 at a time, and those reported done survive whatever happens next; called again after an

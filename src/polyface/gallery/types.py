@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polyface.data.table import Skipped
+from polyface.data.writing import Skipped
 from polyface.errors import PolyfaceError
 from polyface.inference.embeddings import FoundFace
 from polyface.inference.results import utf8

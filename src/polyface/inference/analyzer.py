@@ -112,10 +112,11 @@ class Analyzer:
     def __call__(self, images: Any, boxes: Any = None, *, progress: Progress | None = None) -> list[ImageResult]:
         """Analyse one picture or many.
 
-        images: a path, a folder, a PIL image, a uint8 RGB array [H, W, 3] (or grey [H, W]), a uint8 tensor [3, H, W],
-        or an iterable of these. boxes: one's own instead of the detector's: for one picture float [N, 4] (x0, y0, x1,
-        y1 in pixels as displayed); for several an iterable with such an array, or one box [4], or None (detect) for
-        each, as is the `box` column of a FaceTable. progress: called now and then with (done, total, what).
+        images: a path, a folder, encoded bytes, an open file, a row of a face table (its image {"bytes", "path"}), a
+        PIL image, a uint8 RGB array [H, W, 3] (or grey [H, W]), a uint8 tensor [3, H, W], or an iterable of these.
+        boxes: one's own instead of the detector's: for one picture float [N, 4] (x0, y0, x1, y1 in pixels as
+        displayed); for several an iterable with such an array, or one box [4], or None (detect) for each, as is the
+        `box` column of a FaceTable. progress: called now and then with (done, total, what).
 
         Returns one result a picture, in order. In a folder or an iterable, a file that cannot be read gives a result
         with `error` and the rest goes on; a single one raises.

@@ -1,10 +1,10 @@
-"""Whatever a picture comes as: a file, a folder, a PIL image, an array, a tensor, or many of these; what else is given
-with pictures: boxes of one's own, a device."""
+"""Whatever a picture comes as: a file, a folder, encoded bytes, a row of a face table, a PIL image, an array, a tensor,
+or many of these; what else is given with pictures: boxes of one's own, a device."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,11 +36,16 @@ def is_path(value: Any) -> bool:
     return isinstance(value, str | os.PathLike)
 
 
+def _is_encoded(value: Any) -> bool:
+    """Whether this is one encoded picture in memory: bytes, an open file, or a row {"bytes", "path"}."""
+    return isinstance(value, bytes | bytearray | memoryview | Mapping) or hasattr(value, "read")
+
+
 def is_single(images: Any) -> bool:
     """Whether this is one picture: not a folder, nor several."""
     if is_path(images):
         return not Path(images).is_dir()
-    return isinstance(images, Image.Image) or getattr(images, "ndim", 0) in (2, 3)
+    return isinstance(images, Image.Image) or _is_encoded(images) or getattr(images, "ndim", 0) in (2, 3)
 
 
 def count(images: Any) -> int:
@@ -68,11 +73,23 @@ def sources(images: Any) -> Iterator[Source]:
         raise PolyfaceError(f"cannot analyse a {type(images).__name__}: {_EXPECTED}")
 
 
-_EXPECTED = "give a path, a folder, a PIL image, a uint8 array [H, W, 3], a uint8 tensor [3, H, W], or several of these"
+_EXPECTED = (
+    "give a path, a folder, encoded bytes, an open file, a row {bytes, path} of a face table, a PIL image, a uint8 "
+    "array [H, W, 3], a uint8 tensor [3, H, W], or several of these"
+)
 
 
 def _source(picture: Any, where: str) -> Source:
-    path = os.fspath(picture) if is_path(picture) else getattr(picture, "filename", None) or None
+    picture = picture.as_py() if hasattr(picture, "as_py") else picture  # of an Arrow column
+    if isinstance(picture, Mapping):
+        if "image" in picture:  # a whole row of a table
+            return _source(picture["image"], where)
+        data, path = picture.get("bytes"), picture.get("path")
+        if data is None and not path:
+            raise PolyfaceError(f"{where}: is a {type(picture).__name__} without bytes and path; {_EXPECTED}")
+        return Source(path if data is None else data, path or where, path)
+    name = "name" if hasattr(picture, "read") else "filename"  # an open file's, a PIL image's
+    path = os.fspath(picture) if is_path(picture) else getattr(picture, name, None) or None
     path = os.fsdecode(path) if isinstance(path, str | bytes) else None
     return Source(picture, path or where, path)
 
@@ -96,6 +113,12 @@ def pixels(picture: Any, where: str = "image") -> np.ndarray:
     """
     if is_path(picture):
         return files.decode(Path(picture), where)
+    if hasattr(picture, "read"):
+        picture = picture.read()
+        if isinstance(picture, str):
+            raise PolyfaceError(f"{where}: is a file that was opened as text; open it in binary mode")
+    if isinstance(picture, bytes | bytearray | memoryview):
+        return files.decode(bytes(picture), where)
     if isinstance(picture, Image.Image):
         return _of_pil(picture, where)
     if isinstance(picture, np.ndarray):

@@ -8,30 +8,26 @@ and balanced accuracy, F1 and average precision beside that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from polyface.errors import PolyfaceError, nearest
-from polyface.metrics.resampling import (
-    Floats,
-    Interval,
-    PairedDifference,
-    Row,
-    difference_of_runs,
-    over_runs,
-    percentile_interval,
-    ratio,
-    resampled_means,
-    summarise,
-)
+from polyface.errors import PolyfaceError
+from polyface.metrics.resampling import Bools, Counts, Floats, mean_of_defined, ratio
+from polyface.metrics.result import Metric, digest
+from polyface.metrics.sections import Section, Table, cell
 
-Bools = NDArray[np.bool_]
-
-_FIELDS = {"mean accuracy": "accuracy", "mean balanced accuracy": "balanced_accuracy", "mean F1": "f1"}
-"""The means that counts alone give, with the field of a result that holds each."""
+_FIELDS = {
+    "mean accuracy": "accuracy",
+    "mean balanced accuracy": "balanced_accuracy",
+    "mean F1": "f1",
+    "mean AP": "average_precision",
+    "majority class": "floor",
+}
+"""The means over attributes, with the field of a result that holds each; the first three follow from counts alone."""
 
 
 @dataclass(frozen=True)
@@ -53,31 +49,129 @@ class AttributeResult:
 
 @dataclass(frozen=True)
 class AttributesResult:
-    """Attributes over the `n` faces that are labelled for any of them; rates in percent, means over attributes.
+    """Attributes over the `n` faces that are labelled for any of them; rates in percent, means over attributes. Units
+    are all faces.
 
     An attribute whose figure is NaN is left out of that figure's mean: those of `never_labelled` out of all,
-    those of `one_class` out of all but accuracy and floor. A mean over none is NaN, its interval None. `floor` is what
-    always answering each attribute's majority class scores; `majority_of` says whose majority: "training faces" or
-    "judged faces" (which bounds the former from above). Intervals are over faces. `positive` (as called) and `truth`
-    (±1, NaN where unknown) are [N, K] in the order given; `unlabelled` of these faces are part of nothing.
+    those of `one_class` out of all but accuracy and floor. A mean over none is NaN. `floor` is what always answering
+    each attribute's majority class scores; `majority_of` says whose majority: "training faces" or "evaluated faces"
+    (which bounds the former from above). `positive` (as called) and `truth` (±1, NaN where unknown) are [N, K] in the
+    order given; `unlabelled` of these faces are part of nothing.
     """
 
-    n: int
-    unlabelled: int
-    accuracy: float
-    balanced_accuracy: float
-    f1: float
-    average_precision: float
-    floor: float
     majority_of: str
-    accuracy_interval: Interval | None
-    balanced_accuracy_interval: Interval | None
-    f1_interval: Interval | None
-    never_labelled: tuple[str, ...]
-    one_class: tuple[str, ...]
+    key: str
     per_attribute: dict[str, AttributeResult]
     positive: Bools = field(repr=False, compare=False)
     truth: Floats = field(repr=False, compare=False)
+
+    @property
+    def over(self) -> str:
+        return "faces"
+
+    @property
+    def units(self) -> int:
+        return len(self.truth)
+
+    @property
+    def labelled(self) -> Bools:
+        return np.asarray(~np.isnan(self.truth).all(1))
+
+    @property
+    def n(self) -> int:
+        return int(self.labelled.sum())
+
+    @property
+    def unlabelled(self) -> int:
+        return self.units - self.n
+
+    @property
+    def accuracy(self) -> float:
+        return self._mean("accuracy")
+
+    @property
+    def balanced_accuracy(self) -> float:
+        return self._mean("balanced_accuracy")
+
+    @property
+    def f1(self) -> float:
+        return self._mean("f1")
+
+    @property
+    def average_precision(self) -> float:
+        return self._mean("average_precision")
+
+    @property
+    def floor(self) -> float:
+        return self._mean("floor")
+
+    def _mean(self, of: str) -> float:
+        return float(mean_of_defined(np.array([getattr(one, of) for one in self.per_attribute.values()])))
+
+    @property
+    def never_labelled(self) -> tuple[str, ...]:
+        return tuple(name for name, one in self.per_attribute.items() if not one.n)
+
+    @property
+    def one_class(self) -> tuple[str, ...]:
+        return tuple(name for name, one in self.per_attribute.items() if one.positive_rate in (0, 100))
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The means, then "accuracy" of every attribute. Average precision is too dear to resample."""
+        unlabelled = f"{self.unlabelled} faces without any label" if self.unlabelled else ""
+        absent = f"left out, no face labelled: {', '.join(self.never_labelled)}" if self.never_labelled else ""
+        single = f"left out, only one class: {', '.join(self.one_class)}" if self.one_class else ""
+        floor = f"always each attribute's majority class among the {self.majority_of}"
+        n, every, two = self.n, _told(unlabelled, absent), _told(unlabelled, absent, single)
+        return [
+            Metric("mean accuracy", n=n, note=every),
+            Metric("mean balanced accuracy", n=n, note=two),
+            Metric("mean F1", n=n, note=two),
+            Metric("mean AP", n=n, note=two, resampled=False),
+            Metric("majority class", n=n, note=_told(floor, absent), resampled=False, trained=False),
+            *(Metric("accuracy", name, n=one.n, compared=False) for name, one in self.per_attribute.items()),
+        ]
+
+    def figure(self, metric: Metric) -> float:
+        if metric.part:
+            return self.per_attribute[metric.part].accuracy
+        return float(getattr(self, _FIELDS[metric.name]))
+
+    def spread(self, metric: Metric) -> float | None:
+        return None
+
+    def defined(self, metric: Metric) -> Bools:
+        """Faces with any label: an attribute of which a resample has none is left out of that resample's means."""
+        return self.labelled
+
+    @cached_property
+    def _columns(self) -> Floats:
+        return _columns(self.positive, self.truth).reshape(self.units, -1)
+
+    def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
+        scored = counts if judged is None else counts * judged
+        each = _figures((scored @ self._columns).reshape(len(counts), 4, -1))
+        places = {name: place for place, name in enumerate(self.per_attribute)}
+        return {
+            metric: each["mean accuracy"][:, places[metric.part]] if metric.part else mean_of_defined(each[metric.name])
+            for metric in wanted
+        }
+
+    def sections(self) -> list[Section]:
+        header = [">have it", ">majority", ">accuracy", ">balanced accuracy", ">F1", ">average precision"]
+        body = [
+            [
+                name, cell(one.positive_rate, 1), cell(one.floor), cell(one.accuracy),
+                cell(one.balanced_accuracy), cell(one.f1), cell(one.average_precision),
+            ]
+            for name, one in self.per_attribute.items()
+        ]  # fmt: skip
+        return [Section("each attribute", [Table(["attribute", *header], body, "In percent.")])]
+
+
+def _told(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
 
 
 def average_precision(scores: ArrayLike, has: ArrayLike) -> float:
@@ -102,38 +196,19 @@ def majority_classes(truth: ArrayLike) -> Floats:
 
 
 def _columns(positive: Bools, truth: Floats) -> Floats:
-    """Per face of called [runs, N, K] and true [N, K] attributes: has it, lacks it, and for each run has it and is
-    called so, lacks it and is called so: [N, 2 + 2·runs, K]."""
+    """Per face of called and true attributes [N, K]: has it, lacks it, has it and is called so, lacks it and is called
+    so: [N, 4, K]."""
     has, lacks = truth > 0, truth < 0
-    return np.stack([has, lacks, *(has & positive), *(lacks & ~positive)], axis=1).astype(np.float64)
+    return np.stack([has, lacks, has & positive, lacks & ~positive], axis=1).astype(np.float64)
 
 
 def _figures(counts: Floats) -> dict[str, Floats]:
-    """Percentages [..., runs, K] of every attribute, from sums or means over faces of `_columns`."""
-    runs = counts.shape[-2] // 2 - 1
-    has, lacks = counts[..., :1, :], counts[..., 1:2, :]
-    hits, rejections = counts[..., 2 : 2 + runs, :], counts[..., 2 + runs :, :]
+    """Percentages [..., K] of every attribute, from sums over faces of `_columns` [..., 4, K]."""
+    has, lacks, hits, rejections = np.moveaxis(counts, -2, 0)
     balanced = (ratio(hits, has) + ratio(rejections, lacks)) / 2
     f1 = ratio(2 * hits, hits + has + lacks - rejections)
     figures = (ratio(hits + rejections, has + lacks), balanced, np.where(np.isnan(balanced), np.nan, f1))
-    return {name: 100 * values for name, values in zip(_FIELDS, figures, strict=True)}
-
-
-def _mean(values: Floats) -> Floats:
-    """The mean over the last axis, NaN left out; NaN if all are."""
-    known = ~np.isnan(values)
-    return ratio(np.where(known, values, 0).sum(-1), known.sum(-1))
-
-
-def _resampled(positive: Bools, truth: Floats, resamples: int, seed: int) -> dict[str, Floats]:
-    """`_figures` [resamples, runs, K] over faces drawn with replacement."""
-    columns = _columns(positive, truth)
-    means = resampled_means(columns.reshape(len(columns), -1), resamples, seed)
-    return _figures(means.reshape(resamples, *columns.shape[1:]))
-
-
-def _interval(figures: Floats, level: float) -> Interval | None:
-    return None if np.isnan(figures).all() else percentile_interval(figures, level)
+    return {name: 100 * values for name, values in zip(_FIELDS, figures, strict=False)}
 
 
 def _checked(
@@ -179,147 +254,28 @@ def evaluate_attributes(
     attributes: Sequence[str],
     *,
     majority: ArrayLike | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
 ) -> AttributesResult:
-    """Judge answers against true attributes [N, K] of −1, 1 and NaN (unknown), named by `attributes`.
+    """Evaluate answers against true attributes [N, K] of −1, 1 and NaN (unknown), named by `attributes`.
 
     `scores` [N, K] rank the faces (average precision); `positive` bool [N, K] is what was answered, at whatever
     thresholds. `majority` [K], −1 or 1, is what the floor always answers: `majority_classes` of the *training* labels;
-    by default it is the majority of the judged faces. Intervals are percentile bootstraps over faces (`resamples=0`:
-    none); an attribute that a resample leaves without labels (or a class) is left out of that resample's mean.
+    by default it is the majority of the evaluated faces.
     """
     values, called, known = _checked(scores, positive, truth, attributes)
     chosen, labelled = _majority(majority, known, attributes), ~np.isnan(known)
     count = labelled.sum(0)
-    figures = {name: found[0] for name, found in _figures(_columns(called[None], known).sum(0)).items()}
-    floor = 100 * ratio((known == chosen).sum(0), count)
+    figures = _figures(_columns(called, known).sum(0))
     precision = [
         average_precision(values[rows, k], known[rows, k] > 0) if rows.any() else np.nan
         for k, rows in enumerate(labelled.T)
     ]
-    columns = [100 * ratio((known > 0).sum(0), count), figures["mean accuracy"], floor]
+    columns = [100 * ratio((known > 0).sum(0), count), figures["mean accuracy"]]
+    columns += [100 * ratio((known == chosen).sum(0), count)]
     columns += [figures["mean balanced accuracy"], figures["mean F1"], np.array(precision)]
     per_attribute = {
         name: AttributeResult(int(count[k]), *(float(column[k]) for column in columns))
         for k, name in enumerate(attributes)
     }
-    judged = labelled.any(1)
-    drawn = _resampled(called[None, judged], known[judged], resamples, seed) if resamples else {}
-    intervals = {name: _interval(_mean(found[:, 0]), level) for name, found in drawn.items()}
-    return AttributesResult(
-        n=int(judged.sum()),
-        unlabelled=int((~judged).sum()),
-        accuracy=float(_mean(figures["mean accuracy"])),
-        balanced_accuracy=float(_mean(figures["mean balanced accuracy"])),
-        f1=float(_mean(figures["mean F1"])),
-        average_precision=float(_mean(columns[-1])),
-        floor=float(_mean(floor)),
-        majority_of="judged faces" if majority is None else "training faces",
-        accuracy_interval=intervals.get("mean accuracy"),
-        balanced_accuracy_interval=intervals.get("mean balanced accuracy"),
-        f1_interval=intervals.get("mean F1"),
-        never_labelled=tuple(name for name, one in per_attribute.items() if not one.n),
-        one_class=tuple(name for name, one in per_attribute.items() if one.positive_rate in (0, 100)),
-        per_attribute=per_attribute,
-        positive=called,
-        truth=known,
-    )
-
-
-def _runs(results: Iterable[AttributesResult]) -> tuple[Bools, Floats, int]:
-    """Called [runs, n, K] and true [n, K] attributes of the labelled faces of several results over the same faces, and
-    how many faces are not labelled."""
-    first, *others = results
-    for other in others:
-        if list(other.per_attribute) != list(first.per_attribute):
-            raise PolyfaceError("results to be averaged or compared must be of the same attributes")
-        if not np.array_equal(other.truth, first.truth, equal_nan=True):
-            raise PolyfaceError("results to be averaged or compared must be of the same faces, in the same order")
-    judged = ~np.isnan(first.truth).all(1)
-    positive = np.stack([result.positive[judged] for result in (first, *others)])
-    return positive, first.truth[judged], first.unlabelled
-
-
-def attribute_rows(
-    name: str,
-    results: Mapping[int, AttributesResult],
-    *,
-    published: Mapping[str, float] | None = None,
-    note: str = "",
-    resamples: int = 1000,
-    level: float = 0.95,
-) -> list[Row]:
-    """The results rows of one method, from its results by training seed over the same faces.
-
-    "mean accuracy", "mean balanced accuracy", "mean F1", "mean AP" and "majority class" under `name`; then "accuracy"
-    of every attribute under "<name>: <attribute>". Mean and std are over seeds. Intervals are bootstraps over faces
-    and, for several seeds, over seeds as well (see `difference_of_runs`). A figure that is defined for no attribute has
-    no row. `published` maps the metric of a mean to the paper's figure. What was left out is named in the notes.
-    """
-    if not results:
-        raise PolyfaceError(f"{name}: give one result per seed")
-    first, found = next(iter(results.values())), list(results.values())
-    positive, truth, _ = _runs(found)
-    drawn = _resampled(positive, truth, resamples, 0)
-    unlabelled = f"{first.unlabelled} faces without any label" if first.unlabelled else ""
-    absent = f"left out, no face labelled: {', '.join(first.never_labelled)}" if first.never_labelled else ""
-    single = f"left out, only one class: {', '.join(first.one_class)}" if first.one_class else ""
-
-    def row(of: str, metric: str, values: Sequence[float], n: int, figures: Floats | None, *notes: str) -> list[Row]:
-        if np.isnan(values).any():
-            return []
-        summary = summarise(values)
-        interval = None if figures is None else _interval(over_runs(figures, np.random.default_rng(1)), level)
-        paper = (published or {}).get(metric) if of == name else None
-        told = "; ".join(filter(None, (note, *notes)))
-        ends = interval.ends if interval else None
-        return [Row(of, metric, summary.mean, summary.std, n, tuple(results), ends, paper, note=told)]
-
-    rows = []
-    for metric, of in _FIELDS.items():
-        left_out = (unlabelled, absent) if metric == "mean accuracy" else (unlabelled, absent, single)
-        rows += row(name, metric, [getattr(r, of) for r in found], first.n, _mean(drawn[metric]), *left_out)
-    rows += row(name, "mean AP", [r.average_precision for r in found], first.n, None, unlabelled, absent, single)
-    about = f"always each attribute's majority class among the {first.majority_of}"
-    rows.append(Row(name, "majority class", first.floor, None, first.n, note="; ".join(filter(None, (about, absent)))))
-    for place, (attribute, one) in enumerate(first.per_attribute.items()):
-        values = [r.per_attribute[attribute].accuracy for r in found]
-        rows += row(f"{name}: {attribute}", "accuracy", values, one.n, drawn["mean accuracy"][..., place])
-    return rows
-
-
-def paired_difference(
-    a: Sequence[AttributesResult],
-    b: Sequence[AttributesResult],
-    *,
-    statistic: str = "mean accuracy",
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> PairedDifference:
-    """Bootstrap the difference a − b of two systems' results, one a training seed, over the same faces (positive: a is
-    better).
-
-    Faces are resampled jointly, with several seeds the seeds as well: see `difference_of_runs`. `statistic` is "mean
-    accuracy", "mean balanced accuracy" or "mean F1". Faces without any label are left out and counted.
-    """
-    if statistic not in _FIELDS:
-        raise PolyfaceError(f"unknown statistic '{statistic}': {nearest(statistic, _FIELDS)}")
-    if not a or not b:
-        raise PolyfaceError("a difference needs a result of each system, one a training seed")
-    positive, truth, unlabelled = _runs([*a, *b])
-    drawn = _mean(_resampled(positive, truth, resamples, seed)[statistic])
-    means = [float(np.mean([getattr(result, _FIELDS[statistic]) for result in system])) for system in (a, b)]
-    if np.isnan(means).any():
-        raise PolyfaceError(f"{statistic} is defined for no attribute: the labelled faces are all of one class")
-    return difference_of_runs(
-        drawn[:, : len(a)],
-        drawn[:, len(a) :],
-        means[0] - means[1],
-        n=truth.shape[0],
-        excluded=unlabelled,
-        seed=seed,
-        level=level,
-    )
+    majority_of = "evaluated faces" if majority is None else "training faces"
+    key = digest(known, *attributes, chosen)
+    return AttributesResult(majority_of, key, per_attribute, called, known)

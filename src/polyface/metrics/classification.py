@@ -3,36 +3,111 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from polyface.errors import PolyfaceError
-from polyface.metrics.resampling import Interval, percentile_interval, ratio, resampled_means
+from polyface.metrics.resampling import Bools, Counts, Floats, mean_of_defined, ratio
+from polyface.metrics.result import Metric, digest
+from polyface.metrics.sections import Section, Table, cell
+
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class ClassificationResult:
-    """Classification over `n` labelled faces; every rate in percent.
+    """Classification over `n` labelled faces; every rate in percent. Units are all faces.
 
     `floor` is what always answering the majority class would score on the same faces: an accuracy means little
     without it. `confusion[i][j]` counts faces of class i that were called j. `recall` is NaN for an absent class;
-    `balanced_accuracy` is the mean recall of the classes present. `unlabelled` faces are part of nothing.
+    `balanced_accuracy` is the mean recall of the classes present. `unlabelled` faces are part of nothing. `predicted`
+    and `truth` are class indices [N], −1 where the face is not labelled.
     """
 
-    n: int
-    unlabelled: int
     labels: tuple[str, ...]
-    accuracy: float
-    balanced_accuracy: float
-    floor: float
     majority: str
-    recall: tuple[float, ...]
-    confusion: tuple[tuple[int, ...], ...]
-    accuracy_interval: Interval | None
-    balanced_accuracy_interval: Interval | None
+    key: str
+    predicted: Indices = field(repr=False, compare=False)
+    truth: Indices = field(repr=False, compare=False)
+
+    @property
+    def over(self) -> str:
+        return "faces"
+
+    @property
+    def units(self) -> int:
+        return len(self.truth)
+
+    @property
+    def labelled(self) -> Bools:
+        return np.asarray(self.truth >= 0)
+
+    @property
+    def n(self) -> int:
+        return int(self.labelled.sum())
+
+    @property
+    def unlabelled(self) -> int:
+        return self.units - self.n
+
+    @property
+    def confusion(self) -> tuple[tuple[int, ...], ...]:
+        known = self.labelled
+        counts = confusion_matrix(self.predicted[known], self.truth[known], len(self.labels))
+        return tuple(tuple(row) for row in counts.tolist())
+
+    @property
+    def recall(self) -> tuple[float, ...]:
+        counts = np.array(self.confusion)
+        return tuple((100 * ratio(counts.diagonal(), counts.sum(1))).tolist())
+
+    @property
+    def accuracy(self) -> float:
+        return float(100 * (self.predicted == self.truth)[self.labelled].mean())
+
+    @property
+    def balanced_accuracy(self) -> float:
+        return float(mean_of_defined(np.array(self.recall)))
+
+    @property
+    def floor(self) -> float:
+        return float(100 * (self.truth == self.labels.index(self.majority))[self.labelled].mean())
+
+    @property
+    def metrics(self) -> list[Metric]:
+        floor = Metric("majority class", n=self.n, trained=False, resampled=False, note=f"always {self.majority}")
+        return [Metric("accuracy", n=self.n), Metric("balanced accuracy", n=self.n), floor]
+
+    def figure(self, metric: Metric) -> float:
+        return float(getattr(self, "floor" if metric.name == "majority class" else metric.name.replace(" ", "_")))
+
+    def spread(self, metric: Metric) -> float | None:
+        return None
+
+    def defined(self, metric: Metric) -> Bools:
+        return self.labelled
+
+    def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
+        scored = counts if judged is None else counts * judged
+        of_class = (self.truth[:, None] == np.arange(len(self.labels))).astype(np.float64)
+        hits, sizes = scored @ (of_class * (self.predicted == self.truth)[:, None]), scored @ of_class
+        found = {
+            Metric("accuracy"): 100 * ratio(hits.sum(1), sizes.sum(1)),
+            Metric("balanced accuracy"): 100 * mean_of_defined(ratio(hits, sizes)),
+        }
+        return {metric: found[metric] for metric in wanted}
+
+    def sections(self) -> list[Section]:
+        counts = np.array(self.confusion)
+        body = [
+            [label, f"{counts[i].sum():,}", cell(self.recall[i]), *map(str, counts[i])]
+            for i, label in enumerate(self.labels)
+        ]
+        header = ["labelled", ">n", ">recall, %", *(f">as {label}" for label in self.labels)]
+        return [Section("by class", [Table(header, body, "How many faces of a class are called which.")])]
 
 
 def _classes(values: ArrayLike, what: str, classes: int) -> NDArray[np.int64]:
@@ -57,15 +132,12 @@ def evaluate_classification(
     *,
     labelled: ArrayLike | None = None,
     majority: str | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
 ) -> ClassificationResult:
-    """Judge predicted class indices [N] against the true ones [N] over the faces that are labelled.
+    """Evaluate predicted class indices [N] against the true ones [N] over the faces that are labelled.
 
     `labelled` [N] is the mask; without it, a negative true index means "not labelled". `majority` names the class that
     the floor always answers (the most frequent of the *training* labels); by default it is the most frequent of the
-    judged faces, which bounds that from above. Intervals are percentile bootstraps over faces (`resamples=0`: none).
+    evaluated faces, which bounds that from above.
     """
     guess, known = _classes(predicted, "predictions", len(labels)), _classes(truth, "true labels", len(labels))
     if guess.shape != known.shape:
@@ -73,38 +145,12 @@ def evaluate_classification(
     mask = known >= 0 if labelled is None else np.asarray(labelled, dtype=bool)
     if mask.shape != known.shape:
         raise PolyfaceError(f"the mask {list(mask.shape)} does not match the true labels {list(known.shape)}")
-    total, guess, known = len(known), guess[mask], known[mask]
-    if not len(known):
+    if not mask.any():
         raise PolyfaceError(f"no face is labelled with one of {', '.join(labels)}: nothing to evaluate")
-    if guess.min() < 0 or known.min() < 0:
+    if guess[mask].min() < 0 or known[mask].min() < 0:
         raise PolyfaceError("a labelled face has a negative class index: predictions and labels count from 0")
-    confusion = confusion_matrix(guess, known, len(labels))
-    recall = 100 * ratio(confusion.diagonal(), confusion.sum(1))
-    chosen = int(confusion.sum(1).argmax()) if majority is None else _index(majority, labels)
-    accuracy_interval = balanced_interval = None
-    if resamples:
-        of_class = np.eye(len(labels))[known]
-        correct = (guess == known)[:, None]
-        means = resampled_means(np.hstack([of_class * correct, of_class]), resamples, seed)
-        hits, sizes = means[:, : len(labels)], means[:, len(labels) :]
-        accuracy_interval = percentile_interval(100 * hits.sum(1), level)
-        balanced_interval = percentile_interval(100 * np.nanmean(ratio(hits, sizes), axis=1), level)
-    return ClassificationResult(
-        n=len(known),
-        unlabelled=total - len(known),
-        labels=tuple(labels),
-        accuracy=float(100 * (guess == known).mean()),
-        balanced_accuracy=float(np.nanmean(recall)),
-        floor=float(100 * (known == chosen).mean()),
-        majority=labels[chosen],
-        recall=tuple(recall.tolist()),
-        confusion=tuple(tuple(row) for row in confusion.tolist()),
-        accuracy_interval=accuracy_interval,
-        balanced_accuracy_interval=balanced_interval,
-    )
-
-
-def _index(label: str, labels: Sequence[str]) -> int:
-    if label not in labels:
-        raise PolyfaceError(f"the majority class '{label}' is none of {', '.join(labels)}")
-    return labels.index(label)
+    if majority is not None and majority not in labels:
+        raise PolyfaceError(f"the majority class '{majority}' is none of {', '.join(labels)}")
+    known = np.where(mask, known, -1)
+    chosen = majority or labels[int(np.bincount(known[mask], minlength=len(labels)).argmax())]
+    return ClassificationResult(tuple(labels), chosen, digest(known, *labels, chosen), guess, known)

@@ -7,65 +7,132 @@ the 68-point convention (distance between pupil centres) is the one of the 300-W
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from polyface.errors import PolyfaceError, nearest
-from polyface.metrics.resampling import (
-    Floats,
-    Interval,
-    PairedDifference,
-    Row,
-    difference_of_runs,
-    percentile_interval,
-    ratio,
-    resampled_means,
-)
-from polyface.metrics.runs import row_of_runs
-from polyface.schema import VOCABULARIES, eyes
+from polyface.metrics.resampling import Bools, Counts, Floats, ratio
+from polyface.metrics.result import Metric, digest
+from polyface.metrics.sections import Curves, Face, Faces, Section, Table, Text, cell
 
 NORMALISERS = ("eyes", "outer corners", "box")
 
-
-@dataclass(frozen=True)
-class GroupResult:
-    """The figures of one group of faces (for example one pose), in percent; intervals as in `LandmarkResult`."""
-
-    n: int
-    missed: int
-    mean_error: float
-    failure_rate: float
-    auc: float
-    mean_error_interval: Interval | None
-    failure_rate_interval: Interval | None
+Eyes = tuple[Sequence[int], Sequence[int]]
+"""The points whose means are the centres of both eyes."""
 
 
 @dataclass(frozen=True)
 class LandmarkResult:
-    """Landmark accuracy over `n` faces. Errors, rates and AUC in percent.
+    """Landmark accuracy over `n` faces. Errors, rates and AUC in percent; units are all faces.
 
     `excluded` faces cannot be judged (no visible point, or no usable normalising distance) and are part of nothing;
     `missed` faces have no prediction: they count as failures and for the AUC, but have no error to average.
-    `mean_error` is NaN, and its interval None, if every face was missed. `per_point` is NaN for a never visible point.
-    `face_errors` is [N] in the order given: NaN for an excluded face, infinite for a missed one.
+    `mean_error` is NaN if every face was missed. `points` and `truth` are [N, P, 2] as given, `point_errors` [N, P] and
+    `face_errors` [N] see `point_errors` and `face_errors`.
     """
 
-    n: int
-    excluded: int
-    missed: int
-    mean_error: float
-    failure_rate: float
-    auc: float
-    mean_error_interval: Interval | None
-    failure_rate_interval: Interval | None
-    per_point: tuple[float, ...]
-    per_group: dict[str, dict[str, GroupResult]]
-    normaliser: str
     threshold: float
+    names: tuple[str, ...]
+    key: str
+    points: Floats = field(repr=False, compare=False)
+    truth: Floats = field(repr=False, compare=False)
+    point_errors: Floats = field(repr=False, compare=False)
     face_errors: Floats = field(repr=False, compare=False)
+
+    @property
+    def over(self) -> str:
+        return "faces"
+
+    @property
+    def units(self) -> int:
+        return len(self.face_errors)
+
+    @property
+    def n(self) -> int:
+        return self.units - self.excluded
+
+    @property
+    def excluded(self) -> int:
+        return int(np.isnan(self.face_errors).sum())
+
+    @property
+    def missed(self) -> int:
+        return int(np.isinf(self.face_errors).sum())
+
+    @property
+    def mean_error(self) -> float:
+        return mean_error(self.face_errors)
+
+    @property
+    def failure_rate(self) -> float:
+        return failure_rate(self.face_errors, self.threshold)
+
+    @property
+    def auc(self) -> float:
+        return auc(self.face_errors, self.threshold)
+
+    @property
+    def per_point(self) -> tuple[float, ...]:
+        """Mean error of each point over the faces that have a prediction; NaN for one that is never visible."""
+        found = np.isfinite(self.point_errors)
+        return tuple(ratio(np.where(found, self.point_errors, 0).sum(0), found.sum(0)).tolist())
+
+    @property
+    def metrics(self) -> list[Metric]:
+        counts = {"excluded": self.excluded, "missed": self.missed}
+        note = "; ".join(f"{count} faces {what}" for what, count in counts.items() if count)
+        return [
+            Metric("mean error", higher_is_better=False, n=self.n, note=note),
+            Metric("failure rate", higher_is_better=False, n=self.n, note=note, relative=True),
+        ]
+
+    def figure(self, metric: Metric) -> float:
+        return self.mean_error if metric.name == "mean error" else self.failure_rate
+
+    def spread(self, metric: Metric) -> float | None:
+        return None
+
+    def defined(self, metric: Metric) -> Bools:
+        """A missed face is a failure, but has no error."""
+        return np.isfinite(self.face_errors) if metric.name == "mean error" else ~np.isnan(self.face_errors)
+
+    def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
+        scored = counts if judged is None else counts * judged
+        found = {}
+        for metric in wanted:
+            kept = self.defined(metric)
+            values = self.face_errors if metric.name == "mean error" else 100.0 * (self.face_errors > self.threshold)
+            found[metric] = ratio(scored[:, kept] @ values[kept], scored[:, kept].sum(1))
+        return found
+
+    def sections(self) -> list[Section]:
+        x, fraction = ced(self.face_errors, self.threshold)
+        curve = Curves(
+            {"": (x, 100 * fraction)}, "error, % of the normalising distance", "faces, %",
+            legend=f"AUC {self.auc:.1f} %", percent=True,
+        )  # fmt: skip
+        figures = Table(
+            ["", ">mean error, %", f">failures (above {self.threshold:g} %), %", ">AUC, %"],
+            [["", cell(self.mean_error), cell(self.failure_rate), cell(self.auc)]],
+        )
+        shown = [Section("error curve", [curve, figures])]
+        if self.names:
+            each = [[name, cell(error)] for name, error in zip(self.names, self.per_point, strict=True)]
+            shown.append(
+                Section("by landmark", [Table(["landmark", ">mean error, %"], [*each, ["all", cell(self.mean_error)]])])
+            )
+        text = "Blue: predicted; orange: labelled. Below each face, its error in percent of the normalising distance."
+        rows = [
+            Faces([self._face(row) for row in chosen], name.capitalize())
+            for name, chosen in extremes(self.face_errors).items()
+        ]
+        return [*shown, Section("faces", [Text(text), *rows])]
+
+    def _face(self, row: int) -> Face:
+        return Face(row, f"{self.face_errors[row]:.1f} %", self.points[row], self.truth[row])
 
 
 def _points(values: ArrayLike, what: str) -> Floats:
@@ -82,17 +149,22 @@ def _pair(predicted: ArrayLike, truth: ArrayLike) -> tuple[Floats, Floats]:
     return guess, known
 
 
-def normalising_distance(truth: ArrayLike, normaliser: str = "eyes", boxes: ArrayLike | None = None) -> Floats:
+def normalising_distance(
+    truth: ArrayLike, normaliser: str = "eyes", boxes: ArrayLike | None = None, eyes: Eyes | None = None
+) -> Floats:
     """The distance [N], in pixels, that errors are divided by; NaN where a face gives none (it is then excluded).
 
-    "eyes": between the eye centres (68 points: pupil centres = means of points 36-41 and 42-47; an eye with an
-    invisible point has no centre). "outer corners": between points 36 and 45 of 68. "box": geometric mean of the sides
-    of `boxes` [N, 4] (xyxy), or of the visible points' bounding box if none are given. A zero distance is unusable.
+    "eyes": between the eye centres, the means of the points of each in `eyes` (`schema.eyes`: 36-41 and 42-47 of 68; an
+    eye with an invisible point has no centre). "outer corners": between points 36 and 45 of 68. "box": geometric mean
+    of the sides of `boxes` [N, 4] (xyxy), or of the visible points' bounding box if none are given. A zero distance is
+    unusable.
     """
     points = _points(truth, "true landmarks")
     count = points.shape[1]
     if normaliser == "eyes":
-        left, right = eyes(count)
+        if eyes is None:
+            raise PolyfaceError("normaliser 'eyes' needs the points of both eyes: give eyes, or use 'box'")
+        left, right = map(list, eyes)
         distance = np.linalg.norm(points[:, left].mean(1) - points[:, right].mean(1), axis=-1)
     elif normaliser == "outer corners":
         if count != 68:
@@ -119,7 +191,11 @@ def _box_size(points: Floats, boxes: ArrayLike | None) -> Floats:
 
 
 def point_errors(
-    predicted: ArrayLike, truth: ArrayLike, normaliser: str = "eyes", boxes: ArrayLike | None = None
+    predicted: ArrayLike,
+    truth: ArrayLike,
+    normaliser: str = "eyes",
+    boxes: ArrayLike | None = None,
+    eyes: Eyes | None = None,
 ) -> Floats:
     """Distance of each predicted point to the true one, in percent of the normalising distance: [N, P].
 
@@ -128,7 +204,7 @@ def point_errors(
     predictions are all NaN (nothing was detected). Any other non-finite prediction of a visible point is an error.
     """
     guess, known = _pair(predicted, truth)
-    distance = normalising_distance(known, normaliser, boxes)
+    distance = normalising_distance(known, normaliser, boxes, eyes)
     visible = np.isfinite(known).all(-1) & np.isfinite(distance)[:, None]
     missed = np.isnan(guess).all((1, 2))
     bad = np.flatnonzero((visible & ~np.isfinite(guess).all(-1)).any(1) & ~missed)
@@ -191,73 +267,30 @@ def _gain(values: Floats, to: float) -> Floats:
     return np.clip(1 - values / to, 0, 1)
 
 
-def _group(errors: Floats, threshold: float, resamples: int, seed: int, level: float) -> GroupResult:
-    """The figures of judged face errors [N > 0] with their intervals (none if `resamples` is 0)."""
-    found = np.isfinite(errors)
-    error_interval = failure_interval = None
-    if resamples:
-        columns = np.stack([np.where(found, errors, 0), found, 100 * (errors > threshold)], axis=1)
-        means = resampled_means(columns, resamples, seed)
-        failure_interval = percentile_interval(means[:, 2], level)
-        if found.any():
-            error_interval = percentile_interval(ratio(means[:, 0], means[:, 1]), level)
-    return GroupResult(
-        n=len(errors),
-        missed=int((~found).sum()),
-        mean_error=mean_error(errors),
-        failure_rate=failure_rate(errors, threshold),
-        auc=auc(errors, threshold),
-        mean_error_interval=error_interval,
-        failure_rate_interval=failure_interval,
-    )
-
-
 def evaluate_landmarks(
     predicted: ArrayLike,
     truth: ArrayLike,
     *,
     normaliser: str = "eyes",
+    eyes: Eyes | None = None,
     boxes: ArrayLike | None = None,
-    groups: Mapping[str, Sequence[str | None]] | None = None,
     threshold: float = 10.0,
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
+    names: Sequence[str] = (),
 ) -> LandmarkResult:
-    """Judge predicted landmarks [N, P, 2] against the true ones (NaN where invisible), both in original pixels.
+    """Evaluate predicted landmarks [N, P, 2] against the true ones (NaN where invisible), both in original pixels.
 
-    `groups` maps the name of a grouping ("pose") to a label per face; a face labelled None is in no group, and groups
-    of a schema column come in the order of its vocabulary. `threshold` (percent) bounds the failure rate and the AUC.
-    Intervals are percentile bootstraps over faces; `resamples=0` skips them. Faces that cannot be judged are excluded
-    and counted; if none is left the error says so.
+    normaliser, eyes, boxes: see `normalising_distance`. `threshold` (percent) bounds the failure rate and the AUC.
+    names: of the points, for a table of their errors. Faces that cannot be judged are excluded and counted; if none is
+    left the error says so.
     """
-    per_point = point_errors(predicted, truth, normaliser, boxes)
+    per_point = point_errors(predicted, truth, normaliser, boxes, eyes)
     errors = face_errors(per_point)
-    whole = _group(_judged(errors), threshold, resamples, seed, level)
-    per_group: dict[str, dict[str, GroupResult]] = {}
-    for name, labels in (groups or {}).items():
-        if len(labels) != len(errors):
-            raise PolyfaceError(f"grouping '{name}' has {len(labels)} labels for {len(errors)} faces")
-        judged = [(label, error) for label, error in zip(labels, errors, strict=True) if not np.isnan(error)]
-        present = dict.fromkeys(label for label, _ in judged if label is not None)
-        words = VOCABULARIES.get(name, ())
-        members = {
-            label: np.array([error for other, error in judged if other == label])
-            for label in sorted(present, key=lambda label: words.index(label) if label in words else len(words))
-        }
-        per_group[name] = {
-            label: _group(values, threshold, resamples, seed, level) for label, values in members.items()
-        }
-    found = np.isfinite(per_point)
-    return LandmarkResult(
-        **vars(whole),
-        excluded=int(np.isnan(errors).sum()),
-        per_point=tuple(ratio(np.where(found, per_point, 0).sum(0), found.sum(0)).tolist()),
-        per_group=per_group,
-        normaliser=normaliser,
-        threshold=threshold,
-        face_errors=errors,
-    )
+    _judged(errors)
+    guess, known = _pair(predicted, truth)
+    if names and len(names) != known.shape[1]:
+        raise PolyfaceError(f"{len(names)} names for {known.shape[1]} landmarks")
+    key = digest(known, normaliser, threshold)
+    return LandmarkResult(threshold, tuple(names), key, guess, known, per_point, errors)
 
 
 def extremes(errors: ArrayLike, count: int = 6) -> dict[str, list[int]]:
@@ -269,90 +302,3 @@ def extremes(errors: ArrayLike, count: int = 6) -> dict[str, list[int]]:
     order = [int(i) for i in np.argsort(values, kind="stable") if np.isfinite(values[i])]
     middle = max(0, (len(order) - count) // 2)
     return {"best": order[:count], "median": order[middle : middle + count], "worst": order[::-1][:count]}
-
-
-def _statistic(errors: Floats, statistic: str, threshold: float) -> tuple[Floats, NDArray[np.bool_]]:
-    """Of errors [runs, N]: what is averaged over faces [runs, kept], and which faces every run can be judged on [N]."""
-    if statistic not in ("mean error", "failure rate"):
-        raise PolyfaceError(f"unknown statistic '{statistic}': use 'mean error' or 'failure rate'")
-    failures = statistic == "failure rate"
-    kept = np.asarray(~(np.isnan(errors) if failures else ~np.isfinite(errors)).any(0))
-    if not kept.any():
-        raise PolyfaceError("no face is judged in every run: nothing to compare or average")
-    values = errors[:, kept]
-    return np.asarray(100.0 * (values > threshold) if failures else values, dtype=np.float64), kept
-
-
-def landmark_rows(
-    name: str,
-    results: Mapping[int, LandmarkResult],
-    *,
-    published: Mapping[str, float] | None = None,
-    note: str = "",
-    resamples: int = 1000,
-    level: float = 0.95,
-) -> list[Row]:
-    """The results rows "mean error" and "failure rate" of one method, from its results by training seed.
-
-    Mean and std are over seeds. The interval is a bootstrap over faces and, for several seeds, over seeds as well (see
-    `paired_difference`). All results must be of the same faces in the same order. `published` maps a metric to the
-    paper's figure. Faces that were excluded or missed are counted in the note.
-    """
-    if len({len(result.face_errors) for result in results.values()}) != 1:
-        raise PolyfaceError(f"{name}: give one result per seed, all over the same faces")
-    first = next(iter(results.values()))
-    counts = {"excluded": first.excluded, "missed": max(result.missed for result in results.values())}
-    notes = [note, *(f"{count} faces {what}" for what, count in counts.items() if count)]
-    rows = []
-    for metric, attribute in (("mean error", "mean_error"), ("failure rate", "failure_rate")):
-        values, _ = _statistic(np.stack([r.face_errors for r in results.values()]), metric, first.threshold)
-        rows.append(
-            row_of_runs(
-                name,
-                metric,
-                [getattr(result, attribute) for result in results.values()],
-                resampled_means(values.T, resamples),
-                n=first.n,
-                runs=results,
-                published=(published or {}).get(metric),
-                notes=notes,
-                level=level,
-            )
-        )
-    return rows
-
-
-def paired_difference(
-    errors_a: ArrayLike,
-    errors_b: ArrayLike,
-    *,
-    statistic: str = "mean error",
-    threshold: float = 10.0,
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> PairedDifference:
-    """Bootstrap the difference of two predictors' face errors, [N] or [seeds, N], over the same faces (negative: a is
-    better).
-
-    Faces are resampled jointly, with several seeds the seeds as well: see `difference_of_runs`. `statistic` is "mean
-    error" or "failure rate". Faces excluded from any run are left out of all; for the mean error, so are faces that any
-    run missed.
-    """
-    a: Floats = np.atleast_2d(np.asarray(errors_a, dtype=np.float64))
-    b: Floats = np.atleast_2d(np.asarray(errors_b, dtype=np.float64))
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise PolyfaceError(f"paired errors must be [N] or [seeds, N] over the same faces: {a.shape} and {b.shape}")
-    values, kept = _statistic(np.concatenate([a, b]), statistic, threshold)
-    # Faces first, seeds second: one resample's faces are the same for every run of both predictors.
-    means = resampled_means(values.T, resamples, seed)
-    difference = float(values[: len(a)].mean() - values[len(a) :].mean())
-    return difference_of_runs(
-        means[:, : len(a)],
-        means[:, len(a) :],
-        difference,
-        n=int(kept.sum()),
-        excluded=int((~kept).sum()),
-        seed=seed,
-        level=level,
-    )

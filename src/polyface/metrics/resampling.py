@@ -1,16 +1,9 @@
-"""What every metric here shares: a figure, the interval around it, mean ± std over seeds, a row of results.
-
-Every figure is a mean over faces, or a ratio of two such means. One routine therefore resamples them all: it draws how
-often each face counts and multiplies those counts with the per-face columns, so that a thousand resamples of three
-thousand faces cost tens of milliseconds.
-"""
+"""Figures of faces drawn again: counts of a bootstrap, percentile intervals, mean and spread over runs or folds."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,8 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from polyface.errors import PolyfaceError
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Counts = NDArray[np.int32]
 
-_CHUNK = 4_000_000  # draws held at once (32 MB): resamples are drawn in chunks of this size
+_CHUNK = 500_000  # draws held at once: few enough to stay in a processor's cache from step to step
 
 
 @dataclass(frozen=True)
@@ -36,27 +31,24 @@ class Interval:
         return self.low, self.high
 
 
-def resampled_means(columns: ArrayLike, resamples: int = 1000, seed: int = 0) -> Floats:
-    """Means of per-face columns [N] or [N, M] over faces drawn with replacement: [resamples, M] (M = 1 for [N]).
+def resampled_counts(units: int | Bools, resamples: int = 1000, seed: int = 0) -> Iterator[Counts]:
+    """How often each unit is drawn with replacement, by chunks of resamples: [rows, units]. Deterministic by `seed`.
 
-    All columns of one resample see the same faces, so ratios of columns are resampled rightly. Deterministic by `seed`.
+    units: how many there are, or which of them [units] are drawn; the others count 0. As many are drawn as may be.
     """
-    values = np.asarray(columns, dtype=np.float64)
-    values = values[:, None] if values.ndim == 1 else values
-    n = len(values)
+    kept = np.ones(units, dtype=bool) if np.ndim(units) == 0 else np.asarray(units, dtype=bool)
+    n = int(kept.sum())
     if n == 0:
         raise PolyfaceError("no face to resample: an interval needs at least one evaluated face")
     if resamples < 1:
         raise PolyfaceError(f"resamples must be at least 1, not {resamples}")
-    generator = np.random.default_rng(seed)
-    means = np.empty((resamples, values.shape[1]))
-    step = max(1, _CHUNK // n)
+    generator, step = np.random.default_rng(seed), max(1, _CHUNK // n)
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
         drawn = generator.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
-        means[start : start + rows] = counts @ values / n
-    return means
+        counts = np.zeros((rows, len(kept)), np.int32)
+        counts[:, kept] = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
+        yield counts
 
 
 def percentile_interval(statistics: ArrayLike, level: float = 0.95) -> Interval:
@@ -72,11 +64,6 @@ def percentile_interval(statistics: ArrayLike, level: float = 0.95) -> Interval:
         raise PolyfaceError("no resample has a defined statistic: too few faces for an interval")
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high), level)
-
-
-def bootstrap_interval(values: ArrayLike, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
-    """The percentile bootstrap interval of the mean of per-face values [N] (finite)."""
-    return percentile_interval(resampled_means(values, resamples, seed)[:, 0], level)
 
 
 @dataclass(frozen=True)
@@ -107,6 +94,12 @@ def ratio(numerator: ArrayLike, denominator: ArrayLike) -> Floats:
     return quotient
 
 
+def mean_of_defined(values: Floats) -> Floats:
+    """The mean over the last axis, NaN left out; NaN if all are."""
+    known = ~np.isnan(values)
+    return ratio(np.where(known, values, 0).sum(-1), known.sum(-1))
+
+
 def over_runs(figures: Floats, generator: np.random.Generator) -> Floats:
     """Resampled figures of several training runs [R, runs] → their mean over runs drawn with replacement, anew for each
     resample: [R]."""
@@ -116,30 +109,30 @@ def over_runs(figures: Floats, generator: np.random.Generator) -> Floats:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """`difference` = a - b of one figure over the same `n` faces, in percent.
+    """`difference` = a − b of one figure over the same `n` units, in the figure's unit.
 
-    `p_value` is two-sided: how often the resampled difference falls on either side of zero. `excluded` faces are part
-    of nothing; `seeds` counts the training runs of a and of b.
+    `p_value` is two-sided: how often the resampled difference falls on either side of zero. `seeds` counts the training
+    runs of a and of b.
     """
 
     difference: float
     interval: Interval
     p_value: float
     n: int
-    excluded: int
     seeds: tuple[int, int]
 
 
 def difference_of_runs(
-    a: Floats, b: Floats, difference: float, *, n: int, excluded: int, seed: int = 0, level: float = 0.95
+    a: Floats, b: Floats, difference: float, *, n: int, seed: int = 0, level: float = 0.95
 ) -> PairedDifference:
-    """How sure a `difference` is, from one figure of two systems resampled over the same faces, [R, runs] each.
+    """How sure a `difference` is, from one figure of two systems resampled over the same units, [R, runs] each.
 
     The runs of a and of b are resampled as well, independently, so that the interval also covers how training varies.
     (With very few runs a bootstrap understates that variation, by about sqrt((runs - 1) / runs).)
     """
     generator = np.random.default_rng([seed, 1])
     differences = over_runs(a, generator) - over_runs(b, generator)
+    differences = differences[~np.isnan(differences)]
     rounding = 1e-9  # of figures in percent: equal ones may differ by their last bits
     tail = min((differences <= rounding).sum(), (differences >= -rounding).sum())
     return PairedDifference(
@@ -147,50 +140,5 @@ def difference_of_runs(
         interval=percentile_interval(differences, level),
         p_value=float(min(1.0, 2 * (1 + tail) / (1 + len(differences)))),
         n=n,
-        excluded=excluded,
         seeds=(a.shape[1], b.shape[1]),
     )
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measured figure. Rates in percent; `interval` is (low, high); `n` counts the faces (or pairs) behind it.
-
-    `seeds` are the training seeds averaged over, `std` the standard deviation over them (None for one). `published` is
-    the paper's figure, `note` what a reader must know to compare the two.
-    """
-
-    row: str
-    metric: str
-    mean: float
-    std: float | None = None
-    n: int | None = None
-    seeds: tuple[int, ...] = ()
-    interval: tuple[float, float] | None = None
-    published: float | None = None
-    unit: str = "%"
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        where = f"result row '{self.row}' / '{self.metric}'"
-        if not self.row or not self.metric:
-            raise PolyfaceError(f"{where}: both the row and the metric need a name")
-        for name in ("mean", "std", "published"):
-            value = getattr(self, name)
-            if not _finite(value) and not (value is None and name != "mean"):
-                raise PolyfaceError(f"{where}: {name} must be a finite number, not {value!r}")
-        if self.interval is not None:  # JSON knows lists only
-            ends = tuple(self.interval)
-            if len(ends) != 2 or not all(map(_finite, ends)) or ends[0] > ends[1]:
-                raise PolyfaceError(f"{where}: interval must be (low, high), not {ends}")
-            object.__setattr__(self, "interval", ends)
-        object.__setattr__(self, "seeds", tuple(self.seeds))
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """What identifies a row within its file."""
-        return self.row, self.metric
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -138,8 +138,6 @@ def _built(path: Path, manifest: dict[str, Any], crop: CropSpec) -> tuple[FaceNe
         raise PolyfaceError(
             f"{path}: its crop is {crop.channels}×{crop.size}², its network's input is not; get it again"
         )
-    if not (network.mean.isfinite() and network.std.isfinite() and network.std > 0):
-        raise PolyfaceError(f"{path}: network.normalise must be finite, with std above 0; get the bundle again")
     return network, tasks
 
 

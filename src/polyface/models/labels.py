@@ -14,13 +14,13 @@ import torch
 
 from polyface.data.boxes import boxes_of
 from polyface.data.crops import cut
-from polyface.data.table import FaceTable, ImportReport, Progress, Record, write_table
+from polyface.data.table import FaceTable, Progress
+from polyface.data.writing import ImportReport, Record, write_table
 from polyface.errors import PolyfaceError, nearest
 from polyface.files import cache_folder, sha256
 from polyface.models import find
 from polyface.models.bundle import WEIGHTS, load_bundle
 from polyface.models.predict import answers
-from polyface.schema import landmark_count
 
 _BATCH = 256
 
@@ -49,7 +49,7 @@ def label_table(
         raise PolyfaceError(f"{model} has no task '{unknown[0]}'; {nearest(unknown[0], bundle.tasks)}")
     chosen = {name: task for name, task in bundle.tasks.items() if not tasks or name in tasks}
     for name, task in chosen.items():
-        if table.column(task.column).null_count < len(table):
+        if task.column in table.columns and table.column(task.column).null_count < len(table):
             raise PolyfaceError(
                 f"the table has labels in {task.column}, which {model} would answer ({name}): pseudo-labels may not "
                 "mix with them; choose other tasks of the model"
@@ -71,13 +71,15 @@ def label_table(
         for values in columns.values():
             values[row] = None
     said = dict.fromkeys(columns, Path(model).name)
-    return write_table(_records(table, columns), path, progress=progress, pseudo=said)
+    answered = {task.column: held for task in chosen.values() if (held := task.declares())}
+    own = answered | table.own
+    return write_table(_records(table, columns), path, progress=progress, pseudo=said, columns=own)
 
 
 def _records(table: FaceTable, columns: dict[str, list[Any]]) -> Iterator[Record]:
     """The rows of a table as a reader would give them, with more columns."""
     known = {name: table.column(name).to_pylist() for name in table.columns if name not in columns}
-    points = {name: table.points(name) for name in known if landmark_count(name)}
+    points = {name: table.points(name) for name in known if table.declared(name).type == "points"}
     for row in range(len(table)):
         data, path = table.image_struct(row)
         labels = {name: values[row] for name, values in known.items()}

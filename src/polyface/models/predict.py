@@ -70,7 +70,8 @@ def answers(
     """Decoded answers of every task for cuts uint8 [B, C, P, P] with their image→input crops [B, 2, 3].
 
     All views of all faces go through the network as one batch; points are moved back and averaged, class probabilities,
-    scores of attributes and embeddings averaged. A task that reads an embedding answers it too ("embedding" [B, E]).
+    scores of attributes and embeddings averaged. A task that reads an embedding answers it too ("embedding" [B, E]); a
+    network without tasks answers its embeddings alone, {name: {"embedding": [B, E]}}.
     """
     faces, to_input = len(cuts), torch.from_numpy(spec.cut_to_input()).to(cuts.device)
     each, count = views.matrices(spec.size, cuts.device), len(views)
@@ -78,17 +79,24 @@ def answers(
     images = sample(cuts.repeat_interleave(count, dim=0), matrices, spec.size)
     output = network(images)
     moved = compose(each.repeat(faces, 1, 1), crops.repeat_interleave(count, dim=0))
-    found: dict[str, dict[str, Any]] = {}
-    for name, task in tasks.items():
-        numbers = task.read(output.outputs[name], moved, spec.size)
-        if branch := network.embedding_of(name):
-            numbers["embedding"] = output.embeddings[branch].float().cpu().numpy()
+
+    def averaged(numbers: Mapping[str, np.ndarray], branch: str | None) -> dict[str, np.ndarray]:
+        """Over the views of each face; an embedding among them is that of `branch`."""
+        found = dict(numbers)
+        if branch:
+            found["embedding"] = output.embeddings[branch].float().cpu().numpy()
         if count > 1:
-            numbers = {k: v.reshape(faces, count, *v.shape[1:]).mean(axis=1) for k, v in numbers.items()}
+            found = {k: v.reshape(faces, count, *v.shape[1:]).mean(axis=1) for k, v in found.items()}
             if branch and network.embeddings[branch].similarity == "cosine":
-                numbers["embedding"] /= np.linalg.norm(numbers["embedding"], axis=1, keepdims=True)
-        found[name] = task.conclude(numbers)
-    return found
+                found["embedding"] /= np.linalg.norm(found["embedding"], axis=1, keepdims=True)
+        return found
+
+    if not tasks:
+        return {branch: averaged({}, branch) for branch in network.embeddings}
+    return {
+        name: task.conclude(averaged(task.read(output.outputs[name], moved, spec.size), network.embedding_of(name)))
+        for name, task in tasks.items()
+    }
 
 
 def predict(
@@ -110,7 +118,7 @@ def predict(
         parts.append(answers(network, tasks, cuts, crops, pool.crop, views))
         if progress:
             progress(done, len(loader), "batches predicted")
-    return {name: {key: _join([p[name][key] for p in parts]) for key in parts[0][name]} for name in tasks}
+    return {name: {key: _join([p[name][key] for p in parts]) for key in parts[0][name]} for name in parts[0]}
 
 
 def _join(values: list[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""A trained network cut down for inference: to the embedding that is asked for, and to fewer operations."""
+"""A trained network made smaller and quicker for inference: one embedding alone, batch norms folded, bfloat16."""
 
 from __future__ import annotations
 
@@ -10,32 +10,44 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from polyface.errors import PolyfaceError, nearest
+from polyface.networks.graph import Graph
 from polyface.networks.network import FaceNetwork
 from polyface.networks.trunks.face_resnet import Unit
 
 
-def chosen_branch(network: FaceNetwork, branch: str | None, name: str) -> str:
-    """The branch whose embedding is taken: the given one, else the only one, or of several that called "verification",
-    which is trained on photos and caricatures alike.
+def chosen_embedding(network: FaceNetwork, given: str | None, model: str) -> str:
+    """The name of the embedding to take: the given one, else the only one, or of several that called "verification",
+    which is trained on photos and caricatures alike. model: what the model is called in errors.
 
     Raises:
-        PolyfaceError: an unknown branch, or a network without an embedding; `name` is what the model is called.
+        PolyfaceError: an unknown embedding, or a network without one.
     """
     known = network.embeddings
     if not known:
-        raise PolyfaceError(f"{name}: its network has no embedding; take a model that was trained to recognise")
-    chosen = branch or (next(iter(known)) if len(known) == 1 else "verification")
+        raise PolyfaceError(f"{model}: its network has no embedding; take a model that was trained to recognise")
+    chosen = given or (next(iter(known)) if len(known) == 1 else "verification")
     if chosen not in known:
-        raise PolyfaceError(f"{name}: no embedding is called '{chosen}'; {nearest(chosen, known)}")
+        raise PolyfaceError(f"{model}: no embedding is called '{chosen}'; {nearest(chosen, known)}")
     return chosen
 
 
-def embedding_only(network: FaceNetwork, branch: str) -> FaceNetwork:
-    """A copy without heads and other branches; its answers are the same embedding."""
+def embedding_only(network: FaceNetwork, name: str) -> FaceNetwork:
+    """A copy with one embedding and the parts that it needs; of the heads only those by whose answers parts are routed.
+    The embedding is the same."""
     own = copy.deepcopy(network)
-    own.config |= {"branches": {branch: own.config["branches"][branch]}, "heads": {}, "cosine": []}
-    own.heads, own.branches = nn.ModuleDict(), nn.ModuleDict({branch: own.branches[branch]})
-    own.embeddings = {branch: own.embeddings[branch]}
+    needed = {node.where for node in network.graph.needed([network.graph.embeddings[name]])}
+    for key in {"branches", "parts", "heads", "embeddings"} & set(own.config):
+        named = own.config[key].items()
+        own.config[key] = {one: given for one, given in named if f"network.{key}.{one}" in needed}
+    for part, options in (own.config.get("branches", {}) | own.config.get("parts", {})).items():
+        if part != name:
+            options.pop("similarity", None)
+    own.config["cosine"] = [task for task in own.config.get("cosine", ()) if task in own.config["heads"]]
+    own.graph = Graph(own.config)
+    for room in ("branches", "heads"):
+        kept = [node.name for node in own.graph.order if node.kept_in == room]
+        setattr(own, room, nn.ModuleDict({one: getattr(own, room)[one] for one in kept}))
+    own.embeddings = {name: own.embeddings[name]}
     return own
 
 
@@ -56,9 +68,9 @@ def folded(network: FaceNetwork) -> FaceNetwork:
 
 def in_bfloat16(network: FaceNetwork) -> FaceNetwork:
     """A copy whose convolutions and linear layers hold bfloat16: to be run under autocast, which then has no weights to
-    convert. Without heads: these are computed in float32."""
+    convert. Heads are computed in float32 and stay so."""
     own = copy.deepcopy(network)
-    for module in own.modules():
+    for module in (*own.trunk.modules(), *own.branches.modules()):
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.to(torch.bfloat16)
     return own

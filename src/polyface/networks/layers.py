@@ -25,11 +25,11 @@ class PartlyFrozen(nn.Module):
         return self
 
 
-def freeze(module: nn.Module, names: Sequence[str], where: str) -> list[nn.Module]:
+def freeze(module: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     """The named modules of `module`, which no longer learn and are in evaluation mode: `PartlyFrozen` keeps them so."""
     known = dict(module.named_modules())
     if unknown := [name for name in names if not name or name not in known]:
-        raise PolyfaceError(f"{where}: frozen names '{unknown[0]}'; {nearest(unknown[0], known)}")
+        raise PolyfaceError(f"frozen names '{unknown[0]}'; {nearest(unknown[0], known)}")
     return [known[name].requires_grad_(False).eval() for name in names]
 
 

@@ -1,7 +1,9 @@
-"""One network, many heads: trunk → shared features (→ branches) → a linear head a task."""
+"""One network, many answers: trunk → parts → heads, an ordered graph that is walked once."""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,29 +11,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyface.errors import PolyfaceError, nearest
-from polyface.networks.branches import GroupedHead, build_branches, embeddings
-from polyface.networks.layers import CosineLinear
+from polyface.errors import PolyfaceError
+from polyface.networks.graph import Graph
+from polyface.networks.heads import Embedding
+from polyface.networks.layers import PartlyFrozen
+from polyface.networks.routing import Walk
+from polyface.networks.shapes import declared
+from polyface.networks.trunks import TRUNKS
 
 
 @dataclass
 class FaceOutput:
-    """What the network says: shared [B, D] (a map [B, D, h, w] where branches read it), outputs[task] [B, output_dim],
-    embeddings[branch] [B, E], ready to be compared as the branch's `similarity` says."""
+    """What the network says: shared [B, D], or a map [B, D, h, w] where the trunk ends in one; outputs[task]
+    [B, output_dim]; embeddings[name] [B, E], ready to be compared as the embedding's `similarity` says."""
 
     shared: Tensor
     outputs: dict[str, Tensor]
     embeddings: dict[str, Tensor] = field(default_factory=dict)
 
 
-class FaceNetwork(nn.Module):
-    """A trunk, branches if there are any, and one linear head a task, normalisation included.
+class FaceNetwork(PartlyFrozen):
+    """A trunk, parts that read it or each other, and a linear head a task, normalisation included.
 
-    trunk: maps normalised images [B, C, S, S] to named feature maps, of which "shared" is [B, D], or [B, D, h, w] for
-    branches to pool. heads: task → output_dim, on the shared features; or {branch: places}, which outputs of the task
-    come from which branch. cosine: tasks whose outputs are cosines. embeddings: by branch, what of it can be compared
-    between faces. mean, std: of pixel values 0..255, subtracted and divided here, so that a network is whole without
-    the code that trained it. `config` rebuilds it: `build(network.config)`.
+    `config` (see `build`) is kept as it was given and rebuilds the network: `build(network.config)`. `graph` is how it
+    was understood. All parts are in `branches`, whatever key declared them, so that names of tensors stay.
     """
 
     mean: Tensor
@@ -40,33 +43,66 @@ class FaceNetwork(nn.Module):
     def __init__(self, trunk: nn.Module, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.trunk = trunk
-        self.config: dict[str, Any] = dict(config)
-        chosen = self.config.get("branches", {})
-        self.branches = build_branches(chosen, self.shared_dim)
-        self.embeddings = embeddings(chosen, self.branches)
-        self.heads = nn.ModuleDict({name: self._head(name, head) for name, head in self.config["heads"].items()})
+        self.config, self.graph = dict(config), Graph(config)
+        self.branches, self.heads = nn.ModuleDict(), nn.ModuleDict()
+        self.embeddings: dict[str, Embedding] = {}
+        shapes = declared(trunk, "trunk", "shared", "network.trunk")
+        frozen = [trunk] if self.config.get("trunk", {}).get("frozen") is True else []
+        for node in self.graph.order:
+            getattr(self, node.kept_in)[node.name] = node.build(shapes)
+            frozen += [getattr(self, node.kept_in)[node.name]] if node.frozen else []
+        self.frozen = [module.requires_grad_(False).eval() for module in frozen]
         normalise = self.config.get("normalise", {})
-        self.register_buffer("mean", torch.tensor(float(normalise.get("mean", 127.5))), persistent=False)
-        self.register_buffer("std", torch.tensor(float(normalise.get("std", 128.0))), persistent=False)
+        self.register_buffer("mean", _by_channel("mean", normalise.get("mean", 127.5), self.channels), persistent=False)
+        self.register_buffer("std", _by_channel("std", normalise.get("std", 128.0), self.channels), persistent=False)
 
-    def _head(self, name: str, head: int | Mapping[str, Sequence[int]]) -> nn.Module:
-        cosine = name in self.config.get("cosine", ())
-        if isinstance(head, Mapping):
-            widths = {branch: int(module.out_dim) for branch, module in self.branches.items()}  # type: ignore[arg-type]
-            if unknown := [branch for branch in head if branch not in widths]:
-                raise PolyfaceError(f"network.heads.{name} names '{unknown[0]}'; {nearest(unknown[0], widths)}")
-            return GroupedHead(widths, head, cosine)
-        return (CosineLinear if cosine else nn.Linear)(self.shared_dim, head)
+    def forward(self, images: Tensor, routes: Mapping[str, Tensor] | None = None) -> FaceOutput:
+        """Images [B, C, S, S], uint8 or float in 0..255 → FaceOutput; every part and head is computed every time.
+
+        routes: prepared labels [B] of the tasks in `routed_by`, −1 where there is none: there, and without routes, the
+        network's own answer says in whose rows a face is.
+        """
+        maps = self.features(images)
+        shared = maps["shared"].float() if maps["shared"].ndim == 2 else maps["shared"]
+        walk = Walk({"trunk": shared} | {f"trunk.{name}": values for name, values in maps.items()}, routes or {})
+        for node in self.graph.order:
+            node.step(getattr(self, node.kept_in)[node.name], walk)
+        return FaceOutput(shared, walk.outputs, walk.embeddings)
+
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """Images [B, C, S, S], uint8 or float in 0..255 → the trunk's maps by name."""
+        return self.trunk((images.float() - self.mean) / self.std)  # type: ignore[no-any-return]
 
     def embedding_of(self, task: str) -> str | None:
-        """The branch whose embedding a task's answer comes from; None where it reads none, or several branches."""
-        head = self.config["heads"][task]
-        read = list(head) if isinstance(head, Mapping) else []
-        return read[0] if len(read) == 1 and read[0] in self.embeddings else None
+        """The embedding of a task: its own, or that of the one part that it reads; None where there is neither."""
+        if task in self.graph.owned:
+            return task
+        reads = self.graph.heads[task].reads
+        return reads[0] if len(reads) == 1 and reads[0] in self.embeddings else None
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """The parameters that learn and that tasks share: the trunk's, and those of parts that two or more read."""
+        readers = Counter(
+            node.where for head in self.graph.heads.values() for node in self.graph.needed([head], routing=False)
+        )
+        shared = [self.branches[name] for name, part in self.graph.parts.items() if readers[part.where] > 1]
+        return [p for module in (self.trunk, *shared) for p in module.parameters() if p.requires_grad]
+
+    @property
+    def routed_by(self) -> list[str]:
+        """The tasks by whose answers parts are routed."""
+        return list(dict.fromkeys(part.rows.task for part in self.graph.parts.values() if part.rows))
+
+    @property
+    def any_size(self) -> bool:
+        """Whether pictures of other sides than `size` may be given."""
+        return bool(getattr(self.trunk, "any_size", False)) and all(
+            getattr(part, "any_size", True) for part in self.branches.values()
+        )
 
     @property
     def shared_dim(self) -> int:
-        return int(self.trunk.shared_dim)  # type: ignore[arg-type]
+        return int(self.trunk.maps["shared"].channels)  # type: ignore[index, union-attr]
 
     @property
     def size(self) -> int:
@@ -76,53 +112,34 @@ class FaceNetwork(nn.Module):
     def channels(self) -> int:
         return int(self.trunk.in_channels)  # type: ignore[arg-type]
 
-    def features(self, images: Tensor) -> dict[str, Tensor]:
-        """Images [B, C, S, S], uint8 or float in 0..255 → the trunk's named maps."""
-        return self.trunk((images.float() - self.mean) / self.std)  # type: ignore[no-any-return]
 
-    def forward(self, images: Tensor) -> FaceOutput:
-        """Images [B, C, S, S], uint8 or float in 0..255 → FaceOutput; every head is evaluated every time."""
-        shared = self.features(images)["shared"]
-        if self.branches and shared.ndim != 4:
-            raise PolyfaceError(
-                "network.branches need the trunk's last map, not a vector: set network.trunk.pool to map"
-            )
-        branches = {name: branch(shared).float() for name, branch in self.branches.items()}
-        with torch.autocast(shared.device.type, enabled=False):  # bfloat16 coordinates would be 0.3 % of a crop apart
-            if not branches:
-                shared = shared.float()
-            given = {name: branches if isinstance(head, GroupedHead) else shared for name, head in self.heads.items()}
-            outputs = {name: head(given[name]) for name, head in self.heads.items()}
-            return FaceOutput(shared, outputs, {name: form(branches[name]) for name, form in self.embeddings.items()})
-
-
-def _trunks() -> dict[str, Any]:
-    from importlib.metadata import entry_points
-
-    from polyface.networks.trunks.face_resnet import FaceResNet
-    from polyface.networks.trunks.inception_resnet import InceptionResNet
-    from polyface.networks.trunks.tcdcn import TCDCN
-
-    def timm_trunk(**options: Any) -> nn.Module:
-        from polyface.networks.trunks.timm_trunk import TimmTrunk
-
-        return TimmTrunk(**options)
-
-    found: dict[str, Any] = {"tcdcn": TCDCN, "timm": timm_trunk}
-    found |= {"face-resnet": FaceResNet, "inception-resnet": InceptionResNet}
-    return found | {p.name: p.load() for p in entry_points(group="polyface.trunks")}
+def _by_channel(name: str, given: float | Sequence[float], channels: int) -> Tensor:
+    """A mean or standard deviation of pixel values: one number, or [C, 1, 1] of one a channel."""
+    numbers: Sequence[Any] = given if isinstance(given, list | tuple) else [given] * channels
+    sound = all(isinstance(one, int | float) and math.isfinite(one) and (one > 0 or name == "mean") for one in numbers)
+    if not sound or len(numbers) != channels:
+        expected = "a finite number" if name == "mean" else "a finite number above 0"
+        raise PolyfaceError(f"network.normalise.{name} is {given!r}; expected {expected}, or a list of {channels}")
+    values = torch.tensor([float(one) for one in numbers])
+    return values.view(-1, 1, 1) if numbers is given else values[0]
 
 
 def build(config: Mapping[str, Any]) -> FaceNetwork:
-    """A network from its config: {"trunk": {"name", options}, "branches": {name: options}, "heads": {task: dim or
-    {branch: places}}, "cosine": [tasks], "normalise": {"mean", "std"}}."""
+    """A network from its config, which is a recipe's `network` with heads as numbers:
+
+    trunk: {name, options…, frozen: true}. parts (or branches, as older configs say): name → {kind, options…, reads,
+    frozen, rows: {task, classes}, similarity}. heads: task → the number of its outputs on the trunk's vector, {part:
+    places of its outputs} or {reads (or of), merge, outputs}, both with frozen. embeddings: task → {reads, merge,
+    similarity}. cosine: tasks whose outputs are cosines. normalise: {mean, std} of pixel values 0..255, subtracted and
+    divided here so that a network is whole without the code that trained it; numbers or lists of one a channel.
+
+    Raises:
+        PolyfaceError: what is wrong, by the recipe's key.
+    """
     options = dict(config["trunk"])
-    name, known = str(options.pop("name", "")), _trunks()
-    if name not in known:
-        raise PolyfaceError(f"network.trunk.name is '{name}'; {nearest(name, known)}")
-    try:
-        trunk = known[name](**options)
-    except TypeError as error:
-        raise PolyfaceError(f"network.trunk ({name}): {str(error).split('() ')[-1]}") from error
+    name = str(options.pop("name", ""))
+    if isinstance(options.get("frozen"), bool):  # the whole trunk, which is the network's to keep
+        del options["frozen"]
+    trunk = TRUNKS.make(name, options, where="network.trunk", named="network.trunk.name", beside=("name", "frozen"))
     # channels-last weights make every convolution's output channels-last: twice as fast in bfloat16 on a CPU
     return FaceNetwork(trunk, config).to(memory_format=torch.channels_last)

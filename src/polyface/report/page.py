@@ -9,31 +9,21 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from numpy.typing import ArrayLike
-
-from polyface.errors import PolyfaceError
 from polyface.files import atomic_path
-from polyface.metrics.landmarks import LandmarkResult, auc, extremes, failure_rate, mean_error
-from polyface.metrics.resampling import Interval, Row
+from polyface.metrics import sections as plain
+from polyface.metrics.result import Result, Row
+from polyface.metrics.sections import Curve, Curves, Table, Text
 from polyface.report.faces import Picture, as_image, png
-from polyface.report.plots import Curve, plot_ced, plot_curves
+from polyface.report.plots import plot, plot_curves
 from polyface.report.published import Published, Statement
 from polyface.report.results import format_number, format_row
-
-
-@dataclass(frozen=True)
-class Text:
-    """A paragraph."""
-
-    kind: ClassVar[str] = "text"
-    text: str
 
 
 @dataclass(frozen=True)
@@ -50,16 +40,6 @@ class Code:
 
     kind: ClassVar[str] = "code"
     text: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table; columns whose header starts with `>` hold numbers and are set right-aligned."""
-
-    kind: ClassVar[str] = "table"
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,12 +88,6 @@ def photo(picture: Picture, alt: str, caption: str = "", longest: int = 1200) ->
     return Figure(buffer.getvalue(), alt, caption)
 
 
-def _figure(value: float, interval: Interval | None = None) -> str:
-    if math.isnan(value):
-        return "–"
-    return f"{value:.2f}" if interval is None else f"{value:.2f} ({interval.low:.2f}–{interval.high:.2f})"
-
-
 def _without_empty(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
     """A table without the columns in which no row says anything."""
     kept = [place for place in range(len(header)) if any(row[place] for row in rows)]
@@ -130,20 +104,6 @@ class TextSection:
     def blocks(self) -> Sequence[Block]:
         """A paragraph each."""
         return [Text(paragraph) for paragraph in self.paragraphs]
-
-
-@dataclass(frozen=True)
-class TableSection:
-    """A table, and above it what it shows."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    text: str = ""
-
-    def blocks(self) -> Sequence[Block]:
-        """The text, then the table."""
-        return [*([Text(self.text)] if self.text else []), Table(self.header, self.rows)]
 
 
 @dataclass(frozen=True)
@@ -192,22 +152,97 @@ class MeasuredSection:
 
 
 @dataclass(frozen=True)
-class CedSection:
-    """Cumulative error distributions of face errors {name: [N], percent} up to `to` percent."""
+class ResultSection:
+    """What a result has to show, drawn; `picture` draws one of its faces."""
 
     title: str
-    errors: Mapping[str, ArrayLike]
-    to: float = 10.0
+    section: plain.Section
+    picture: Callable[[plain.Face], Picture] | None = None
 
     def blocks(self) -> Sequence[Block]:
-        """The plot and its figures as a table."""
-        body = [
-            [name, _figure(mean_error(errors)), _figure(failure_rate(errors, self.to)), _figure(auc(errors, self.to))]
-            for name, errors in self.errors.items()
-        ]
-        header = ["", ">mean error, %", f">failures (above {self.to:g} %), %", ">AUC, %"]
-        figure = Figure(plot_ced(self.errors, self.to), "Cumulative error distribution of " + ", ".join(self.errors))
-        return [Figures([figure], wide=True), Table(header, body)]
+        """Curves as a plot, faces as pictures; all else as it is. Faces are left out where nobody draws them."""
+        return [block for one in self.section.blocks if (block := self._drawn(one))]
+
+    def _drawn(self, block: Text | Table | Curves | plain.Faces) -> Block | None:
+        if isinstance(block, Curves):
+            alt = f"{block.y_label} over {block.x_label} of {', '.join(name or self.title for name in block.curves)}"
+            return Figures([Figure(plot(block), alt, block.caption)], wide=True)
+        if isinstance(block, plain.Faces):
+            faces = [(self.picture(face), face.caption) for face in block.faces] if self.picture else []
+            shown = [photo(picture, f"{block.caption}: {text}", text, 320) for picture, text in faces]
+            return Figures(shown, caption=block.caption) if shown else None
+        return block
+
+
+def side_by_side(results: Mapping[str, Result], about: str = "", note: str = "") -> list[Section]:
+    """The curves of several results in one plot each, and their tables of one line or of one column in one table;
+    longer tables and faces are of a single result. Results are compared only where they are over the same units: those
+    of each kind of units have sections of their own. about: for the titles; note: for the captions ("First seed.")."""
+    alike: dict[str, dict[str, list[plain.Section]]] = {}
+    for name, result in results.items():
+        alike.setdefault(result.key, {})[name] = result.sections()
+    made: list[Section] = []
+    for group in alike.values():
+        told = ", ".join(filter(None, [about, *(group if len(alike) > 1 else ())]))
+        titles = dict.fromkeys(section.title for sections in group.values() for section in sections)
+        for title in titles:
+            having = {
+                name: section for name, sections in group.items() for section in sections if section.title == title
+            }
+            columns = zip_longest(*(section.blocks for section in having.values()))
+            blocks = [block for column in columns if (block := _merged(dict(zip(having, column, strict=True)), note))]
+            if blocks:
+                heading = title[:1].upper() + title[1:] + (f": {told}" if told else "")
+                made.append(ResultSection(heading, plain.Section(heading, blocks)))
+    return made
+
+
+def _merged(blocks: Mapping[str, object], note: str) -> Curves | Table | None:
+    """One plot or table of those of several results, if they are of a kind that can be put together."""
+    first = next(iter(blocks.values()))
+    if isinstance(first, Curves):
+        curves = {
+            f"{name}{f' {own}' if own else ''}{f' ({block.legend})' if block.legend else ''}": curve
+            for name, block in blocks.items()
+            if isinstance(block, Curves)
+            for own, curve in block.curves.items()
+        }
+        return replace(first, curves=curves, legend="", caption=f"{first.caption} {note}".strip())
+    tables = {name: block for name, block in blocks.items() if isinstance(block, Table)}
+    if not isinstance(first, Table) or len({tuple(table.header) for table in tables.values()}) > 1:
+        return None
+    if not first.header[0]:
+        return replace(first, rows=[[name, *line[1:]] for name, table in tables.items() for line in table.rows])
+    if len(first.header) == 2 and len({tuple(line[0] for line in table.rows) for table in tables.values()}) == 1:
+        each = zip(*(table.rows for table in tables.values()), strict=True)
+        body = [[lines[0][0], *(line[1] for line in lines)] for lines in each]
+        return Table([first.header[0], *(f">{name}" for name in tables)], body, first.header[1].lstrip(">"))
+    return None
+
+
+def parts_section(title: str, heading: str, lines: Mapping[str, Sequence[Row]]) -> TableSection:
+    """Rows of results as a table: a line for each part of a question ({"left profile": rows}), a column a metric."""
+    metrics = list(dict.fromkeys(row.metric for rows in lines.values() for row in rows))
+    body = []
+    for part, rows in lines.items():
+        found = {row.metric: row for row in rows}
+        cells = [format_row(found[metric]) if metric in found else "" for metric in metrics]
+        body.append([part, *("" if row.n is None else f"{row.n:,}" for row in rows[:1]), *cells])
+    header = [heading, ">n", *(f">{metric}" for metric in metrics)]
+    return TableSection(title, Table(header, body, "In parentheses the 95 % bootstrap interval."))
+
+
+@dataclass(frozen=True)
+class TableSection:
+    """A table, and above it what it shows."""
+
+    title: str
+    table: Table
+    text: str = ""
+
+    def blocks(self) -> Sequence[Block]:
+        """The text, then the table."""
+        return [*([Text(self.text)] if self.text else []), self.table]
 
 
 @dataclass(frozen=True)
@@ -241,53 +276,6 @@ class TrainingSection:
 
 
 @dataclass(frozen=True)
-class LandmarkSection:
-    """Mean error per landmark of one or more results over the same layout; `names` are the points' names."""
-
-    title: str
-    results: Mapping[str, LandmarkResult]
-    names: Sequence[str] = ()
-
-    def blocks(self) -> Sequence[Block]:
-        """A column per result; the last line is the mean over faces."""
-        count = max(len(result.per_point) for result in self.results.values())
-        names = list(self.names) or [str(i) for i in range(count)]
-        if any(len(result.per_point) != len(names) for result in self.results.values()):
-            raise PolyfaceError(f"section '{self.title}': every result must have the {len(names)} landmarks named")
-        body = [
-            [name, *(_figure(result.per_point[i]) for result in self.results.values())] for i, name in enumerate(names)
-        ]
-        body.append(["all", *(_figure(r.mean_error, r.mean_error_interval) for r in self.results.values())])
-        return [Table(["landmark", *(f">{name}" for name in self.results)], body, "Mean error in percent.")]
-
-
-@dataclass(frozen=True)
-class GroupSection:
-    """Mean error and failure rate per group of one grouping ("pose") of one or more results."""
-
-    title: str
-    grouping: str
-    results: Mapping[str, LandmarkResult]
-
-    def blocks(self) -> Sequence[Block]:
-        """Two columns per result: mean error and failure rate, with their intervals."""
-        tables = {name: result.per_group.get(self.grouping, {}) for name, result in self.results.items()}
-        labels = list(dict.fromkeys(label for groups in tables.values() for label in groups))
-        if not labels:
-            raise PolyfaceError(f"section '{self.title}': no result has the grouping '{self.grouping}'")
-        header, body = [self.grouping, ">n"], [[label] for label in labels]
-        for line, label in zip(body, labels, strict=True):
-            line.append(f"{max(groups[label].n for groups in tables.values() if label in groups):,}")
-        for name, groups in tables.items():
-            header += [f">{name}: mean error, %", ">failure rate, %"]
-            for line, label in zip(body, labels, strict=True):
-                one = groups.get(label)
-                line.append("" if one is None else _figure(one.mean_error, one.mean_error_interval))
-                line.append("" if one is None else _figure(one.failure_rate, one.failure_rate_interval))
-        return [Table(header, body, "In parentheses the 95 % bootstrap interval.")]
-
-
-@dataclass(frozen=True)
 class FacesSection:
     """Faces with their drawn landmarks, in named groups: {group: [(picture, caption)]}."""
 
@@ -303,18 +291,6 @@ class FacesSection:
             for name, faces in self.groups.items()
             if faces
         ]
-
-
-def best_median_worst(
-    title: str, result: LandmarkResult, picture: Callable[[int], Picture], count: int = 6
-) -> FacesSection:
-    """The best, median and worst faces of a result; `picture(row)` draws the face of a row (see `draw_face`)."""
-    groups = extremes(result.face_errors, count)
-    faces = {
-        name: [(picture(row), f"{result.face_errors[row]:.1f} %") for row in rows] for name, rows in groups.items()
-    }
-    text = "Blue: predicted; orange: labelled. Below each face, its error in percent of the normalising distance."
-    return FacesSection(title, {name.capitalize(): pictures for name, pictures in faces.items()}, text)
 
 
 @dataclass(frozen=True)

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from polyface.errors import PolyfaceError
-from polyface.metrics.resampling import Floats
-
-if TYPE_CHECKING:
-    from polyface.metrics.recognition.all_pairs import AllPairsResult
-    from polyface.metrics.recognition.retrieval import RetrievalResult
-    from polyface.metrics.recognition.verification import VerificationResult
+from polyface.metrics.sections import Curve, Curves
 
 # Okabe & Ito's colours, told apart by colour-blind readers too.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#555555")
 
 _MARKERS = "o^sD"
-
-Curve = tuple[ArrayLike, ArrayLike]
 
 
 def plot_curves(
@@ -158,52 +150,18 @@ def plot_grid(
     return buffer.getvalue()
 
 
-def plot_ced(errors: Mapping[str, ArrayLike], to: float = 10.0, title: str = "") -> bytes:
-    """Cumulative error distributions of face errors {name: [N], percent}, with the AUC in the legend, as PNG bytes."""
-    from polyface.metrics.landmarks import auc, ced
-
-    curves: dict[str, Curve] = {}
-    for name, values in errors.items():
-        x, fraction = ced(values, to)
-        curves[f"{name} (AUC {auc(values, to):.1f} %)"] = (x, 100 * fraction)
+def plot(block: Curves) -> bytes:
+    """The curves of a result, as PNG bytes."""
+    named = {
+        (name or block.y_label) + (f" ({block.legend})" if block.legend else ""): curve
+        for name, curve in block.curves.items()
+    }
     return plot_curves(
-        curves, x_label="error, % of the normalising distance", y_label="faces, %", title=title, y_range=(0, 100.5)
+        named,
+        x_label=block.x_label,
+        y_label=block.y_label,
+        marks=block.marks,
+        x_log=block.x_log,
+        y_log=block.y_log,
+        y_range=(0, 100.5) if block.percent else None,
     )
-
-
-def plot_roc(results: Mapping[str, VerificationResult | AllPairsResult], title: str = "") -> bytes:
-    """VAL over FAR, on a logarithmic axis, with the AUC in the legend, as PNG bytes."""
-    curves = {f"{name} (AUC {one.auc.value:.1f} %)": _rates(one) for name, one in results.items()}
-    return plot_curves(curves, x_label="FAR, %", y_label="VAL, %", title=title, x_log=True, y_range=(0, 100.5))
-
-
-def plot_det(results: Mapping[str, VerificationResult | AllPairsResult], title: str = "") -> bytes:
-    """FRR over FAR, both on logarithmic axes, with the equal error rate in the legend, as PNG bytes."""
-    curves: dict[str, Curve] = {}
-    for name, one in results.items():
-        far, val = _rates(one)
-        curves[f"{name} (EER {one.eer.value:.1f} %)"] = (far, np.where(val < 100, 100 - val, np.nan))
-    return plot_curves(curves, x_label="FAR, %", y_label="FRR, %", title=title, x_log=True, y_log=True)
-
-
-def _rates(result: VerificationResult | AllPairsResult, steps: int = 500) -> tuple[Floats, Floats]:
-    """The largest VAL at each of some FARs, in percent, from that of a single pair on: millions of pairs fit a plot."""
-    from polyface.metrics.recognition.all_pairs import AllPairsResult
-    from polyface.metrics.recognition.pairs import roc
-
-    if isinstance(result, AllPairsResult):
-        return result.rates
-    far, val = roc(result.distances, result.truth)
-    levels = np.geomspace(100 / (result.n - result.same), 100, steps)
-    return levels, val[np.searchsorted(far, levels * (1 + 1e-9), side="right") - 1]
-
-
-def plot_cmc(results: Mapping[str, RetrievalResult], to: int = 20, title: str = "") -> bytes:
-    """The share of probes found at each rank up to `to`, with rank-1 in the legend, as PNG bytes."""
-    from polyface.metrics.recognition.retrieval import cmc
-
-    curves: dict[str, Curve] = {}
-    for name, one in results.items():
-        ranks, rate = cmc(one, to)
-        curves[f"{name} (rank-1 {rate[0]:.1f} %)"] = (ranks, rate)
-    return plot_curves(curves, x_label="rank", y_label="found, %", title=title, y_range=(0, 100.5))

@@ -33,7 +33,8 @@ from typing import Any, TypeVar
 
 from polyface.errors import PolyfaceError, nearest
 from polyface.files import atomic_path
-from polyface.metrics.resampling import Row, Summary, summarise
+from polyface.metrics.resampling import Summary, summarise
+from polyface.metrics.result import Row
 
 __all__ = ["Results", "Row", "Run", "Summary", "documents_are_current", "markdown_table", "read_results"]
 __all__ += ["summarise", "update_document", "write_results"]
@@ -85,8 +86,11 @@ def describe_commit(folder: Path | None = None) -> str:
     """The commit of the code that runs, with "+dirty" if code or benchmarks differ from it.
 
     Documents and results files do not count: writing them changes no figure. Outside a checkout of this project it is
-    the installed version; in one without any commit, "uncommitted".
+    the installed version; in one without any commit, "uncommitted". A copy without its history, as some machines are
+    given one, is told its commit by POLYFACE_COMMIT.
     """
+    if given := os.environ.get("POLYFACE_COMMIT"):
+        return given
     folder = Path(__file__).resolve().parent if folder is None else folder
     top = _git(folder, "rev-parse", "--show-toplevel")
     if top is None or not (Path(top) / "src" / "polyface").is_dir():

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -111,8 +112,28 @@ def record(out: Path, job: Job, stage: str) -> dict[str, Any] | None:
 
 def trained(recipe: Recipe, out: Path, job: Job) -> bool:
     """Whether all stages of a job were trained with the settings that they have now."""
-    kept = [(stage, record(out, job, stage.name)) for stage in recipe.variant(job.variant, job.seed).stages]
-    return all(found is not None and same_settings(stage, job.seed, found["settings"]) for stage, found in kept)
+    return all(_current(recipe, out, job).values())
+
+
+def _current(recipe: Recipe, out: Path, job: Job) -> dict[str, bool | None]:
+    """Whether each stage of a job was trained with the settings that it has now; None: not to its end."""
+    found: dict[str, bool | None] = {}
+    for stage in recipe.variant(job.variant, job.seed).stages:
+        kept = record(out, job, stage.name)
+        found[stage.name] = None if kept is None else same_settings(stage, job.seed, kept["settings"])
+    return found
+
+
+def _set_aside(recipe: Recipe, out: Path, job: Job) -> None:
+    """Move what a job's training with other settings left, the answers of its network among it, to `stale/<number>`,
+    where nothing reads it."""
+    place = folder(out, job)
+    changed = [place / name for name, same in _current(recipe, out, job).items() if same is False]
+    if left := [*place.glob("*.npz"), *changed]:
+        aside = next(one for number in count(1) if not (one := place / "stale" / str(number)).exists())
+        aside.mkdir(parents=True)
+        for path in left:
+            path.rename(aside / path.name)
 
 
 def answered(recipe: Recipe, out: Path, job: Job, part: str) -> bool:
@@ -176,15 +197,21 @@ def run_job(
 
 
 def _average(tasks: Mapping[str, Task], others: Sequence[Job], job: Job, out: Path, part: str) -> None:
-    """Keep the mean of other jobs' answers; what follows from their numbers follows from the mean."""
+    """Keep the mean of other jobs' answers; what follows from their numbers follows from the mean.
+
+    Embeddings of two networks have no axes in common, so it is their squared distances that are averaged: the
+    embeddings are laid end to end, over √jobs.
+    """
     if lacking := [other for other in others if not answers_path(out, other, part).exists()]:
         raise PolyfaceError(f"variant '{job.variant}' averages '{lacking[0].variant}': run that one first")
     given = [stored(out, other, part) for other in others]
     answers = {}
     for name, task in tasks.items():
         numbers = [key for key, value in given[0][name].items() if np.issubdtype(value.dtype, np.floating)]
-        each = {key: np.stack([one[name][key] for one in given]) for key in numbers}
-        answers[name] = task.conclude({key: values.mean(0) for key, values in each.items()})
+        mean = {key: np.mean([one[name][key] for one in given], axis=0) for key in numbers if key != "embedding"}
+        if "embedding" in numbers:
+            mean["embedding"] = np.hstack([one[name]["embedding"] for one in given]) / np.float32(len(given) ** 0.5)
+        answers[name] = task.conclude(mean)
     _store(answers_path(out, job, part), answers, missed=0)
 
 
@@ -204,8 +231,8 @@ def _network(recipe: Recipe, own: Recipe, job: Job, data: Path | None, out: Path
         return source
     if trained(recipe, out, job):
         return place / last / "model"
-    for stale in place.glob("*.npz"):  # the answers of a network that was trained with other settings
-        stale.unlink()
+    if trains(variant):
+        _set_aside(recipe, out, job)
     earlier = {}
     if variant.start:
         before = folder(out, Job(variant.start, job.seed))

@@ -12,127 +12,155 @@ import numpy as np
 import yaml
 
 from polyface.data.loader import FacePool
-from polyface.metrics.attributes import AttributesResult, attribute_rows
-from polyface.metrics.landmarks import LandmarkResult, landmark_rows
-from polyface.metrics.resampling import Row
-from polyface.models.evaluate import Measured
-from polyface.report.faces import draw_face
+from polyface.metrics import result
+from polyface.metrics.result import Result, Row, within
+from polyface.metrics.sections import Curve, Face, Text
+from polyface.protocols.evaluation import Evaluation
+from polyface.report.faces import Picture, draw_face
 from polyface.report.page import (
     Block,
-    CedSection,
-    GroupSection,
-    LandmarkSection,
+    Figure,
+    Figures,
     MeasuredSection,
     RecipeSection,
+    ResultSection,
     Section,
-    Table,
     TrainingSection,
-    best_median_worst,
+    parts_section,
+    side_by_side,
     write_report,
 )
-from polyface.report.plots import Curve
-from polyface.report.published import PUBLISHED, STATEMENTS
+from polyface.report.plots import PALETTE, plot_grid
+from polyface.report.published import Published, Statement
 from polyface.report.results import read_results
-from polyface.reproduce.attribute_pages import EachAttribute, attribute_sections
-from polyface.reproduce.caricature_pages import recognition_sections
-from polyface.reproduce.tables import Runs, kinds
-from polyface.schema import landmark_groups
+from polyface.reproduce.runs import Runs, by_prefix
+from polyface.reproduce.tables import kinds
 from polyface.training.recipe import Recipe
 
+_MOST_CURVES = 2 * len(PALETTE)  # of which the second half is dashed
 _STILL = 1e-6  # weights that differ by no more are the same, rounded
 
 
-def evaluation_report(path: Path, found: Measured, title: str) -> Path:
-    """One page: every task's figures, error curves, errors by landmark and pose, best, median and worst faces."""
-    return write_report(path, title, evaluation_sections(found))
+def evaluation_report(path: Path, found: Evaluation, title: str, by: Sequence[str] = ()) -> Path:
+    """One page: the figures of all results, also by the words of some columns, and what each has to show."""
+    return write_report(path, title, evaluation_sections(found, by))
 
 
-def evaluation_sections(found: Measured) -> list[Section]:
-    """What is to be said of every task of a measured network."""
+def evaluation_sections(found: Evaluation, by: Sequence[str] = ()) -> list[Section]:
+    """What there is to say of every result of an evaluation."""
     sections: list[Section] = []
-    for name, result in found.results.items():
-        if isinstance(result, LandmarkResult):
-            points = found.predictions[name]["points"]
-            truth = found.pool.table.points(f"landmarks_{points.shape[1]}")
-            sections.append(MeasuredSection(f"{name}: figures", landmark_rows(name, {0: result})))
-            sections.append(CedSection(f"{name}: error curve", {name: result.face_errors}))
-            if points.shape[1] == 5:
-                sections.append(LandmarkSection(f"{name}: by landmark", {name: result}, list(landmark_groups(5))))
-            if "pose" in result.per_group:
-                sections.append(GroupSection(f"{name}: by pose", "pose", {name: result}))
-            sections.append(
-                best_median_worst(f"{name}: faces", result, partial(_drawn, found.pool, points=points, truth=truth))
-            )
-        elif isinstance(result, AttributesResult):
-            means = [row for row in attribute_rows(name, {0: result}) if row.row == name]
-            sections.append(MeasuredSection(f"{name}: figures", means))
-            sections.append(EachAttribute(f"{name}: each attribute", {name: [result]}))
-        else:
-            interval = result.accuracy_interval
-            rows = [
-                Row(
-                    name, "accuracy", result.accuracy, None, result.n, (0,), None if interval is None else interval.ends
-                ),
-                Row(name, "balanced accuracy", result.balanced_accuracy, None, result.n, (0,)),
-                Row(name, "majority class", result.floor, None, result.n, (0,)),
-            ]
-            sections.append(MeasuredSection(f"{name}: figures", rows))
+    for prefix, one in found.results.items():
+        name = prefix.strip() or "faces"
+        figures = [row for row in result.rows(name, {0: one}) if row.row == name]
+        sections.append(MeasuredSection(f"{name}: figures", figures))
+        sections += [
+            ResultSection(f"{name}: {shown.title}", shown, partial(_drawn, found.pool)) for shown in one.sections()
+        ]
+        for column in by:
+            groups = found.cases.groups(prefix, column)
+            each = {word: result.rows(word, {0: within(one, units)}) for word, units in groups.items()}
+            sections.append(parts_section(f"{name}: by {column}", column, {word: r for word, r in each.items() if r}))
     return sections
 
 
-def _drawn(pool: FacePool, row: int, points: np.ndarray, truth: np.ndarray) -> Any:
+def _drawn(pool: FacePool, face: Face) -> Picture:
     """A face cut out of its picture by its box, with predicted and labelled points."""
-    x0, y0, x1, y1 = pool.boxes[row, :4]
+    x0, y0, x1, y1 = pool.boxes[face.row, :4]
     pad = 0.35 * max(x1 - x0, y1 - y0)
-    image = pool.table.image(row)
+    image = pool.table.image(face.row)
     left, top = max(0, int(x0 - pad)), max(0, int(y0 - pad))
     right, bottom = min(image.shape[1], int(x1 + pad) + 1), min(image.shape[0], int(y1 + pad) + 1)
-    shift = np.array([left, top])
-    return draw_face(image[top:bottom, left:right], points=points[row] - shift, truth=truth[row] - shift, size=240)
+    points, truth = (
+        None if one is None else np.asarray(one) - np.array([left, top]) for one in (face.points, face.truth)
+    )
+    return draw_face(image[top:bottom, left:right], points=points, truth=truth, size=240)
 
 
-def table_report(path: Path, runs: Runs, results: Path) -> Path:
-    """One page for a reproduction: the table beside the published figures, curves, poses, and the recipe."""
+def table_report(
+    path: Path,
+    runs: Runs,
+    results: Path,
+    published: Sequence[Published] = (),
+    statements: Sequence[Statement] = (),
+    extra: Sequence[Section] = (),
+) -> Path:
+    """One page for a reproduction: the table beside the published figures, what the results have to show, figures by
+    pose, what the paper's own page adds (`extra`), the trainings and the recipe."""
     recipe, rows = runs.recipe, read_results(results).rows
-    papers, said = (PUBLISHED.get(recipe.name, ()), STATEMENTS.get(recipe.name, ()))
     names, *compared = ([row for row in rows if row.row in kind] for kind in kinds(recipe, rows))
-    sections: list[Section] = [MeasuredSection("Figures", names, papers, said)]
+    headlines = [figure for figure in published if not figure.detail]
+    sections: list[Section] = [MeasuredSection("Figures", names, headlines, statements)]
     sections += [MeasuredSection("Differences", differences) for differences in compared]
     if shared := [row for row in rows if row.metric == "weight correlation"]:
         sections.append(MeasuredSection("Correlation of head weights", shared))
-    found = {name: runs.landmarks(name) for name in recipe.variants}
-    by_points: dict[int, dict[str, LandmarkResult]] = {}
-    for name, seeds in found.items():
-        if seeds:
-            first = seeds[min(seeds)]
-            by_points.setdefault(len(first.per_point), {})[name] = first
-    for count, ones in by_points.items():
-        sections.append(
-            CedSection(f"Error curves, {count} points (first seed)", {n: r.face_errors for n, r in ones.items()})
-        )
-        if all("pose" in r.per_group for r in ones.values()):
-            sections.append(_PoseSection(f"Mean error by pose, {count} points (first seed)", ones))
-    sections += attribute_sections(runs, PUBLISHED.get(f"{recipe.name} by attribute", ()))
-    sections += recognition_sections(runs)
+    sections += result_sections(runs)
+    by_pose: dict[str, list[Row]] = {}
+    for row in rows:
+        if ": pose " in row.row:
+            by_pose.setdefault(row.row, []).append(row)
+    if by_pose:
+        sections.append(parts_section("By pose", "", by_pose))
+    sections += extra
     for name in recipe.variants:
         seed = min(runs.seeds(name), default=None)
         if seed is not None and (epochs := runs.history(name, seed)):
-            sections.append(training_section(f"Training: {name} (seed {seed})", epochs))
+            sections += training_sections(f"{name} (seed {seed})", epochs)
     sections.append(recipe_section(recipe))
     return write_report(path, f"Reproduction of {recipe.place}", sections)
 
 
-@dataclass(frozen=True)
-class _PoseSection:
-    """Mean error of many results by pose, a line each."""
+def result_sections(runs: Runs) -> list[Section]:
+    """What the results of the variants have to show, those over the same faces side by side: of the first seed that any
+    of them has, and of as many variants as curves are told apart."""
+    alike: dict[str, dict[str, dict[int, Result]]] = {}
+    for name, variant in runs.recipe.variants.items():
+        for prefix, found in by_prefix(runs.results(name)).items():
+            alike.setdefault(variant.prefix + prefix, {})[runs.title(name)] = found
+    sections: list[Section] = []
+    for prefix, variants in alike.items():
+        seed = min(min(found) for found in variants.values())
+        first = {name: found[seed] for name, found in variants.items() if seed in found}
+        left = ", ".join(list(first)[_MOST_CURVES:])
+        note = f"Seed {seed}." + (f" Not drawn: {left}." if left else "")
+        sections += side_by_side(dict(list(first.items())[:_MOST_CURVES]), prefix.strip(), note)
+    return sections
 
+
+def training_sections(about: str, history: Sequence[Mapping[str, Any]]) -> list[Section]:
+    """How a training went: losses and weights, and what was followed for each term of a task by itself."""
+    sections: list[Section] = [training_section(f"Training: {about}", history)]
+    if terms := _by_term(history):
+        sections.append(_Terms(f"Weights and thresholds: {about}", terms))
+    return sections
+
+
+@dataclass(frozen=True)
+class _Terms:
     title: str
-    results: Mapping[str, LandmarkResult]
+    figures: Sequence[Figure]
 
     def blocks(self) -> Sequence[Block]:
-        poses = list(next(iter(self.results.values())).per_group["pose"])
-        lines = [[n, *(f"{r.per_group['pose'][p].mean_error:.2f}" for p in poses)] for n, r in self.results.items()]
-        return [Table(["", *(f">{pose}" for pose in poses)], lines, "In percent.")]
+        return [Text("A line a term of the task, a column an epoch."), Figures(self.figures, wide=True)]
+
+
+def _by_term(history: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    """The mean weight of each term in every epoch, and its threshold at the end of it (Mao et al. 2020, Figs. 5–7)."""
+    epochs, last = [str(row["epoch"]) for row in history], history[-1]
+    weights = {
+        name.partition("/")[2]: [row["weights"].get(name, np.nan) for row in history]
+        for name in last.get("weights", {})
+        if "/" in name
+    }
+    figures = []
+    if weights:
+        picture = plot_grid(weights, epochs, x_label="epoch", value="weight", log=True)
+        figures.append(Figure(picture, "weight of each term over training", "Weights, mean over each epoch."))
+    for task, values in last.get("thresholds", {}).items():
+        names = list(weights) or [str(i) for i in range(len(values))]
+        curves = np.array([row["thresholds"][task] for row in history]).T
+        picture = plot_grid(dict(zip(names, curves.tolist(), strict=True)), epochs, x_label="epoch", value="threshold")
+        figures.append(Figure(picture, "threshold of each term over training", "Thresholds."))
+    return figures
 
 
 def training_section(title: str, history: Sequence[Mapping[str, Any]]) -> TrainingSection:

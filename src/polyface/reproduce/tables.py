@@ -1,4 +1,4 @@
-"""Finished jobs judged against the labelled faces, and the rows of results that they give."""
+"""The rows of results that finished jobs give, and their tables."""
 
 from __future__ import annotations
 
@@ -9,189 +9,45 @@ from typing import Any
 
 import numpy as np
 
-from polyface.data.loader import FacePool
-from polyface.data.readers import cavi
-from polyface.data.readers.common import Pair
-from polyface.errors import NoDataError, PolyfaceError
+from polyface.errors import PolyfaceError
 from polyface.explain.weights import head_weights, weight_correlation
-from polyface.metrics import attributes, landmarks
-from polyface.metrics.attributes import AttributesResult, attribute_rows
-from polyface.metrics.classification import ClassificationResult
-from polyface.metrics.landmarks import LandmarkResult, landmark_rows
-from polyface.metrics.resampling import PairedDifference, Row, summarise
+from polyface.metrics.resampling import summarise
+from polyface.metrics.result import Result, Row, differences, relative_differences, rows, within
 from polyface.models.bundle import load_bundle
-from polyface.models.evaluate import Result, judge
-from polyface.protocols.recognition import (
-    RecognitionResult,
-    judge_across,
-    judge_cavi,
-    recognition_differences,
-    recognition_rows,
-)
-from polyface.report.published import PUBLISHED
+from polyface.report.published import Published
 from polyface.report.results import markdown_table, read_results, write_results
-from polyface.reproduce.jobs import Job, finished, folder, record, stored, trains
+from polyface.reproduce.jobs import Job, folder, trains
+from polyface.reproduce.runs import Runs, by_prefix
 from polyface.schema import landmark_groups
-from polyface.tasks import Task
-from polyface.tasks.identity import IdentityTask
-from polyface.training.recipe import ComparisonSpec, Recipe, StageSpec
-from polyface.training.stages import pool_of, stage_tasks
+from polyface.training.recipe import ComparisonSpec, Recipe
 
-_MOST_SEEDS = 100
-
-
-class Faces:
-    """The labelled faces that answers are judged against; each pool is built once, for all variants and seeds."""
-
-    def __init__(self, data: Path | None) -> None:
-        self.data = data
-        self._pools: dict[str, FacePool] = {}
-        self._pairs: dict[str, list[Pair]] = {}
-
-    def pairs(self, stage: StageSpec) -> list[Pair]:
-        """The pairs of test faces that CaVI lists for verification, in the split that the stage takes."""
-        if self.data is None:
-            raise NoDataError("data set 'cavi': no data folder was given; pass --data DIR that holds cavi/")
-        split = str(stage.data.tables[0].options.get("split", "clean"))
-        if split not in self._pairs:
-            self._pairs[split] = cavi.pairs(self.data / "cavi", "test", split)
-        return self._pairs[split]
-
-    def of(self, stage: StageSpec, part: str) -> FacePool:
-        """The faces of a part; how they are cropped is of no account here."""
-        key = f"{part} {[table.model_dump_json() for table in stage.data.tables]} {stage.data.boxes}"
-        if key not in self._pools:
-            self._pools[key] = pool_of(stage, self.data, {}, part)
-        return self._pools[key]
-
-
-class Runs:
-    """The finished jobs of a recipe in a folder, judged; every stored answer is judged once, when it is asked for.
-
-    parts: those that a job must have answered to be finished. faces: shared with other runs on the same data.
-    """
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        data: Path | None,
-        out: Path,
-        parts: Sequence[str] = ("test",),
-        faces: Faces | None = None,
-    ) -> None:
-        self.recipe, self.out, self.parts = recipe, out, parts
-        self.faces = faces or Faces(data)
-        self._stages: dict[Job, StageSpec] = {}
-        self._tasks: dict[Job, dict[str, Task]] = {}
-        self._judged: dict[tuple[Job, str, str], Result] = {}
-        self._recognised: dict[Job, RecognitionResult] = {}
-
-    def stage(self, name: str, seed: int = 0) -> StageSpec:
-        """The stage of a variant that is measured."""
-        job = self._of(name, seed)
-        if job not in self._stages:
-            self._stages[job] = self.recipe.variant(name, job.seed).stages[-1]
-        return self._stages[job]
-
-    def tasks(self, name: str, seed: int = 0) -> dict[str, Task]:
-        """The tasks of a variant's measured stage."""
-        job = self._of(name, seed)
-        if job not in self._tasks:
-            self._tasks[job] = stage_tasks(self.stage(name, seed), self.faces.data)
-        return self._tasks[job]
-
-    def _of(self, name: str, seed: int) -> Job:
-        """The seeds of a variant differ in their faces if they are splits, and in nothing else."""
-        return Job(name, seed if self.recipe.variants[name].splits else 0)
-
-    def seeds(self, name: str) -> list[int]:
-        """The finished seeds of a variant."""
-        return [seed for seed in range(_MOST_SEEDS) if finished(self.recipe, self.out, Job(name, seed), self.parts)]
-
-    def results(self, name: str, task: str | None = None, part: str = "test") -> dict[int, Result]:
-        """The finished seeds of a variant, judged at one task (default: the main one)."""
-        if self.stage(name).evaluation.protocol:
-            return {}
-        return {seed: self._result(Job(name, seed), task, part) for seed in self.seeds(name)}
-
-    def labelled(self, name: str, task: str, part: str = "test") -> bool:
-        """Whether any face of a part is labelled for a task of a variant."""
-        table = self.faces.of(self.stage(name), part).table
-        return bool(self.tasks(name)[task].targets(table).labelled.any())
-
-    def landmarks(self, name: str) -> dict[int, LandmarkResult]:
-        """The finished seeds of a variant whose main task is landmarks."""
-        found = self.results(name)
-        return {seed: result for seed, result in found.items() if isinstance(result, LandmarkResult)}
-
-    def _result(self, job: Job, task: str | None, part: str) -> Result:
-        stage = self.stage(job.variant, job.seed)
-        task = task or stage.evaluation.main
-        key = (job, task, part)
-        if key not in self._judged:
-            answers = stored(self.out, job, part)[task]
-            self._judged[key] = judge(self.tasks(job.variant)[task], answers, self.faces.of(stage, part))
-        return self._judged[key]
-
-    def recognition(self, name: str) -> dict[int, RecognitionResult]:
-        """The finished seeds of a variant whose stage has a protocol of recognition."""
-        if not self.stage(name).evaluation.protocol:
-            return {}
-        found = {}
-        for seed in self.seeds(name):
-            job = Job(name, seed)
-            if job not in self._recognised:
-                self._recognised[job] = self._recognise(job)
-            found[seed] = self._recognised[job]
-        return found
-
-    def _recognise(self, job: Job) -> RecognitionResult:
-        stage, answers = self.stage(job.variant, job.seed), stored(self.out, job)
-        table = self.faces.of(stage, "test").table
-        if stage.evaluation.protocol == "webcaricature":
-            return judge_across(answers, table)
-        people = next(task.vocabulary for task in self.tasks(job.variant).values() if isinstance(task, IdentityTask))
-        return judge_cavi(answers, people, table, self.faces.pairs(stage))
-
-    def record(self, name: str, seed: int = 0) -> dict[str, Any] | None:
-        """What the training of a variant's last stage left: settings, history and seconds."""
-        return record(self.out, Job(name, seed), self.stage(name).name)
-
-    def history(self, name: str, seed: int = 0) -> list[dict[str, Any]]:
-        """The epochs of a finished variant's last stage, for curves."""
-        found = self.record(name, seed)
-        return list(found["history"]) if found else []
+_GROUPED = "pose"  # the column by whose words the figures of faces are told apart
 
 
 def rows_of(runs: Runs) -> list[Row]:
     """All rows that the finished jobs give: each variant's figures, and the differences that the recipe asks for."""
-    rows: list[Row] = []
+    made: list[Row] = []
     for name, variant in runs.recipe.variants.items():
-        if found := runs.results(name):
-            rows += task_rows(name, found, variant.note)
-            rows += _validation_time(runs, name)
-        if points := runs.landmarks(name):
-            rows += _per_group(name, points)
-        if recognised := runs.recognition(name):
-            rows += recognition_rows(
-                variant.row or name, recognised, prefix=variant.prefix, splits=variant.splits, note=variant.note
-            )
+        for prefix, found in by_prefix(runs.results(name)).items():
+            about: dict[str, Any] = {"prefix": variant.prefix + prefix, "splits": variant.splits, "note": variant.note}
+            made += rows(runs.title(name), found, **about)
+            made += _per_group(runs, name, prefix, found)
+        made += _validation_time(runs, name)
     for pair in runs.recipe.comparisons:
-        rows += _recognition_differences(runs, pair)
-        rows += difference_rows(pair.better, pair.than, runs.results(pair.better), runs.results(pair.than))
-        a, b = runs.landmarks(pair.better), runs.landmarks(pair.than)
-        if set(a) & set(b):
-            rows.append(_relative(pair.better, pair.than, a, b))
-    return rows + _correlations(runs)
+        made += _compared(runs, pair)
+    return made + _correlations(runs)
 
 
-def _recognition_differences(runs: Runs, pair: ComparisonSpec) -> list[Row]:
-    a, b = runs.recognition(pair.better), runs.recognition(pair.than)
-    if not set(a) & set(b):
-        return []
-    better, than = (runs.recipe.variants[name] for name in (pair.better, pair.than))
-    names = better.row or pair.better, than.row or pair.than
-    return recognition_differences(*names, a, b, prefix=better.prefix, splits=better.splits)
+def _compared(runs: Runs, pair: ComparisonSpec) -> list[Row]:
+    """The differences of two variants, of all that both have."""
+    first, second = (by_prefix(runs.results(name)) for name in (pair.better, pair.than))
+    names, variant = (runs.title(pair.better), runs.title(pair.than)), runs.recipe.variants[pair.better]
+    made = []
+    for prefix in (prefix for prefix in first if prefix in second):
+        a, b, told = first[prefix], second[prefix], variant.prefix + prefix
+        made += differences(*names, a, b, prefix=told, splits=variant.splits)
+        made += [replace(row, metric=told + row.metric) for row in relative_differences(*names, a, b)]
+    return made
 
 
 def _validation_time(runs: Runs, name: str) -> list[Row]:
@@ -209,69 +65,19 @@ def _validation_time(runs: Runs, name: str) -> list[Row]:
     return [Row(name, "time in validation", figure.mean, figure.std, None, tuple(records), note=note)]
 
 
-def task_rows(name: str, results: Mapping[int, Result], note: str = "", prefix: str = "") -> list[Row]:
-    """One task's figures over seeds; `prefix` tells the metrics of side tasks from the main one's."""
-    points = {seed: result for seed, result in results.items() if isinstance(result, LandmarkResult)}
-    if points:
-        return [replace(row, metric=prefix + row.metric) for row in landmark_rows(name, points, note=note)]
-    many = {seed: result for seed, result in results.items() if isinstance(result, AttributesResult)}
-    if many:
-        return [replace(row, metric=prefix + row.metric) for row in attribute_rows(name, many, note=note)]
-    classes = [result for result in results.values() if isinstance(result, ClassificationResult)]
-    rows = []
-    for metric in ("accuracy", "balanced accuracy"):
-        attribute = metric.replace(" ", "_")
-        figure = summarise([getattr(result, attribute) for result in classes])
-        interval = getattr(classes[0], f"{attribute}_interval") if len(classes) == 1 else None
-        rows.append(
-            Row(
-                name, prefix + metric, figure.mean, figure.std, classes[0].n, tuple(results),
-                None if interval is None else interval.ends, note=note,
-            )
-        )  # fmt: skip
-    return rows
-
-
-def _per_group(name: str, found: dict[int, LandmarkResult]) -> list[Row]:
-    rows = []
-    for grouping, groups in next(iter(found.values())).per_group.items():
-        for label, first in groups.items():
-            values = [result.per_group[grouping][label].mean_error for result in found.values()]
-            std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-            rows.append(
-                Row(f"{name}: {grouping} {label}", "mean error", float(np.mean(values)), std, first.n, tuple(found))
-            )
-    return rows
-
-
-def difference_rows(better: str, than: str, a: Mapping[int, Result], b: Mapping[int, Result]) -> list[Row]:
-    """The figures of `better` minus those of `than`, paired over faces and the seeds of both; none where there is no
-    common seed, or no paired difference for this kind of task."""
-    seeds = tuple(sorted(set(a) & set(b)))
-    ours, theirs = [a[seed] for seed in seeds], [b[seed] for seed in seeds]
-    found: dict[str, PairedDifference] = {}
-    if ours and all(isinstance(result, LandmarkResult) for result in (*ours, *theirs)):
-        errors = [np.stack([result.face_errors for result in side]) for side in (ours, theirs)]  # type: ignore[union-attr]
-        found = {m: landmarks.paired_difference(*errors, statistic=m) for m in ("mean error", "failure rate")}
-    elif ours and all(isinstance(result, AttributesResult) for result in (*ours, *theirs)):
-        found = {
-            metric: attributes.paired_difference(ours, theirs, statistic=metric)  # type: ignore[arg-type]
-            for metric in ("mean accuracy", "mean balanced accuracy", "mean F1")
-        }
-    note = "paired bootstrap over faces and seeds"
+def _per_group(runs: Runs, name: str, prefix: str, found: Mapping[int, Result], column: str = _GROUPED) -> list[Row]:
+    """Figures of faces by the words of a column, where the test faces have it."""
+    _, cases = runs.protocol(name)
+    if any(one.over != "faces" for one in found.values()) or column not in cases.faces.table.columns:
+        return []
+    prefixed = runs.recipe.variants[name].prefix + prefix
     return [
-        Row(f"{better} minus {than}", metric, one.difference, None, one.n, seeds, one.interval.ends, note=note)
-        for metric, one in found.items()
+        row
+        for word, faces in cases.groups(prefix, column).items()
+        for row in rows(
+            f"{runs.title(name)}: {column} {word}", {s: within(r, faces) for s, r in found.items()}, prefix=prefixed
+        )
     ]
-
-
-def _relative(better: str, than: str, a: Mapping[int, LandmarkResult], b: Mapping[int, LandmarkResult]) -> Row:
-    """How many percent of `than`'s failures are gone (negative) with `better`."""
-    seeds = tuple(sorted(set(a) & set(b)))
-    relative = [100 * (a[s].failure_rate - b[s].failure_rate) / b[s].failure_rate for s in seeds]
-    std = float(np.std(relative, ddof=1)) if len(seeds) > 1 else None
-    note = "relative to the second; mean ± std over seeds"
-    return Row(f"{better} minus {than}", "relative failure rate", float(np.mean(relative)), std, None, seeds, note=note)
 
 
 def _correlations(runs: Runs) -> list[Row]:
@@ -304,23 +110,14 @@ def _correlations(runs: Runs) -> list[Row]:
     return rows
 
 
-def collect(runs: Runs, results: Path, command: str, about: str) -> list[Row]:
-    """Write the rows of all finished jobs into a results file."""
-    rows = _beside_published(runs.recipe.name, rows_of(runs))
+def collect(runs: Runs, results: Path, command: str, about: str, published: Sequence[Published] = ()) -> list[Row]:
+    """Write the rows of all finished jobs into a results file, beside the published figures of their names."""
+    papers = {(figure.row, figure.metric): figure.value for figure in published}
+    rows = [replace(row, published=papers.get(row.key, row.published)) for row in rows_of(runs)]
     if not rows:
         raise PolyfaceError(f"{runs.out}: no finished run to collect")
     write_results(results, rows, command=command, data=about)
     return rows
-
-
-def _beside_published(recipe: str, rows: Sequence[Row]) -> list[Row]:
-    """Rows with the figure that the recipe's paper prints of the same name and metric, where it prints one."""
-    papers = {
-        (figure.row, figure.metric): figure.value
-        for key in (recipe, f"{recipe} by attribute")
-        for figure in PUBLISHED.get(key, ())
-    }
-    return [replace(row, published=papers.get(row.key, row.published)) for row in rows]
 
 
 def sources(recipe: Recipe) -> list[str]:

@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from typing import Any
 
 from pydantic import ValidationError
 
 from polyface.errors import PolyfaceError, nearest
-from polyface.tasks.attributes import AttributesSpec, AttributesTask
-from polyface.tasks.base import Task, TaskSpec, masked_sums, mean_of_terms, term_means
-from polyface.tasks.classification import ClassificationSpec, ClassificationTask
-from polyface.tasks.identity import IdentitySpec, IdentityTask
-from polyface.tasks.landmarks import LandmarksSpec, LandmarksTask
+from polyface.registry import Registry, lacks
+from polyface.tasks.base import Task, TaskSpec, masked_sums, mean_of_terms, term_means, with_thresholds
 
-__all__ = ["Task", "TaskSpec", "build", "masked_sums", "mean_of_terms", "term_means"]
+__all__ = ["TASKS", "Task", "TaskSpec", "build", "masked_sums", "mean_of_terms", "term_means", "with_thresholds"]
 
-_KINDS: dict[str, tuple[type[TaskSpec], Any]] = {
-    "landmarks": (LandmarksSpec, LandmarksTask),
-    "classification": (ClassificationSpec, ClassificationTask),
-    "attributes": (AttributesSpec, AttributesTask),
-    "identity": (IdentitySpec, IdentityTask),
-}
+TASKS = Registry(
+    "task",
+    group="polyface.tasks",
+    folder="polyface.tasks",
+    without=("base",),
+    check=lambda part: lacks(part, "Spec", "targets", "prepare", "loss", "read", "labels", "evaluate"),
+)
+"""Kinds of task: subclasses of `Task`, called with (name, settings), the settings being of their class `Spec`."""
 
 
 def build(name: str, config: Mapping[str, Any]) -> Task:
-    """A task from its settings; `kind` says which. More kinds come from entry points in `polyface.tasks`."""
-    kinds = _KINDS | {p.name: p.load() for p in entry_points(group="polyface.tasks")}
-    kind = config.get("kind", "")
-    if kind not in kinds:
-        raise PolyfaceError(f"tasks.{name}.kind is '{kind}'; {nearest(str(kind), kinds)}")
-    spec, task = kinds[kind]
+    """A task from its settings; `kind` says which."""
+    kind = TASKS.get(str(config.get("kind", "")), f"tasks.{name}.kind")
+    spec: type[TaskSpec] = kind.Spec
     try:
-        built: Task = task(name, spec.model_validate(dict(config)))
+        built: Task = kind(name, spec.model_validate(dict(config)))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(["tasks", name, *map(str, first["loc"])])

@@ -14,8 +14,9 @@ from torch import Tensor
 from polyface.data.loader import Targets
 from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError, nearest
+from polyface.metrics.attributes import AttributesResult, evaluate_attributes
 from polyface.schema import ATTRIBUTES
-from polyface.tasks.base import Task, TaskSpec
+from polyface.tasks.base import TaskSpec, ThresholdTask
 
 
 class AttributesSpec(TaskSpec):
@@ -29,7 +30,7 @@ class AttributesSpec(TaskSpec):
     thresholds: list[float] = Field(default_factory=list)
 
 
-class AttributesTask(Task):
+class AttributesTask(ThresholdTask):
     """Any of CelebA's 40 attributes, each known or unknown by itself. Output [B, K]: scores or logits.
 
     One loss term an attribute, named `<task>/<attribute>`; an unknown one is masked. Terms and outputs are in the
@@ -37,6 +38,7 @@ class AttributesTask(Task):
     mirror changes nothing: none of the 40 is about a side.
     """
 
+    Spec = AttributesSpec
     spec: AttributesSpec
 
     def __init__(self, name: str, spec: AttributesSpec) -> None:
@@ -118,3 +120,8 @@ class AttributesTask(Task):
         values = np.full((len(answer["positive"]), len(ATTRIBUTES)), None, dtype=object)
         values[:, places] = np.where(answer["positive"], 1, -1)
         return list(values.tolist())
+
+    def evaluate(self, answers: Mapping[str, Any], table: FaceTable) -> AttributesResult:
+        targets = self.targets(table)
+        truth = np.where(targets.labelled.numpy(), targets.values.numpy(), np.nan)
+        return evaluate_attributes(answers["scores"], answers["positive"], truth, self.vocabulary)

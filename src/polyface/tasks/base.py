@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from polyface.data.loader import Targets
 from polyface.data.table import FaceTable
-from polyface.schema import column_type
+from polyface.errors import PolyfaceError, nearest
+from polyface.metrics.result import Result
+from polyface.schema import Column
 
 
 class TaskSpec(BaseModel):
@@ -28,9 +30,11 @@ class Task(ABC):
     """One question asked of a face.
 
     name: also the head's. column: the label column. terms: names of the K loss terms. output_dim: length of the head's
-    output.
+    output. Spec: the class of its settings. head: the layer that its outputs want, "cosine" for cosines between an
+    embedding and a direction for each output.
     """
 
+    Spec: ClassVar[type[TaskSpec]] = TaskSpec
     name: str
     column: str
     output_dim: int
@@ -39,6 +43,22 @@ class Task(ABC):
 
     def __init__(self, name: str, spec: TaskSpec) -> None:
         self.name, self.spec = name, spec
+
+    @property
+    def head(self) -> Literal["linear", "cosine"]:
+        return "linear"
+
+    @property
+    def people(self) -> Sequence[str] | None:
+        """The people that it tells apart, in the order of its outputs; None for a task that is about no person."""
+        return None
+
+    def learn(self, training: FaceTable) -> None:  # noqa: B027  most tasks have nothing to learn
+        """Take from the training faces what the settings leave open before anything is built: people, classes."""
+
+    def declares(self) -> Column | None:
+        """What its label column holds; None where the schema says that."""
+        return None
 
     @abstractmethod
     def targets(self, table: FaceTable) -> Targets:
@@ -76,6 +96,15 @@ class Task(ABC):
     def labels(self, answer: Mapping[str, Any]) -> list[Any]:
         """A decoded answer as values of the label column, one a face: what a face table would say."""
 
+    @abstractmethod
+    def evaluate(self, answers: Mapping[str, Any], table: FaceTable) -> Result:
+        """How well the decoded answers [N, …] on the faces of a table agree with its labels."""
+
+    @property
+    def outputs(self) -> dict[str, tuple[int, ...]]:
+        """The outputs of its head in an exported network, with their shapes after the batch."""
+        return {self.name: (self.output_dim,)}
+
     def config(self) -> dict[str, Any]:
         """What rebuilds the task: `polyface.tasks.build(name, config)`."""
         return self.spec.model_dump()
@@ -84,9 +113,37 @@ class Task(ABC):
         """Bool [N]: rows that satisfy `where`."""
         keep = np.ones(len(table), dtype=bool)
         for column, words in self.spec.where.items():
-            column_type(column)  # an unknown name is an error with its nearest neighbour
             keep &= table.classes(column, [words] if isinstance(words, str) else words) >= 0
         return torch.from_numpy(keep)
+
+
+class ThresholdTask(Task):
+    """A task whose answers follow from scores by thresholds, one a term, which validation faces may move."""
+
+    @property
+    @abstractmethod
+    def thresholds(self) -> list[float]:
+        """One a term; part of `config`, so that a bundle carries them."""
+
+    @thresholds.setter
+    @abstractmethod
+    def thresholds(self, values: Sequence[float]) -> None: ...
+
+    @abstractmethod
+    def mistakes(self, output: Tensor, target: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
+        """(false positives, false negatives), int64 [K] each, over the labelled faces of output, target and mask
+        [B, K], at the present thresholds."""
+
+
+def with_thresholds(tasks: Mapping[str, Task], name: str) -> ThresholdTask:
+    """The task of that name, if it has thresholds."""
+    task = tasks.get(name)
+    if not isinstance(task, ThresholdTask):
+        known = [name for name, task in tasks.items() if isinstance(task, ThresholdTask)]
+        raise PolyfaceError(
+            f"thresholds.tasks names '{name}', which is no task with thresholds; {nearest(name, known)}"
+        )
+    return task
 
 
 def masked_sums(losses: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:

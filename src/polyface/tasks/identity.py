@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from polyface.data.loader import Targets
 from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError
+from polyface.metrics.classification import ClassificationResult, evaluate_classification
 from polyface.schema import column_type
 from polyface.tasks.base import Task, TaskSpec
 
@@ -43,6 +44,7 @@ class IdentitySpec(TaskSpec):
 class IdentityTask(Task):
     """Output [B, people]: logits, or cosines where the loss has a margin. One loss term."""
 
+    Spec = IdentitySpec
     spec: IdentitySpec
 
     def __init__(self, name: str, spec: IdentitySpec) -> None:
@@ -57,11 +59,14 @@ class IdentityTask(Task):
         return len(self.vocabulary)
 
     @property
-    def cosine(self) -> bool:
-        """Whether the outputs are cosines (`CosineLinear`)."""
-        return self.spec.loss != "softmax"
+    def head(self) -> Literal["linear", "cosine"]:
+        return "linear" if self.spec.loss == "softmax" else "cosine"
 
-    def learn_people(self, training: FaceTable) -> None:
+    @property
+    def people(self) -> Sequence[str]:
+        return self.vocabulary
+
+    def learn(self, training: FaceTable) -> None:
         """The people of the training faces, by name, where the settings name none."""
         if not self.vocabulary:
             counts = Counter(word for word in training.words(self.column) if word is not None)
@@ -81,7 +86,7 @@ class IdentityTask(Task):
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         logits = output.float()
-        if self.cosine:
+        if self.head == "cosine":
             logits = self._with_margin(logits, target)
         elif self.spec.relu:
             logits = logits.relu()
@@ -102,7 +107,7 @@ class IdentityTask(Task):
     def read(self, output: Tensor, crops: Tensor, size: int) -> dict[str, np.ndarray]:
         """{"probabilities": float32 [B, people]}."""
         logits = output.float()
-        if self.cosine:
+        if self.head == "cosine":
             logits = self.spec.scale * logits
         elif self.spec.relu:
             logits = logits.relu()
@@ -114,6 +119,11 @@ class IdentityTask(Task):
 
     def labels(self, answer: Mapping[str, Any]) -> list[Any]:
         return list(answer["label"])
+
+    def evaluate(self, answers: Mapping[str, Any], table: FaceTable) -> ClassificationResult:
+        targets = self.targets(table)
+        truth = np.where(targets.labelled[:, 0].numpy(), targets.values.numpy(), -1)
+        return evaluate_classification(answers["probabilities"].argmax(-1), truth, self.vocabulary)
 
     def config(self) -> dict[str, Any]:
         return super().config() | {"people": self.vocabulary}

@@ -13,7 +13,8 @@ from torch import Tensor
 from polyface.data.crops import invert, is_mirrored, transform
 from polyface.data.loader import Targets
 from polyface.data.table import FaceTable
-from polyface.schema import mirror_landmarks
+from polyface.metrics.landmarks import LandmarkResult, evaluate_landmarks
+from polyface.schema import eyes, landmark_groups, mirror_landmarks
 from polyface.tasks.base import Task, TaskSpec
 
 
@@ -33,6 +34,7 @@ class LandmarksTask(Task):
     One loss term a point; an invisible point is masked. Output [B, 2·points], x and y interleaved.
     """
 
+    Spec = LandmarksSpec
     spec: LandmarksSpec
 
     def __init__(self, name: str, spec: LandmarksSpec) -> None:
@@ -86,3 +88,9 @@ class LandmarksTask(Task):
 
     def labels(self, answer: Mapping[str, Any]) -> list[Any]:
         return list(answer["points"])
+
+    def evaluate(self, answers: Mapping[str, Any], table: FaceTable) -> LandmarkResult:
+        targets = self.targets(table)
+        truth = np.where(targets.labelled.numpy()[..., None], targets.values.numpy(), np.nan)
+        names = list(landmark_groups(5)) if self.points == 5 else []
+        return evaluate_landmarks(answers["points"], truth, eyes=eyes(self.points), names=names)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from polyface.errors import PolyfaceError, nearest
 from polyface.networks import FaceNetwork
 from polyface.tasks import Task
-from polyface.tasks.identity import IdentityTask
 from polyface.training.recipe import CentresSpec
 from polyface.weighting.base import sum_over_ranks
 
@@ -60,8 +59,8 @@ def centres_of(spec: CentresSpec, network: FaceNetwork, tasks: Mapping[str, Task
     sizes, branches = {}, {}
     for name in spec.tasks:
         task = tasks.get(name)
-        if not isinstance(task, IdentityTask):
-            known = [name for name, task in tasks.items() if isinstance(task, IdentityTask)]
+        if task is None or task.people is None:
+            known = [name for name, task in tasks.items() if task.people is not None]
             raise PolyfaceError(f"centres.tasks names '{name}', which is no identity task; {nearest(name, known)}")
         branch = network.embedding_of(name)
         if branch is None:
@@ -69,7 +68,7 @@ def centres_of(spec: CentresSpec, network: FaceNetwork, tasks: Mapping[str, Task
                 f"centres.tasks: '{name}' reads no embedding: give its branch a similarity, and let "
                 f"network.heads.{name} name that branch"
             )
-        sizes[name] = (len(task.vocabulary), network.embeddings[branch].dim)
+        sizes[name] = (len(task.people), network.embeddings[branch].dim)
         branches[name] = branch
     if len(set(sizes.values())) > 1:
         raise PolyfaceError(f"centres.tasks share one table, but people and length of embeddings differ: {sizes}")

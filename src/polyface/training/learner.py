@@ -23,12 +23,12 @@ from polyface.data.crops import CropSpec
 from polyface.data.loader import FaceBatch, FaceLoader, RawBatch, assemble
 from polyface.errors import PolyfaceError
 from polyface.networks import FaceNetwork, FaceOutput
-from polyface.tasks import Task, masked_sums, term_means
+from polyface.tasks import Task, masked_sums, term_means, with_thresholds
 from polyface.training.centres import Centres, centres_of
 from polyface.training.distil import Distillation
 from polyface.training.progress import AllEpochs, learning_rate
 from polyface.training.recipe import StageSpec, same_settings
-from polyface.training.terms import Terms, attributes_of
+from polyface.training.terms import Terms
 from polyface.weighting import AdaptiveThresholds, Context, TaskStopping, Weighting
 from polyface.weighting.base import sum_over_ranks, world_size
 
@@ -65,7 +65,7 @@ class Learner(L.LightningModule):
         self.thresholds = nn.ModuleDict()
         if chosen := spec.thresholds:
             for name in chosen.tasks:
-                self.thresholds[name] = AdaptiveThresholds(attributes_of(tasks, name).thresholds, chosen.rate)
+                self.thresholds[name] = AdaptiveThresholds(with_thresholds(tasks, name).thresholds, chosen.rate)
         self.distillation = distillation
         self.centres: Centres | None = None
         if spec.centres:
@@ -274,7 +274,7 @@ class Learner(L.LightningModule):
         for name, module in self.thresholds.items():
             assert isinstance(module, AdaptiveThresholds)
             above, below = self._mistakes[name].cpu().numpy()
-            attributes_of(self.tasks, name).thresholds = module.update(
+            with_thresholds(self.tasks, name).thresholds = module.update(
                 above, below, counts[self.terms.tasks[name]].numpy(), epoch
             )
         self.weighting.on_validation(self.terms.means(totals, self.terms.weighed), self.terms.counts(counts))
@@ -296,7 +296,7 @@ class Learner(L.LightningModule):
                 output, _, of_batch = self._losses(batch, network)
                 totals += of_batch.double()
                 for name, counts in mistakes.items():
-                    task = attributes_of(self.tasks, name)
+                    task = with_thresholds(self.tasks, name)
                     found = task.mistakes(output.outputs[name], batch.targets[name], batch.labelled[name])
                     counts += torch.stack(found)
         self._mistakes = {name: sum_over_ranks(counts) for name, counts in mistakes.items()}
@@ -305,14 +305,14 @@ class Learner(L.LightningModule):
         return totals
 
     def _thresholds(self) -> dict[str, list[float]]:
-        return {name: attributes_of(self.tasks, name).thresholds for name in self.thresholds}
+        return {name: with_thresholds(self.tasks, name).thresholds for name in self.thresholds}
 
     def finish(self) -> None:
         """Put back what the best epoch had, where the recipe selects it."""
         if self.best is not None:
             self.evaluated.load_state_dict(self.best[1])
             for name, thresholds in self.best[2].items():
-                attributes_of(self.tasks, name).thresholds = thresholds
+                with_thresholds(self.tasks, name).thresholds = thresholds
 
     # ------------------------------------------------------------------------------------------------ optimiser
 
@@ -382,7 +382,7 @@ class Learner(L.LightningModule):
     def on_train_start(self) -> None:
         for name, module in self.thresholds.items():
             assert isinstance(module, AdaptiveThresholds)
-            attributes_of(self.tasks, name).thresholds = module.thresholds
+            with_thresholds(self.tasks, name).thresholds = module.thresholds
         if self._random:
             torch.set_rng_state(self._random["cpu"].cpu())
             if "cuda" in self._random and self.device.type == "cuda":

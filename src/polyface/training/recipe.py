@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from polyface import protocols
 from polyface.data.augment import AugmentSpec
 from polyface.data.boxes import BoxSpec
 from polyface.data.crops import CropSpec
 from polyface.errors import PolyfaceError, nearest
+from polyface.training.papers import PAPERS, RECIPE
 
 
 class _Strict(BaseModel):
@@ -57,14 +57,21 @@ class DataSpec(_Strict):
 
 
 class NetworkSpec(_Strict):
-    """trunk: its name and options. branches: name → options, what pools the trunk's map for a group of answers. heads:
-    task → the branch it reads, or {branch: terms of the task}; tasks not named read the shared features. normalise:
-    mean and std of pixel values 0..255."""
+    """trunk: its name and options; frozen: true keeps it as it starts.
+
+    parts: name → {kind, its options, and: reads: what it reads, of trunk, trunk.<map>, <part>, <part>.<map> (by default
+    [trunk]); frozen: true; rows: {task, classes}, the faces that it learns from and answers for; similarity: cosine,
+    euclidean or inner, where its output is an embedding}. branches: the same, as older recipes call it.
+    heads: task → the part it reads, {part: terms of the task}, {reads: several parts, joined}, or {merge: rows, of:
+    parts that are routed}; tasks not named read the trunk. embeddings: task → {reads, merge: concat, rows or
+    stochastic, similarity}. normalise: mean and std of pixel values 0..255, one number or one a channel."""
 
     trunk: dict[str, Any]
     branches: dict[str, dict[str, Any]] = {}
-    heads: dict[str, str | dict[str, list[str]]] = {}
-    normalise: dict[str, float] = {"mean": 127.5, "std": 128.0}
+    parts: dict[str, dict[str, Any]] = {}
+    heads: dict[str, str | dict[str, Any]] = {}
+    embeddings: dict[str, dict[str, Any]] = {}
+    normalise: dict[str, float | list[float]] = {"mean": 127.5, "std": 128.0}
 
 
 class WeightingSpec(_Strict):
@@ -150,13 +157,20 @@ class InitSpec(_Strict):
     branches: str | dict[str, str] = {}
 
 
+def _protocol(given: Any) -> dict[str, Any]:
+    try:
+        return protocols.settings(given)
+    except PolyfaceError as error:
+        raise ValueError(str(error)) from error
+
+
 class EvaluationSpec(_Strict):
     """main: the task that selects and is reported first. select: keep the best epoch by its validation error, or the
     last. translations: predictions averaged over so many small shifts (TCDCN-Averaged; 1: plain) of ±`spread` sides;
-    mirror: over the mirrored face as well. protocol: of recognition, cavi (Ming et al. 2021, Table 2) or webcaricature
-    (Tables 3 to 5), in place of each task's own figures."""
+    mirror: over the mirrored face as well. protocol: what is compared with what: the name of a protocol and its
+    options, a protocol's name alone, or that of a data set's reader that says how the set is evaluated."""
 
-    protocol: Literal["cavi", "webcaricature"] | None = None
+    protocol: Annotated[dict[str, Any], BeforeValidator(_protocol)] = {"name": "per-task"}
     main: str = "landmarks"
     select: Literal["last", "best"] = "last"
     translations: int = Field(1, ge=1)
@@ -273,13 +287,6 @@ class Recipe(_Strict):
         return found.at(self.seed if seed is None else seed)
 
 
-def shipped() -> dict[str, Traversable]:
-    """The recipes that come with the package, by name."""
-    home = resources.files("polyface")
-    files = [file for file in (home / "recipes").iterdir() if file.name.endswith(".yaml")]
-    return {"synthetic": home / "demo" / "recipe.yaml"} | {file.name.removesuffix(".yaml"): file for file in files}
-
-
 def load(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
     """A recipe by name (`tcdcn`) or from a YAML file, in one of its sizes (`dmm-cnn:small`), with `key.key=value`
     changes (a stage's name is a key)."""
@@ -293,10 +300,7 @@ def load(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
         except (OSError, UnicodeDecodeError) as error:
             raise PolyfaceError(f"{path}: not a readable text file ({error})") from error
     else:
-        known = shipped()
-        if source not in known:
-            raise PolyfaceError(f"unknown recipe '{source}'; {nearest(source, known)}")
-        text = known[source].read_text(encoding="utf-8")
+        text = (PAPERS.get(source) / RECIPE).read_text(encoding="utf-8")
     tree = _yaml(text, source)
     if not isinstance(tree, dict):
         raise PolyfaceError(f"{source}: a recipe is a mapping with name and stages")

@@ -30,7 +30,6 @@ from polyface.models.bundle import Bundle, load_bundle
 from polyface.models.labels import labelled
 from polyface.networks.trunks.face_resnet import unfold
 from polyface.tasks import Task
-from polyface.tasks.identity import IdentityTask
 from polyface.training.callbacks import Bar, Saver, reason, stopping_between_steps
 from polyface.training.distil import distillation
 from polyface.training.learner import Learner
@@ -73,14 +72,29 @@ class StageResult:
     seconds: float
 
 
+def named_tasks(stage: StageSpec) -> dict[str, Task]:
+    """The tasks of a stage as its settings say, before any face was seen."""
+    return {name: task_kinds.build(name, config) for name, config in stage.tasks.items()}
+
+
 def stage_tasks(stage: StageSpec, data: Path | None = None) -> dict[str, Task]:
-    """The tasks of a stage. Identity tasks whose settings name nobody know the people of its training faces."""
-    tasks = {name: task_kinds.build(name, config) for name, config in stage.tasks.items()}
-    unknown = [task for task in tasks.values() if isinstance(task, IdentityTask) and not task.vocabulary]
-    if unknown:
-        training = FaceTable.concat([table.take(rows) for table, rows, _ in _chosen(stage, "train", data)])
-        for task in unknown:
-            task.learn_people(training)
+    """The tasks of a stage; those whose settings do not say their outputs learn them from its training faces."""
+    tasks = named_tasks(stage)
+    return _learnt(tasks, [task for task in tasks.values() if not task.output_dim], stage, data)
+
+
+def training_tasks(stage: StageSpec, data: Path | None) -> dict[str, Task]:
+    """The tasks of a stage, which have learnt all that they can from its training faces."""
+    tasks = named_tasks(stage)
+    return _learnt(tasks, list(tasks.values()), stage, data)
+
+
+def _learnt(tasks: dict[str, Task], some: list[Task], stage: StageSpec, data: Path | None) -> dict[str, Task]:
+    tables = [table.take(rows) for table, rows, _ in _chosen(stage, "train", data)] if some else []
+    if tables:
+        training = FaceTable.concat(tables)
+        for task in some:
+            task.learn(training)
     return tasks
 
 
@@ -161,15 +175,16 @@ def _rows(table: FaceTable, part: str, source: SourceSpec) -> np.ndarray:
 def build_weighting(
     stage: StageSpec, features: int | None = None, tasks: Mapping[str, Task] | None = None
 ) -> Weighting:
-    """The stage's weighting; features: the width of the network's shared features; tasks: those of the stage."""
-    names = list(Terms(tasks or stage_tasks(stage), stage.weighting.terms).weighed)
+    """The stage's weighting; features: the width of the network's shared features; tasks: those of the stage. Reads no
+    face: it needs the names of tasks and terms alone."""
+    names = list(Terms(tasks or named_tasks(stage), stage.weighting.terms).weighed)
     return weighting.build(stage.weighting.name, names, features=features, **stage.weighting.options)
 
 
 def untrained(recipe: Recipe, out: Path, data: Path | None, earlier: Mapping[str, Path]) -> Path:
     """The bundle of a recipe's last stage as its `init` leaves it."""
     stage = recipe.stages[-1]
-    tasks = stage_tasks(stage, data)
+    tasks = training_tasks(stage, data)
     network = build_network(stage, tasks, recipe.seed, dict(earlier))
     if pool := stage_pool(stage, "train", data, tasks, earlier=earlier):
         _unfold(network, stage, tasks, pool, recipe.seed)
@@ -233,7 +248,7 @@ def run_stage(
     keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    tasks = stage_tasks(stage, data)
+    tasks = training_tasks(stage, data)
     train = stage_pool(stage, "train", data, tasks, options.progress, earlier)
     if train is None:
         raise PolyfaceError(f"stage {stage.name}: no training faces (split 'train') in its tables")

@@ -11,43 +11,65 @@ import torch
 from polyface import networks
 from polyface.errors import PolyfaceError, nearest
 from polyface.models.bundle import load_bundle
-from polyface.networks.branches import ResidualBranch
+from polyface.networks.parts.residual import ResidualPart
 from polyface.networks.pretrained.dlib import dlib_weights
 from polyface.networks.pretrained.imagenet import imagenet_weights, read_weights
 from polyface.networks.trunks.face_resnet import FaceResNet
 from polyface.networks.trunks.timm_trunk import TimmTrunk
 from polyface.tasks import Task
-from polyface.tasks.identity import IdentityTask
 from polyface.training.recipe import InitSpec, StageSpec
 
 
 def network_config(stage: StageSpec, tasks: dict[str, Task]) -> dict[str, Any]:
-    """What `networks.build` makes the stage's network from."""
+    """What `networks.build` makes the stage's network from: its `network`, with outputs and classes as numbers."""
     chosen = stage.network
-    if unknown := [name for name in chosen.heads if name not in tasks]:
-        raise PolyfaceError(f"stage {stage.name}: network.heads names '{unknown[0]}'; {nearest(unknown[0], tasks)}")
+    for key, named in (("heads", chosen.heads), ("embeddings", chosen.embeddings)):
+        if unknown := [name for name in named if name not in tasks]:
+            hint = nearest(unknown[0], tasks)
+            raise PolyfaceError(f"stage {stage.name}: network.{key} names '{unknown[0]}'; {hint}")
     heads = {name: _head(stage.name, task, chosen.heads.get(name)) for name, task in tasks.items()}
     config: dict[str, Any] = {"trunk": chosen.trunk, "heads": heads, "normalise": chosen.normalise}
-    cosine = [name for name, task in tasks.items() if isinstance(task, IdentityTask) and task.cosine]
-    config |= {"cosine": cosine} if cosine else {}
-    return config | ({"branches": chosen.branches} if chosen.branches else {})
+    cosine = [name for name, task in tasks.items() if task.head == "cosine"]
+    parts = {name: _part(stage.name, name, part, tasks) for name, part in chosen.parts.items()}
+    given = {"cosine": cosine, "branches": chosen.branches, "parts": parts, "embeddings": chosen.embeddings}
+    return config | {key: value for key, value in given.items() if value}
 
 
-def _head(stage: str, task: Task, given: str | dict[str, list[str]] | None) -> int | dict[str, list[int]]:
-    """A head on the shared features, or the places of its outputs by branch."""
-    if given is None:
+def _head(stage: str, task: Task, given: str | dict[str, Any] | None) -> int | dict[str, Any]:
+    """A head on the trunk's vector; the places of its outputs by part; or what it reads as one vector."""
+    if given is None or given == "trunk":
         return task.output_dim
     if isinstance(given, str):
         return {given: list(range(task.output_dim))}
+    if "reads" in given or "of" in given:
+        return {**given, "outputs": task.output_dim}
+    frozen = {key: value for key, value in given.items() if key == "frozen"}
+    groups = {part: group for part, group in given.items() if part not in frozen}
+    if wrong := [part for part, group in groups.items() if not isinstance(group, list)]:
+        key = f"network.heads.{task.name}.{wrong[0]}"
+        raise PolyfaceError(f"stage {stage}: {key} is {groups[wrong[0]]!r}; expected a list of the task's terms")
     words = [term.partition("/")[2] or term for term in task.terms]
-    named = [word for group in given.values() for word in group]
+    named = [word for group in groups.values() for word in group]
     if len(words) != task.output_dim or sorted(named) != sorted(words):
-        wrong = next((w for w in named if w not in words), None) or next((w for w in words if w not in named), named[0])
+        bad = next((w for w in named if w not in words), None) or next((w for w in words if w not in named), named[0])
         raise PolyfaceError(
             f"stage {stage}: network.heads.{task.name} must name each of the task's {len(words)} terms once; "
-            f"'{wrong}' is not so; {nearest(wrong, words)}"
+            f"'{bad}' is not so; {nearest(bad, words)}"
         )
-    return {branch: [words.index(word) for word in group] for branch, group in given.items()}
+    return {part: [words.index(word) for word in group] for part, group in groups.items()} | frozen
+
+
+def _part(stage: str, name: str, given: dict[str, Any], tasks: dict[str, Task]) -> dict[str, Any]:
+    """A part, with the classes that it is routed by as places in their task's vocabulary."""
+    rows = given.get("rows")
+    if not isinstance(rows, dict) or rows.get("task") not in tasks or not isinstance(rows.get("classes"), list):
+        return given  # not routed; or refused where the network is built
+    vocabulary: list[str] = getattr(tasks[rows["task"]], "vocabulary", [])
+    if unknown := [word for word in rows["classes"] if isinstance(word, str) and word not in vocabulary]:
+        key, hint = f"network.parts.{name}.rows.classes", nearest(unknown[0], vocabulary)
+        raise PolyfaceError(f"stage {stage}: {key} names '{unknown[0]}', no class of {rows['task']}; {hint}")
+    places = [vocabulary.index(one) if isinstance(one, str) else one for one in rows["classes"]]
+    return given | {"rows": rows | {"classes": places}}
 
 
 def build_network(
@@ -105,7 +127,7 @@ def _start(network: networks.FaceNetwork, stage: str, init: InitSpec, earlier: d
 
 def _start_as_dlib(network: networks.FaceNetwork, stage: str, parts: Sequence[str]) -> None:
     started: list[Any] = [network.trunk, *network.branches.values()] if "branches" in parts else [network.trunk]
-    wrong = not isinstance(network.trunk, FaceResNet) or not all(isinstance(m, ResidualBranch) for m in started[1:])
+    wrong = not isinstance(network.trunk, FaceResNet) or not all(isinstance(m, ResidualPart) for m in started[1:])
     if wrong or "heads" in parts or "trunk" not in parts:
         raise PolyfaceError(
             f"stage {stage}: init.source dlib is for trunk face-resnet and branches of kind residual: init.parts are "

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from polyface.errors import PolyfaceError, nearest
 from polyface.tasks import Task, mean_of_terms
-from polyface.tasks.attributes import AttributesTask
 
 
 class Terms:
@@ -52,12 +51,3 @@ class Terms:
             for name, part in groups.items()
             if counts[part].sum() > 0
         }
-
-
-def attributes_of(tasks: Mapping[str, Task], name: str) -> AttributesTask:
-    """The task whose thresholds move."""
-    task = tasks.get(name)
-    if not isinstance(task, AttributesTask):
-        known = [name for name, task in tasks.items() if isinstance(task, AttributesTask)]
-        raise PolyfaceError(f"thresholds.tasks names '{name}', which is no attributes task; {nearest(name, known)}")
-    return task

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
+from collections.abc import Sequence
 from typing import Any
 
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import PolyfaceError
+from polyface.registry import Registry, lacks
 from polyface.weighting.aligned import AlignedMTL
 from polyface.weighting.base import Combined, Context, Fixed, Uniform, Weighting
 from polyface.weighting.cagrad import CAGrad
@@ -49,60 +49,55 @@ __all__ += [
     "PCGrad", "RandomWeights", "SmoothTchebycheff", "UPGrad", "Uncertainty", "Uniform", "ValidationTrend", "YinLiu",
 ]  # fmt: skip
 
-WEIGHTINGS: dict[str, Callable[..., Weighting]] = {
-    "fixed": Fixed,
-    "uniform": Uniform,
-    "yin-liu": YinLiu,
-    "ming": Ming,
-    "naive-dynamic": NaiveDynamic,
-    "dmm": ValidationTrend,
-    "dwa": DynamicAverage,
-    "aw": AdaptiveWeights,
-    "uncertainty": Uncertainty,
-    "rlw": RandomWeights,
-    "gls": GeometricMean,
-    "stch": SmoothTchebycheff,
-    "famo": FAMO,
-    "imtl-l": LossBalance,
-    "imtl-g": GradientBalance,
-    "imtl": IMTL,
-    "gradnorm": GradNorm,
-    "mgda": MGDA,
-    "pcgrad": PCGrad,
-    "cagrad": CAGrad,
-    "gradvac": GradVac,
-    "nash": NashMTL,
-    "aligned": AlignedMTL,
-    "fairgrad": FairGrad,
-    "upgrad": UPGrad,
-}
-"""name → class, called with (tasks, **options). Packages add more by the entry point group `polyface.weightings`."""
+WEIGHTINGS = Registry(
+    "weighting",
+    group="polyface.weightings",
+    built_in={
+        "fixed": "polyface.weighting.base:Fixed",
+        "uniform": "polyface.weighting.base:Uniform",
+        "yin-liu": "polyface.weighting.features:YinLiu",
+        "ming": "polyface.weighting.features:Ming",
+        "naive-dynamic": "polyface.weighting.features:NaiveDynamic",
+        "dmm": "polyface.weighting.trend:ValidationTrend",
+        "dwa": "polyface.weighting.trend:DynamicAverage",
+        "aw": "polyface.weighting.trend:AdaptiveWeights",
+        "uncertainty": "polyface.weighting.scalars:Uncertainty",
+        "rlw": "polyface.weighting.losses:RandomWeights",
+        "gls": "polyface.weighting.losses:GeometricMean",
+        "stch": "polyface.weighting.losses:SmoothTchebycheff",
+        "famo": "polyface.weighting.famo:FAMO",
+        "imtl-l": "polyface.weighting.scalars:LossBalance",
+        "imtl-g": "polyface.weighting.imtl:GradientBalance",
+        "imtl": "polyface.weighting.imtl:IMTL",
+        "gradnorm": "polyface.weighting.gradnorm:GradNorm",
+        "mgda": "polyface.weighting.mgda:MGDA",
+        "pcgrad": "polyface.weighting.surgery:PCGrad",
+        "cagrad": "polyface.weighting.cagrad:CAGrad",
+        "gradvac": "polyface.weighting.surgery:GradVac",
+        "nash": "polyface.weighting.fair:NashMTL",
+        "aligned": "polyface.weighting.aligned:AlignedMTL",
+        "fairgrad": "polyface.weighting.fair:FairGrad",
+        "upgrad": "polyface.weighting.upgrad:UPGrad",
+    },
+    check=lambda part: lacks(part, "combine"),
+)
+"""Weightings by name: classes, called with (tasks, **options)."""
 
 
 def build(name: str, tasks: Sequence[str], *, features: int | None = None, **options: Any) -> Weighting:
     """A weighting by name. features: the width of the shared features, for the methods that learn from them."""
-    known = WEIGHTINGS
-    if name not in known:
-        known = WEIGHTINGS | {point.name: point.load() for point in entry_points(group="polyface.weightings")}
-    if name not in known:
-        raise PolyfaceError(f"weighting.name is '{name}'; {nearest(name, known)}")
-    method = known[name]
+    method = WEIGHTINGS.get(name, "weighting.name")
     if getattr(method, "needs_features", False):
         if features is None:
             raise PolyfaceError(f"weighting {name} learns from shared features: give features, their width")
         options["features"] = features
-    expected = list(inspect.signature(method).parameters)[1:]
-    if unknown := [option for option in options if option not in expected]:
-        hint = nearest(unknown[0], [o for o in expected if o != "features"])
-        raise PolyfaceError(f"weighting.options ({name}): unknown option '{unknown[0]}'; {hint}")
+    parameters = inspect.signature(method).parameters
     for option, value in options.items():
-        annotation = str(inspect.signature(method).parameters[option].annotation)
+        annotation = str(parameters[option].annotation) if option in parameters else ""
         if annotation.startswith(("float", "int")) and not (value is None and "None" in annotation):
             _check_number(name, option, value)
-    try:
-        return method(tasks, **options)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise PolyfaceError(f"weighting.options ({name}): {error}") from error
+    built: Weighting = WEIGHTINGS.make(name, options, tasks, where="weighting.options")
+    return built
 
 
 def _check_number(name: str, option: str, value: Any) -> None:

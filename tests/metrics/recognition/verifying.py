@@ -1,4 +1,4 @@
-"""A system whose verification is judged."""
+"""A system whose verification is evaluated."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ def system(count: int = 400, seed: int = 0, noise: float = 0.4, truth_seed: int 
 
 
 def evaluate(*given: np.ndarray, **settings: object) -> VerificationResult:
-    return evaluate_verification(*given, **{"resamples": 0} | settings)  # type: ignore[arg-type]
+    return evaluate_verification(*given, **settings)  # type: ignore[arg-type]

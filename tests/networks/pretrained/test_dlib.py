@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from polyface.errors import PolyfaceError
-from polyface.networks.branches import ResidualBranch
+from polyface.networks.parts.residual import ResidualPart
 from polyface.networks.pretrained import dlib as weights_module
 from polyface.networks.pretrained.dlib import FILE, PACKAGE, dlib_weights, read_dlib
+from polyface.networks.shapes import Shape
 from polyface.networks.trunks.face_resnet import FaceResNet
 
 published = pytest.mark.skipif(find_spec(PACKAGE) is None, reason=f"the package {PACKAGE} is not installed")
@@ -46,7 +47,7 @@ def picture() -> np.ndarray:
 
 
 def whole(weights: tuple[dict[str, Tensor], dict[str, Tensor]]) -> torch.nn.Sequential:
-    trunk, branch = FaceResNet(), ResidualBranch(256, bottleneck=128)
+    trunk, branch = FaceResNet(), ResidualPart([Shape(256, 32)], bottleneck=128)
     trunk.start_from(weights[0])
     branch.start_from(weights[1])
     return torch.nn.Sequential(trunk, branch).eval()
@@ -55,7 +56,7 @@ def whole(weights: tuple[dict[str, Tensor], dict[str, Tensor]]) -> torch.nn.Sequ
 @torch.no_grad()
 def descriptor(network: torch.nn.Sequential, image: np.ndarray) -> np.ndarray:
     trunk, branch = network
-    found = branch(trunk(torch.from_numpy(image).permute(2, 0, 1)[None].float())["shared"])
+    found = branch([trunk(torch.from_numpy(image).permute(2, 0, 1)[None].float())["shared"]])
     return np.asarray(found[0].numpy())
 
 
@@ -165,7 +166,7 @@ def test_every_tensor_is_in_its_place(file) -> None:
 
 def test_names_and_shapes_are_the_networks(file) -> None:
     trunk, branch = read_dlib(file)
-    for weights, module in ((trunk, FaceResNet()), (branch, ResidualBranch(256, bottleneck=128))):
+    for weights, module in ((trunk, FaceResNet()), (branch, ResidualPart([Shape(256, 32)], bottleneck=128))):
         own = module.state_dict()
         assert {k: tuple(v.shape) for k, v in weights.items()} == {k: tuple(v.shape) for k, v in own.items()}
 
@@ -220,7 +221,7 @@ def test_without_the_package_it_says_what_to_install(monkeypatch) -> None:
 def test_branches_of_another_length_say_so(file) -> None:
     weights = read_dlib(file)[1]
     with pytest.raises(PolyfaceError, match="bottleneck of 128, not 64"):
-        ResidualBranch(256, bottleneck=64).start_from(weights)
-    plain = ResidualBranch(256)  # the residual block alone
+        ResidualPart([Shape(256, 32)], bottleneck=64).start_from(weights)
+    plain = ResidualPart([Shape(256, 32)])  # the residual block alone
     plain.start_from(weights)
     assert torch.equal(plain.state_dict()["blocks.0.first.conv.weight"], weights["blocks.0.first.conv.weight"])

@@ -1,7 +1,7 @@
 """Readers: public data sets, in the layout their authors publish, as records of a face table.
 
-A reader of one's own joins them without a fork: a class (or an instance) as :class:`polyface.data.table.Reader` says,
-under the entry point group ``polyface.readers`` of one's package::
+A reader is a class as :class:`polyface.data.writing.Reader` says, in a file of its own here, or under the entry point
+group ``polyface.readers`` of somebody's package::
 
     [project.entry-points."polyface.readers"]
     mine = "my_package:MyReader"
@@ -12,32 +12,22 @@ It is imported when it is first asked for.
 from __future__ import annotations
 
 import dataclasses
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from polyface.data.readers.cavi import CaVI
-from polyface.data.readers.celeba import CelebA
-from polyface.data.readers.folder import Folder
-from polyface.data.readers.ibug300w import Ibug300W
-from polyface.data.readers.lfwa import LFWA
-from polyface.data.readers.mtfl import MTFL
-from polyface.data.readers.parquet import Parquet
-from polyface.data.readers.webcaricature import WebCaricature
-from polyface.data.table import Reader
-from polyface.errors import PolyfaceError, nearest
+from polyface.data.writing import Reader
+from polyface.registry import Registry, check_options, lacks
 
-__all__ = ["GROUP", "READERS", "reader", "reader_names"]
+__all__ = ["READERS", "reader"]
 
-GROUP = "polyface.readers"
-
-_BUILT_IN: tuple[Reader, ...] = (MTFL(), Ibug300W(), CelebA(), LFWA(), CaVI(), WebCaricature(), Folder(), Parquet())
-READERS: dict[str, Reader] = {built_in.name: built_in for built_in in _BUILT_IN}
-"""Polyface's own readers by name."""
-
-
-def reader_names() -> list[str]:
-    """Names of all readers, sorted: Polyface's own and those of entry points, which are not imported for it."""
-    return sorted({*READERS, *_added()})
+READERS = Registry(
+    "reader",
+    group="polyface.readers",
+    folder="polyface.data.readers",
+    without=("common",),
+    built_in={"300w": "polyface.data.readers.ibug300w:Ibug300W"},
+    check=lambda part: lacks(part, "name", "verified", "about", "layout", "records"),
+)
+"""Readers by name: classes, or instances of them."""
 
 
 def reader(name: str, **options: Any) -> Reader:
@@ -46,38 +36,8 @@ def reader(name: str, **options: Any) -> Reader:
     Raises:
         PolyfaceError: an unknown name or option, or an entry point that cannot be imported or is no reader.
     """
-    if name in READERS:
-        found = READERS[name]
-    else:
-        added = _added()
-        if name not in added:
-            raise PolyfaceError(f"unknown reader '{name}': {nearest(name, [*READERS, *added])}")
-        found = _load(added[name])
-    if not options:
-        return found
-    # Typed as Any: a Reader need not be a dataclass, and only one that is has options.
-    template: Any = found
-    known = [field.name for field in dataclasses.fields(template)] if dataclasses.is_dataclass(template) else []
-    for option in options:
-        if option not in known:
-            raise PolyfaceError(f"reader '{name}' has no option '{option}': {nearest(option, known)}")
-    changed: Reader = dataclasses.replace(template, **options)
-    return changed
-
-
-def _added() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP) if point.name not in READERS}
-
-
-def _load(point: EntryPoint) -> Reader:
-    where = f"reader '{point.name}' (entry point {point.value})"
-    try:
-        found = point.load()
-        found = found() if isinstance(found, type) else found
-    except Exception as error:  # whatever someone else's package raises when it is imported
-        raise PolyfaceError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
-    missing = [part for part in ("name", "verified", "about", "layout", "records") if not hasattr(found, part)]
-    if missing:
-        raise PolyfaceError(f"{where} is no reader: it has no {', '.join(missing)}")
-    loaded: Reader = found
-    return loaded
+    part = READERS.get(name)
+    kind = part if isinstance(part, type) else type(part)
+    check_options(kind, options, f"reader '{name}'")
+    made: Reader = kind(**options) if part is kind else dataclasses.replace(part, **options) if options else part
+    return made

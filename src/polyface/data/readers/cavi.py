@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 from polyface.data.readers.common import (
     Images,
@@ -19,7 +20,7 @@ from polyface.data.readers.common import (
     stable_path,
     warn_of_one_modality,
 )
-from polyface.data.table import Record, Skipped
+from polyface.data.writing import Record, Skipped
 from polyface.errors import PolyfaceError, nearest
 
 _MODALITIES = {"Caricature": "caricature", "Real": "photo"}
@@ -79,6 +80,9 @@ class CaVI:
     - ``people``: the same, but test is all images of some people, who have a fifth of them all, and train the rest: to
       choose settings that are to serve for strangers.
 
+    Protocol: verification of the test pairs, and identification of photos by a task called ``visual`` and of
+    caricatures by one called ``caricature`` (and the reverse), as Ming, Burie & Luqman 2021, Table 2.
+
     Licence: for research only, and not for any profit or commercial purpose. Source:
     https://github.com/lsaiml/CaVINet
     """
@@ -87,6 +91,17 @@ class CaVI:
 
     name = "cavi"
     verified = True
+    protocol: ClassVar[dict[str, Any]] = {
+        "name": "listed-pairs",
+        "reader": "cavi",
+        "embedding": "verification",
+        "identification": {
+            "visual id": {"task": "visual", "faces": {"modality": "photo"}},
+            "caricature id": {"task": "caricature", "faces": {"modality": "caricature"}},
+            "visual model on caricatures": {"task": "visual", "faces": {"modality": "caricature"}},
+            "caricature model on visual images": {"task": "caricature", "faces": {"modality": "photo"}},
+        },
+    }
     about = "CaVI: 4,816 caricatures and 6,583 photos of 206 people, with pair lists (Garg et al. 2018)"
     layout = (
         "CaVI_Dataset with the folders Caricature and Real, and train-test-files and data_instances with the pair "
@@ -111,39 +126,35 @@ class CaVI:
         warn_of_one_modality(protocol.images.folder, faces)
         yield from faces
 
+    def pairs(self, root: Path, part: str, list: str = "") -> list[Pair]:
+        """The verification pairs of a part, in the order of its lists, of images that the reader puts there.
 
-def pairs(root: Path, part: str, split: str = "clean") -> list[Pair]:
-    """The verification pairs of a part, in the order of its lists, of images that the reader puts there.
+        ``clean`` and ``authors`` have pairs of some parts only. Pairs of which an image is absent, left out or in
+        another part are left out, and counted in a line of the log.
 
-    ``clean`` and ``authors`` have pairs of some parts only. Pairs of which an image is absent, left out or in another
-    part are left out, and counted in a line of the log.
+        Args:
+            root: the folder that the reader reads.
+            part: train, val or test.
+            list: the split whose pairs are taken, by default the reader's own.
 
-    Args:
-        root: the folder that the reader reads.
-        part: train, val or test.
-        split: the reader's option.
-
-    Raises:
-        PolyfaceError: as the reader does, or the split has no pairs of that part.
-    """
-    protocol = _Protocol.read(Path(root), CaVI(split))
-    if part not in protocol.pairs:
-        raise PolyfaceError(f"reader 'cavi': split '{split}' has no pairs of '{part}'; {nearest(part, protocol.pairs)}")
-    listed, parts = protocol.pairs[part], protocol.parts
-    found = [
-        pair
-        for pair in map(protocol.images.find_pair, listed)
-        if pair and parts.get(pair.caricature) == parts.get(pair.photo) == part
-    ]
-    if len(found) < len(listed):
-        _log.warning(
-            "%s: left out %d of %d pairs of '%s', of which an image is not in that part",
-            root,
-            len(listed) - len(found),
-            len(listed),
-            part,
-        )
-    return found
+        Raises:
+            PolyfaceError: as the reader does, or the split has no pairs of that part.
+        """
+        split = list or self.split
+        protocol = _Protocol.read(Path(root), CaVI(split))
+        if part not in protocol.pairs:
+            hint = nearest(part, protocol.pairs)
+            raise PolyfaceError(f"reader 'cavi': split '{split}' has no pairs of '{part}'; {hint}")
+        listed, parts = protocol.pairs[part], protocol.parts
+        found = [
+            pair
+            for pair in map(protocol.images.find_pair, listed)
+            if pair and parts.get(pair.first) == parts.get(pair.second) == part
+        ]
+        if left_out := len(listed) - len(found):
+            what = f"{left_out} of {len(listed)} pairs of '{part}', of which an image is not in that part"
+            _log.warning("%s: left out %s", root, what)
+        return found
 
 
 @dataclass(frozen=True)
@@ -293,5 +304,5 @@ def _digest(file: Path) -> str:
 
 def _names(pairs: Iterable[Pair]) -> Iterator[str]:
     for pair in pairs:
-        yield pair.caricature
-        yield pair.photo
+        yield pair.first
+        yield pair.second

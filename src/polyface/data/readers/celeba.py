@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from polyface.data.images import size_of
 from polyface.data.readers.common import IMAGE_SUFFIXES, Described, demand, read_text, without_ending
-from polyface.data.table import Record, Skipped
+from polyface.data.writing import Record, Skipped
 from polyface.errors import PolyfaceError, nearest
 from polyface.schema import ATTRIBUTES
 

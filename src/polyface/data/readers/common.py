@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from polyface.data.table import Record
+from polyface.data.writing import Record
 from polyface.errors import PolyfaceError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm", ".jp2", ".avif")
@@ -62,6 +62,8 @@ def demand(path: Path, reader: Described) -> Path:
 
 def read_text(path: Path) -> str:
     """A label file's text: UTF-8, with or without a byte-order mark, or else Latin-1, which holds any byte."""
+    if not path.is_file():  # a pipe would be read for ever
+        raise PolyfaceError(f"{path}: not a regular file; check the path")
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -118,11 +120,13 @@ def without_ending(name: str) -> str:
 
 @dataclass(frozen=True)
 class Pair:
-    """A caricature and a photo, by the paths that a table has of them, and whether they show the same person."""
+    """Two faces, by the paths that a table has of them, whether they show the same person, and the fold that the pair
+    is in, where its list has folds. Of a caricature and a photo, the caricature is the first."""
 
-    caricature: str
-    photo: str
+    first: str
+    second: str
     same: bool
+    fold: int | None = None
 
 
 class Images:
@@ -159,8 +163,8 @@ class Images:
 
     def find_pair(self, named: Pair) -> Pair | None:
         """The pair with its images' paths, None without both."""
-        caricature, photo = self.find(named.caricature), self.find(named.photo)
-        return None if caricature is None or photo is None else Pair(caricature, photo, named.same)
+        first, second = self.find(named.first), self.find(named.second)
+        return None if first is None or second is None else Pair(first, second, named.same, named.fold)
 
 
 @lru_cache(maxsize=65536)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from polyface.data.readers.common import IMAGE_SUFFIXES, demand
-from polyface.data.table import Record, Skipped
+from polyface.data.writing import Record, Skipped
 from polyface.errors import PolyfaceError
 from polyface.schema import VOCABULARIES
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polyface.data.readers.common import IMAGE_SUFFIXES, demand, held_out, read_text
-from polyface.data.table import Record, Skipped
+from polyface.data.writing import Record, Skipped
 from polyface.errors import PolyfaceError
 
 _SOURCES = {

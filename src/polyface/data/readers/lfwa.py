@@ -12,7 +12,7 @@ from typing import Any
 
 from polyface.data.readers.celeba import Listed, image_folder, part_of
 from polyface.data.readers.common import demand, held_out, read_text, stable_path
-from polyface.data.table import Record, Skipped
+from polyface.data.writing import Record, Skipped
 from polyface.errors import PolyfaceError, nearest
 from polyface.schema import ATTRIBUTES
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from polyface.data.readers.common import demand, held_out, read_text, stable_path
-from polyface.data.table import Record, Skipped
+from polyface.data.writing import Record, Skipped
 from polyface.schema import VOCABULARIES
 
 _PARTS = ("training", "testing")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from polyface.data.readers.common import (
     warn_of_one_modality,
     without_ending,
 )
-from polyface.data.table import Record, Skipped
+from polyface.data.writing import Record, Skipped
 from polyface.errors import PolyfaceError, nearest
 
 _MODALITIES = {"C": "caricature", "P": "photo"}
@@ -60,6 +60,10 @@ class WebCaricature:
     halves drawn by the option ``draw``, one of them test; of the other's images the tenth whose paths have the smallest
     SHA-1 is val and the rest train. So parts share no image, and test shares no person with them.
 
+    Protocol: caricatures are searched among photos (C2P) and photos among caricatures (P2C), in drawn galleries of one
+    face a person, and every caricature is verified against every photo. The authors' own lists are taken by the options
+    ``reader: webcaricature`` and ``list``, a fold from "1" to "10" or "dev".
+
     Licence: for academic purposes only, not to be redistributed. Source: https://cs.nju.edu.cn/rl/WebCaricature.htm
     """
 
@@ -69,6 +73,15 @@ class WebCaricature:
     name = "webcaricature"
     verified = True  # aligned images of 123 people and FR_Train_dev.txt; not the points and the other protocol files
     about = "WebCaricature: 6,042 caricatures and 5,974 photos of 252 people, with protocols (Huo et al. 2018)"
+    protocol: ClassVar[dict[str, Any]] = {
+        "name": "gallery-probe",
+        "searches": {
+            "C2P": {"probes": {"modality": "caricature"}, "gallery": {"modality": "photo"}},
+            "P2C": {"probes": {"modality": "photo"}, "gallery": {"modality": "caricature"}},
+        },
+        "verify": "C2P",
+        "embedding": "verification",
+    }
     layout = (
         "the folder OriginalImages of folders <name> with C00001.jpg, …, P00001.jpg, … and beside it FacialPoints and "
         "EvaluationProtocols; obtain them from https://cs.nju.edu.cn/rl/WebCaricature.htm"
@@ -96,6 +109,14 @@ class WebCaricature:
         if points.is_dir() and (without := sum("landmarks_17" not in face.labels for face in faces)):
             _log.warning("%s: %d of %d images have no points there", points, without, len(faces))
         warn_of_one_modality(images.folder, faces)
+
+    def searches(self, root: Path, part: str, list: str = "dev") -> dict[str, Identification]:
+        """The identification lists C2P and P2C of a fold, "1" to "10" of view 2, or of view 1 ("dev"); they are the
+        same for every part."""
+        if not (list in ("", "dev") or list.isdecimal()):
+            raise PolyfaceError(f"list is '{list}'; expected a fold from 1 to 10, or dev")
+        fold = int(list) if list.isdecimal() else None
+        return {way: identification(root, way, fold) for way in ("C2P", "P2C")}
 
 
 @dataclass(frozen=True)

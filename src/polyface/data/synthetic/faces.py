@@ -25,7 +25,7 @@ from polyface.errors import PolyfaceError, nearest
 from polyface.schema import VOCABULARIES
 
 if TYPE_CHECKING:
-    from polyface.data.table import Record
+    from polyface.data.writing import Record
 
 ILLUMINATIONS: tuple[str, ...] = ("front", "left", "right", "top", "bottom", "dim")
 """Where the light stands, as the viewer sees it; `dim` is weak light from the front."""
@@ -154,8 +154,8 @@ def render(
 
 
 def records(n: int, size: int = 64, seed: int = 0, **options: Any) -> Iterator[Record]:
-    """The faces of `render` one by one, as records for `polyface.data.table.write_table`; options are `render`'s."""
-    from polyface.data.table import Record
+    """The faces of `render` one by one, as records for `polyface.data.writing.write_table`; options are `render`'s."""
+    from polyface.data.writing import Record
 
     first = options.pop("first", 0)
     for number in range(first, first + n, 8 * CHUNK):

@@ -9,17 +9,18 @@ Kalenichenko & Philbin 2015 (VAL and FAR); Huo et al. 2018 (WebCaricature: folds
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from polyface.errors import PolyfaceError, nearest
-from polyface.metrics.recognition.pairs import Bools, Indices, auc, equal_error_rate, resampled_counts, val_name
-from polyface.metrics.resampling import Floats, PairedDifference, Row, ratio
-from polyface.metrics.runs import FoldFigure, compared, difference, fold_figure, fold_row, results_of
+from polyface.errors import PolyfaceError
+from polyface.metrics.recognition.pairs import FoldFigure, Indices, auc, equal_error_rate, rate_sections, val_name
+from polyface.metrics.resampling import Bools, Counts, Floats, ratio
+from polyface.metrics.result import Metric, digest
+from polyface.metrics.sections import Section
 
 _LEVELS = 400  # of FAR and of VAL: an interval needs no more of millions of pairs
 _ROWS = 100  # resamples of people held at once: their weights are [rows, people²]
@@ -29,8 +30,9 @@ _ROWS = 100  # resamples of people held at once: their weights are [rows, people
 class AllPairsResult:
     """Verification of `n` pairs, of which `same` show one person; figures in percent.
 
-    `val` (by FAR in percent) is a mean over `folds` of people, `auc` and `eer` are of all pairs at once. Nothing has an
-    interval here: `all_pairs_rows` makes them, over all seeds. In place of millions of distances, `counts` [people,
+    `val` (by FAR in percent) is a mean over `folds` of people, `auc` and `eer` are of all pairs at once. Units are the
+    people, who are drawn with all their faces; a resample has no folds: its thresholds are picked on all its different
+    pairs. In place of millions of distances, `counts` [people,
     people, levels] holds how many pairs of a person's first faces with a person's second faces are how far apart, by
     levels of distance that are about evenly spaced in log FAR and in VAL.
     """
@@ -41,8 +43,17 @@ class AllPairsResult:
     val: dict[float, FoldFigure]
     auc: FoldFigure
     eer: FoldFigure
+    key: str
     people: tuple[str, ...] = field(repr=False)
     counts: NDArray[Any] = field(repr=False, compare=False)
+
+    @property
+    def over(self) -> str:
+        return "people"
+
+    @property
+    def units(self) -> int:
+        return len(self.people)
 
     @property
     def figures(self) -> dict[str, FoldFigure]:
@@ -50,10 +61,43 @@ class AllPairsResult:
         return {"AUC": self.auc} | {val_name(far): figure for far, figure in self.val.items()}
 
     @property
+    def metrics(self) -> list[Metric]:
+        folds = f"{self.folds} folds of people"
+        return [Metric(name, n=self.n, note="interval over people", folds=folds) for name in self.figures]
+
+    def figure(self, metric: Metric) -> float:
+        return self.figures[metric.name].value
+
+    def spread(self, metric: Metric) -> float | None:
+        return self.figures[metric.name].std
+
+    def defined(self, metric: Metric) -> Bools:
+        return np.ones(self.units, dtype=bool)
+
+    def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
+        """A person who is drawn twice is never compared with himself as if he were two. Of a group, both people of a
+        different pair are in it; the pairs that pick a threshold are everybody's."""
+        own = np.einsum("iik->ik", self.counts).astype(np.float32)
+        different = self.counts.astype(np.float32)
+        different[np.arange(self.units), np.arange(self.units)] = 0
+        different = different.reshape(self.units**2, -1)
+        chunks = []
+        for start in range(0, len(counts), _ROWS):
+            times = counts[start : start + _ROWS].astype(np.float32)
+            scored = times if judged is None else times * judged
+            every = _together(times) @ different
+            others = every if judged is None else _together(scored) @ different
+            chunks.append(_figures(scored @ own, others, every, list(self.val)))
+        return {metric: np.concatenate([chunk[metric.name] for chunk in chunks]) for metric in wanted}
+
+    def sections(self) -> list[Section]:
+        return rate_sections(*self.rates, self.auc.value, self.eer.value)
+
+    @property
     def rates(self) -> tuple[Floats, Floats]:
         """FAR and VAL in percent at each level, from the first FAR above 0 to (100, 100)."""
         own = np.einsum("iik->k", self.counts, dtype=np.int64)
-        far, val = _rates(own[None], (self.counts.sum((0, 1), dtype=np.int64) - own)[None])
+        far, val = _rates((self.counts.sum((0, 1), dtype=np.int64) - own)[None]), _rates(own[None])
         return 100 * far[far > 0], 100 * val[far > 0]
 
 
@@ -66,7 +110,7 @@ def evaluate_all_pairs(
     fars: Sequence[float] = (0.1, 1.0),
     seed: int = 0,
 ) -> AllPairsResult:
-    """Judge the distances [A, B] of all first faces to all second ones, given the names of who is on each [A], [B].
+    """Evaluate the distances [A, B] of all first faces to all second ones, given the names of who is on each [A], [B].
 
     folds: of the people who are on faces of both kinds, dealt out at random by `seed`; as many as there are people, if
     there are fewer. Pairs with anybody else are among the different ones of the others in every fold. VAL at a FAR
@@ -86,9 +130,10 @@ def evaluate_all_pairs(
         n=same.size,
         same=int(same.sum()),
         folds=int(fold_of.max()) + 1,
-        val={far: fold_figure(by_fold, None, 0.95) for far, by_fold in by_far.items()},
-        auc=fold_figure([auc(*pairs)], None, 0.95),
-        eer=fold_figure([equal_error_rate(*pairs)], None, 0.95),
+        val={far: FoldFigure.of(by_fold) for far, by_fold in by_far.items()},
+        auc=FoldFigure.of([auc(*pairs)]),
+        eer=FoldFigure.of([equal_error_rate(*pairs)]),
+        key=digest(people, np.bincount(first), np.bincount(second), fold_of, list(fars)),
         people=tuple(people.tolist()),
         counts=_counts(values, same, first, second, len(people)),
     )
@@ -143,16 +188,24 @@ def _counts(distances: Floats, same: Bools, first: Indices, second: Indices, peo
 # ----------------------------------------------------------------------------------------------- resampling of people
 
 
-def _rates(same: NDArray[Any], different: NDArray[Any]) -> tuple[Floats, Floats]:
-    """FAR and VAL [R, levels], from 0 to 1, of same and different pairs counted by level."""
-    accepted, wrongly = np.cumsum(same, axis=1, dtype=np.float64), np.cumsum(different, axis=1, dtype=np.float64)
-    return ratio(wrongly, wrongly[:, -1:]), ratio(accepted, accepted[:, -1:])
+def _together(times: NDArray[Any]) -> NDArray[Any]:
+    """How often people are drawn [R, people] → how often each two of them are [R, people²]."""
+    return np.asarray(times[:, :, None] * times[:, None, :]).reshape(len(times), -1)
 
 
-def _figures(same: NDArray[Any], different: NDArray[Any], fars: Sequence[float]) -> dict[str, Floats]:
-    """AUC and VAL at each FAR, in percent [R], of pairs counted by level; between two levels on a straight line."""
-    far, val = _rates(same, different)
-    found = {"AUC": 100 * (np.diff(far, axis=1) * (val[:, 1:] + val[:, :-1]) / 2).sum(1)}
+def _rates(pairs: NDArray[Any]) -> Floats:
+    """The share [R, levels], from 0 to 1, of pairs counted by level that is accepted at each."""
+    accepted = np.cumsum(pairs, axis=1, dtype=np.float64)
+    return ratio(accepted, accepted[:, -1:])
+
+
+def _figures(
+    same: NDArray[Any], different: NDArray[Any], every: NDArray[Any], fars: Sequence[float]
+) -> dict[str, Floats]:
+    """AUC and VAL at each FAR, in percent [R], of pairs counted by level; between two levels on a straight line. The
+    thresholds of VAL are picked on `every` different pair."""
+    val, other, far = _rates(same), _rates(different), _rates(every)
+    found = {"AUC": 100 * (np.diff(other, axis=1) * (val[:, 1:] + val[:, :-1]) / 2).sum(1)}
     rows = np.arange(len(far))
     for wanted in fars:
         before = np.maximum((far <= wanted / 100).sum(1) - 1, 0)
@@ -160,113 +213,3 @@ def _figures(same: NDArray[Any], different: NDArray[Any], fars: Sequence[float])
         share = np.nan_to_num(ratio(wanted / 100 - far[rows, before], far[rows, after] - far[rows, before]))
         found[val_name(wanted)] = 100 * (val[rows, before] * (1 - share) + val[rows, after] * share)
     return found
-
-
-def _resampled(runs: Sequence[AllPairsResult], resamples: int, seed: int, splits: bool) -> dict[str, Floats]:
-    """Figures [R, runs] of people drawn with replacement, with all their faces: the same people for all runs, or those
-    of each split by itself.
-
-    A person who is drawn twice is never compared with himself as if he were two. Thresholds are picked anew for each
-    resample, on all its different pairs.
-    """
-    if splits:
-        each = [_resampled([run], resamples, seed + place, False) for place, run in enumerate(runs)]
-        return {name: np.hstack([one[name] for one in each]) for name in each[0]}
-    count = len(runs[0].people)
-    drawn = np.concatenate(list(resampled_counts(count, resamples, seed))).astype(np.float32)
-    found: list[dict[str, Floats]] = []
-    for run in runs:
-        own = np.einsum("iik->ik", run.counts).astype(np.float32)
-        different = run.counts.astype(np.float32)
-        different[np.arange(count), np.arange(count)] = 0
-        different = different.reshape(count * count, -1)
-        chunks = []
-        for start in range(0, resamples, _ROWS):
-            times = drawn[start : start + _ROWS]
-            both = (times[:, :, None] * times[:, None, :]).reshape(len(times), -1)
-            chunks.append(_figures(times @ own, both @ different, list(run.val)))
-        found.append({name: np.concatenate([chunk[name] for chunk in chunks]) for name in run.figures})
-    return {name: np.stack([one[name] for one in found], axis=1) for name in found[0]}
-
-
-def _over_the_same_faces(results: Sequence[AllPairsResult]) -> None:
-    first, *others = results
-    for other in others:
-        if list(other.figures) != list(first.figures) or other.folds != first.folds:
-            raise PolyfaceError("results to be averaged or compared must be of the same FARs and as many folds")
-        if (other.people, other.n, other.same) != (first.people, first.n, first.same):
-            raise PolyfaceError("results to be averaged or compared must be of the same people and the same faces")
-
-
-# --------------------------------------------------------------------------------------------------------------- rows
-
-
-def all_pairs_rows(
-    name: str,
-    results: Mapping[int, AllPairsResult],
-    *,
-    prefix: str = "",
-    splits: bool = False,
-    published: Mapping[str, float] | None = None,
-    note: str = "",
-    resamples: int = 1000,
-    level: float = 0.95,
-) -> list[Row]:
-    """The results rows of one method, from its results by training seed over the same faces: "AUC" and "VAL@1%" for
-    each FAR, after a `prefix` such as "across ".
-
-    As `verification_rows`, but that intervals are bootstraps over people.
-    """
-    found = results_of(name, results)
-    if not splits:
-        _over_the_same_faces(found)
-    drawn = _resampled(found, resamples, 0, splits) if resamples else {}
-    return [
-        fold_row(
-            name,
-            prefix + metric,
-            [one.figures[metric] for one in found],
-            drawn.get(metric),
-            over=f"{found[0].folds} folds of people",
-            n=found[0].n,
-            runs=results,
-            published=published,
-            note=note,
-            notes=["interval over people"] if resamples else (),
-            level=level,
-        )
-        for metric in found[0].figures
-    ]
-
-
-def paired_difference(
-    a: Sequence[AllPairsResult],
-    b: Sequence[AllPairsResult],
-    *,
-    statistic: str = "AUC",
-    splits: bool = False,
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> PairedDifference:
-    """Bootstrap the difference a − b in "AUC" or "VAL@1%" of two systems' results, one a training seed, over the same
-    faces (positive: a is better).
-
-    People are resampled jointly, with several seeds the seeds as well: see `difference_of_runs`. With `splits`, a[i]
-    and b[i] are over the faces of split i, and splits are resampled in place of seeds.
-    """
-    groups = compared(a, b, splits)
-    if statistic not in a[0].figures:
-        raise PolyfaceError(f"unknown statistic '{statistic}': {nearest(statistic, a[0].figures)}")
-    for group in groups:
-        _over_the_same_faces(group)
-    return difference(
-        a,
-        b,
-        lambda side: _resampled(side, resamples, seed, splits)[statistic],
-        lambda one: one.figures[statistic].value,
-        lambda one: (one.n, 0),
-        splits=splits,
-        seed=seed,
-        level=level,
-    )

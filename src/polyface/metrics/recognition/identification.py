@@ -5,62 +5,102 @@ Source: Ming, Burie & Luqman 2021, Table 2. Ties lose: a network that answers th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from polyface.errors import PolyfaceError, nearest
-from polyface.metrics.resampling import (
-    Floats,
-    Interval,
-    PairedDifference,
-    Row,
-    percentile_interval,
-    ratio,
-    resampled_means,
-)
-from polyface.metrics.runs import compared, difference, mean_of_defined, results_of, row_of_runs
-
-Bools = NDArray[np.bool_]
-
-_STATISTICS = {"accuracy": "accuracy", "person mean": "person_mean"}
-"""The figures, with the field of a result that holds each."""
+from polyface.errors import PolyfaceError
+from polyface.metrics.resampling import Bools, Counts, Floats, mean_of_defined, ratio
+from polyface.metrics.result import Metric, digest
+from polyface.metrics.sections import Section
 
 
 @dataclass(frozen=True)
 class IdentificationResult:
-    """Closed-set identification of `n` faces of `people` people among `classes` known ones; rates in percent.
+    """Closed-set identification of `n` faces of `people` people among `classes` known ones; rates in percent. Units are
+    all faces.
 
     `person_mean` is the mean over people of the accuracy on their faces, so that people with many faces do not decide
-    it. `unlabelled` faces are part of nothing. `correct` and `person` (class index) are [n].
+    it. `unlabelled` faces are part of nothing. `correct` and `person` (class index; −1: not labelled) are [N]. `metric`
+    is what the accuracy is called in rows.
     """
 
-    n: int
-    unlabelled: int
+    metric: str
     classes: int
-    people: int
-    accuracy: float
-    person_mean: float
-    accuracy_interval: Interval | None
-    person_mean_interval: Interval | None
+    key: str
     correct: Bools = field(repr=False, compare=False)
     person: NDArray[np.int64] = field(repr=False, compare=False)
 
+    @property
+    def over(self) -> str:
+        return "faces"
 
-def evaluate_identification(
-    scores: ArrayLike,
-    people: ArrayLike,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> IdentificationResult:
-    """Judge scores [N, K], probabilities or logits, against the true class [N] of each face; −1: not labelled.
+    @property
+    def units(self) -> int:
+        return len(self.person)
+
+    @property
+    def labelled(self) -> Bools:
+        return np.asarray(self.person >= 0)
+
+    @property
+    def n(self) -> int:
+        return int(self.labelled.sum())
+
+    @property
+    def unlabelled(self) -> int:
+        return self.units - self.n
+
+    @property
+    def people(self) -> int:
+        return len(np.unique(self.person[self.labelled]))
+
+    @property
+    def accuracy(self) -> float:
+        return self.figure(self.metrics[0])
+
+    @property
+    def person_mean(self) -> float:
+        return self.figure(self.metrics[1])
+
+    @property
+    def metrics(self) -> list[Metric]:
+        note = f"{self.unlabelled} faces without a label" if self.unlabelled else ""
+        return [Metric(name, n=self.n, note=note) for name in (self.metric, f"{self.metric}, mean over people")]
+
+    def figure(self, metric: Metric) -> float:
+        return float(self.at(self.labelled[None].astype(np.int32), [metric])[metric][0])
+
+    def spread(self, metric: Metric) -> float | None:
+        return None
+
+    def defined(self, metric: Metric) -> Bools:
+        return self.labelled
+
+    def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
+        """A person whom a resample lacks is left out of its mean over people."""
+        scored = counts if judged is None else counts * judged
+        accuracy, over_people = self.metrics
+        found = {}
+        if accuracy in wanted:
+            found[accuracy] = 100 * ratio(scored @ self.correct, scored.sum(1))
+        if over_people in wanted:
+            of_person = (self.person[:, None] == np.unique(self.person[self.labelled])).astype(np.float64)
+            hits, faces = scored @ (of_person * self.correct[:, None]), scored @ of_person
+            found[over_people] = 100 * mean_of_defined(ratio(hits, faces))
+        return {metric: found[metric] for metric in wanted}
+
+    def sections(self) -> list[Section]:
+        return []
+
+
+def evaluate_identification(scores: ArrayLike, people: ArrayLike, *, metric: str = "accuracy") -> IdentificationResult:
+    """Evaluate scores [N, K], probabilities or logits, against the true class [N] of each face; −1: not labelled.
 
     A face is right if the score of its person is above every other; one that shares the highest score is wrong.
-    Intervals are percentile bootstraps over faces (`resamples=0`: none).
+    metric: what the accuracy is called ("visual id").
     """
     values, known = np.asarray(scores, dtype=np.float64), np.asarray(people)
     if values.ndim != 2 or known.shape != values.shape[:1] or not np.issubdtype(known.dtype, np.integer):
@@ -78,118 +118,9 @@ def evaluate_identification(
         raise PolyfaceError(
             f"{bad.size} faces have scores that are not finite (the first is face {bad[0]}): the network diverged"
         )
-    values, person = values[labelled], known[labelled].astype(np.int64)
-    rows = np.arange(len(person))
-    own = values[rows, person]
-    values[rows, person] = -np.inf
-    correct = own > values.max(1)
-    figures = _figures(_columns(correct[None], person).mean(0)[None], 1)
-    drawn = _resampled(correct[None], person, resamples, seed) if resamples else {}
-    intervals = {name: percentile_interval(one[:, 0], level) for name, one in drawn.items()}
-    return IdentificationResult(
-        n=len(person),
-        unlabelled=int((~labelled).sum()),
-        classes=values.shape[1],
-        people=len(np.unique(person)),
-        accuracy=float(figures["accuracy"][0, 0]),
-        person_mean=float(figures["person mean"][0, 0]),
-        accuracy_interval=intervals.get("accuracy"),
-        person_mean_interval=intervals.get("person mean"),
-        correct=correct,
-        person=person,
-    )
-
-
-def _columns(correct: Bools, person: NDArray[np.int64]) -> Floats:
-    """Per face: whether each run names it rightly, whose it is, both for each run: [N, runs + (1 + runs)·people]."""
-    of_person = person[:, None] == np.unique(person)
-    return np.hstack([correct.T, of_person, *(of_person & run[:, None] for run in correct)]).astype(np.float64)
-
-
-def _figures(means: Floats, runs: int) -> dict[str, Floats]:
-    """Figures [R, runs] from means over faces of `_columns` [R, …]; people that a resample lacks are left out of it."""
-    shares = means[:, runs:].reshape(len(means), 1 + runs, -1)
-    return {
-        "accuracy": 100 * means[:, :runs],
-        "person mean": 100 * mean_of_defined(ratio(shares[:, 1:], shares[:, :1])),
-    }
-
-
-def _resampled(correct: Bools, person: NDArray[np.int64], resamples: int, seed: int) -> dict[str, Floats]:
-    return _figures(resampled_means(_columns(correct, person), resamples, seed), len(correct))
-
-
-def _named(results: Sequence[IdentificationResult]) -> tuple[Bools, NDArray[np.int64]]:
-    """Which faces each run names rightly [runs, n], and whose they are [n]."""
-    first, *others = results
-    if any(not np.array_equal(other.person, first.person) for other in others):
-        raise PolyfaceError("results to be averaged or compared must be of the same faces, in the same order")
-    return np.stack([result.correct for result in results]), first.person
-
-
-def identification_rows(
-    name: str,
-    results: Mapping[int, IdentificationResult],
-    metric: str,
-    *,
-    published: Mapping[str, float] | None = None,
-    note: str = "",
-    resamples: int = 1000,
-    level: float = 0.95,
-) -> list[Row]:
-    """The results rows of one method, from its results by training seed over the same faces: `metric` ("visual id",
-    "caricature id") is the accuracy, "<metric>, mean over people" the other figure.
-
-    Mean and std are over seeds. Intervals are bootstraps over faces and, for several seeds, over seeds as well (see
-    `difference_of_runs`). `published` maps a metric to the paper's figure.
-    """
-    found = results_of(name, results)
-    drawn = _resampled(*_named(found), resamples, 0) if resamples else {}
-    left_out = f"{found[0].unlabelled} faces without a label" if found[0].unlabelled else ""
-    rows = []
-    for statistic, of in _STATISTICS.items():
-        title = metric if statistic == "accuracy" else f"{metric}, mean over people"
-        rows.append(
-            row_of_runs(
-                name,
-                title,
-                [getattr(one, of) for one in found],
-                drawn.get(statistic),
-                n=found[0].n,
-                runs=results,
-                published=(published or {}).get(title),
-                notes=(note, left_out),
-                level=level,
-            )
-        )
-    return rows
-
-
-def paired_difference(
-    a: Sequence[IdentificationResult],
-    b: Sequence[IdentificationResult],
-    *,
-    statistic: str = "accuracy",
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> PairedDifference:
-    """Bootstrap the difference a − b of two systems' results, one a training seed, over the same faces (positive: a is
-    better).
-
-    Faces are resampled jointly, with several seeds the seeds as well: see `difference_of_runs`. `statistic` is
-    "accuracy" or "person mean".
-    """
-    if statistic not in _STATISTICS:
-        raise PolyfaceError(f"unknown statistic '{statistic}': {nearest(statistic, _STATISTICS)}")
-    (both,) = compared(a, b)
-    _named(both)  # over the same faces
-    return difference(
-        a,
-        b,
-        lambda side: _resampled(*_named(side), resamples, seed)[statistic],
-        lambda one: float(getattr(one, _STATISTICS[statistic])),
-        lambda one: (one.n, one.unlabelled),
-        seed=seed,
-        level=level,
-    )
+    rows, person = np.flatnonzero(labelled), np.where(labelled, known, -1).astype(np.int64)
+    others = values.copy()
+    others[rows, person[rows]] = -np.inf
+    correct = labelled & (values[np.arange(len(values)), person] > others.max(1))
+    key = digest(person, values.shape[1], metric)
+    return IdentificationResult(metric, values.shape[1], key, correct, person)

@@ -7,21 +7,33 @@ for the pairs as they are and for resamples of them, in which thresholds are pic
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from polyface.errors import PolyfaceError
-from polyface.metrics.resampling import Floats, ratio
-from polyface.metrics.runs import mean_of_defined
+from polyface.metrics.resampling import Bools, Counts, Floats, mean_of_defined, ratio, summarise
+from polyface.metrics.sections import Curves, Section
 
-Bools = NDArray[np.bool_]
-Counts = NDArray[np.int32]
 Indices = NDArray[np.intp]
 
-_CHUNK = 500_000  # drawn pairs held at once: few enough to stay in a processor's cache from step to step
+
+@dataclass(frozen=True)
+class FoldFigure:
+    """A figure in percent: its value, its spread over folds or draws (sample std, None for one), and that of each."""
+
+    value: float
+    std: float | None
+    folds: tuple[float, ...]
+
+    @classmethod
+    def of(cls, folds: Sequence[float], value: float | None = None) -> FoldFigure:
+        """From the figure of each fold; `value` is their mean unless it is given."""
+        summary = summarise(folds)
+        return cls(summary.mean if value is None else value, summary.std, tuple(map(float, folds)))
 
 
 def unit_vectors(embeddings: ArrayLike, what: str = "embeddings") -> Floats:
@@ -78,6 +90,21 @@ def det(scores: ArrayLike, same: ArrayLike, *, similarity: bool = False) -> tupl
     """FAR and FRR, the share of same pairs that are rejected, in percent at every cut: see `roc`."""
     far, val = roc(scores, same, similarity=similarity)
     return far, 100 - val
+
+
+def rates(distances: ArrayLike, same: ArrayLike, steps: int = 500) -> tuple[Floats, Floats]:
+    """The largest VAL at each of some FARs, in percent, from that of a single pair on: millions of pairs fit a plot."""
+    far, val = roc(distances, same)
+    levels = np.geomspace(100 / np.sum(~np.asarray(same, dtype=bool)), 100, steps)
+    return levels, val[np.searchsorted(far, levels * (1 + 1e-9), side="right") - 1]
+
+
+def rate_sections(far: Floats, val: Floats, auc: float, eer: float) -> list[Section]:
+    """ROC and DET, from FAR and VAL in percent, with the AUC and the equal error rate beside them."""
+    rejected = np.where(val < 100, 100 - val, np.nan)
+    roc = Curves({"": (far, val)}, "FAR, %", "VAL, %", legend=f"AUC {auc:.1f} %", x_log=True, percent=True)
+    det = Curves({"": (far, rejected)}, "FAR, %", "FRR, %", legend=f"EER {eer:.1f} %", x_log=True, y_log=True)
+    return [Section("ROC", [roc]), Section("DET", [det])]
 
 
 def auc(scores: ArrayLike, same: ArrayLike, *, similarity: bool = False) -> float:
@@ -249,14 +276,16 @@ class SortedPairs:
         calibrating = np.ones((len(drawn), len(self.order) - drawn.shape[1]), np.int32)
         return np.asarray(np.hstack([drawn, calibrating])[:, self.order])
 
-    def figures(self, counts: Counts, wanted: Collection[str]) -> dict[str, Floats]:
-        """The wanted figures [rows] of `ranked` counts: means over folds; AUC and EER of all pairs at once."""
-        found = self.val(counts, [far for far in self.fars if val_name(far) in wanted])
+    def figures(self, counts: Counts, wanted: Collection[str], scored: Counts | None = None) -> dict[str, Floats]:
+        """The wanted figures [rows] of `ranked` counts: means over folds; AUC and EER of all pairs at once. `scored`:
+        counts of the pairs that are scored, where thresholds are picked on others too."""
+        scored = counts if scored is None else scored
+        found = self.val(counts, [far for far in self.fars if val_name(far) in wanted], scored)
         if "verification" in wanted:
-            found["verification"] = self.accuracy(counts)
+            found["verification"] = self.accuracy(scored)
         figures = {name: mean_of_defined(values) for name, values in found.items()}
         if {"AUC", "EER"} & set(wanted):
-            same, other = (_cumulated(counts * (self.judged & kind))[:, self.ends] for kind in (self.same, ~self.same))
+            same, other = (_cumulated(scored * (self.judged & kind))[:, self.ends] for kind in (self.same, ~self.same))
             figures |= {"AUC": _area(same, other), "EER": _crossing(same, other)}
         return {name: figures[name] for name in wanted}
 
@@ -273,14 +302,15 @@ class SortedPairs:
             found.append(100 * ratio(hits, total))
         return np.stack(found, axis=1)
 
-    def val(self, counts: Counts, fars: Sequence[float]) -> dict[str, Floats]:
+    def val(self, counts: Counts, fars: Sequence[float], scored: Counts | None = None) -> dict[str, Floats]:
         """VAL, and "FAR of VAL@…" as measured beside it, by fold [rows, folds]; thresholds are picked for each row."""
+        scored = counts if scored is None else scored
         found: dict[str, list[Floats]] = {}
         for fold in range(len(self.cut)) if fars else ():
             inside = self.folds == fold
             others, judged = np.flatnonzero(~self.same & ~inside), inside if self.val_on == "test" else ~inside
             kinds = [np.flatnonzero(judged & self.same), np.flatnonzero(judged & ~self.same)]
-            sums = [_cumulated(counts[:, places]) for places in kinds]
+            sums = [_cumulated(scored[:, places]) for places in kinds]
             known = counts[:, others].sum(1)  # a resample without any gives no threshold
             for far in fars:
                 cut = self._most(counts, others, np.floor(far / 100 * known + 1e-9))
@@ -299,17 +329,3 @@ class SortedPairs:
             few = others
             accepted = (_cumulated(counts[:, few])[:, 1:] <= allowed[:, None]).sum(1)
         return np.asarray(np.append(self.closer[few], len(self.order))[accepted])
-
-
-def resampled_counts(n: int, resamples: int, seed: int) -> Iterator[Counts]:
-    """How often each of `n` pairs is drawn with replacement, by chunks of resamples: [rows, n].
-
-    The draws of `metrics.resampled_means` with the same seed.
-    """
-    if resamples < 1:
-        raise PolyfaceError(f"resamples must be at least 1, not {resamples}")
-    generator, step = np.random.default_rng(seed), max(1, _CHUNK // n)
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        drawn = generator.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.int32)

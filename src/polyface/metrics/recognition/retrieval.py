@@ -6,7 +6,7 @@ and photos the gallery, one a person; P2C: the reverse.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,38 +14,89 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from polyface.errors import PolyfaceError
-from polyface.metrics.resampling import Floats, PairedDifference, Row, ratio, resampled_means
-from polyface.metrics.runs import (
-    FoldFigure,
-    compared,
-    difference,
-    fold_figure,
-    fold_row,
-    mean_of_defined,
-    results_of,
-)
+from polyface.metrics.recognition.pairs import FoldFigure
+from polyface.metrics.resampling import Bools, Counts, Floats, mean_of_defined, ratio
+from polyface.metrics.result import Metric, digest
+from polyface.metrics.sections import Curves, Section
 
 Indices = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """Retrieval of `n` probes from `draws` galleries of `gallery` faces (the smallest), in percent.
+    """Retrieval of `n` probes from `draws` galleries of `gallery` faces (the smallest), in percent. Units are all
+    probes.
 
-    `rate` maps k to rank-k: the mean over draws, its spread over draws, its interval over probes. `excluded` probes are
-    of people whom no gallery holds: they are part of nothing. `places` [draws, probes] is the place of the nearest face
-    of the probe's person, from 1; NaN where the gallery holds none. `people` are the probes' names, `galleries` the
-    rows of each draw.
+    `rate` maps k to rank-k: the mean over draws and its spread over draws. `excluded` probes are of people whom no
+    gallery holds: they are part of nothing. `places` [draws, probes] is the place of the nearest face of the probe's
+    person, from 1; NaN where the gallery holds none. `prefix` comes before the names of the metrics ("C2P ").
     """
 
-    n: int
-    excluded: int
-    draws: int
+    prefix: str
     gallery: int
     rate: dict[int, FoldFigure]
+    key: str
     places: Floats = field(repr=False, compare=False)
-    people: NDArray[Any] = field(repr=False, compare=False)
-    galleries: tuple[Indices, ...] = field(repr=False, compare=False)
+
+    @property
+    def over(self) -> str:
+        return "probes"
+
+    @property
+    def units(self) -> int:
+        return int(self.places.shape[1])
+
+    @property
+    def draws(self) -> int:
+        return len(self.places)
+
+    @property
+    def n(self) -> int:
+        return int(np.sum(self.found))
+
+    @property
+    def excluded(self) -> int:
+        return self.units - self.n
+
+    @property
+    def found(self) -> Bools:
+        """Which probes [N] are of people whom some gallery holds."""
+        return np.asarray(~np.isnan(self.places).all(0))
+
+    @property
+    def metrics(self) -> list[Metric]:
+        note = f"{self.excluded} probes without their person in the gallery" if self.excluded else ""
+        folds = f"{self.draws} draws of the gallery"
+        return [Metric(f"{self.prefix}rank-{rank}", n=self.n, note=note, folds=folds) for rank in self.rate]
+
+    def _rank(self, metric: Metric) -> int:
+        return int(metric.name.rpartition("-")[2])
+
+    def figure(self, metric: Metric) -> float:
+        return self.rate[self._rank(metric)].value
+
+    def spread(self, metric: Metric) -> float | None:
+        return self.rate[self._rank(metric)].std
+
+    def defined(self, metric: Metric) -> Bools:
+        return self.found
+
+    def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
+        """The galleries stay as drawn."""
+        scored = counts if judged is None else counts * judged
+        known = scored @ (~np.isnan(self.places)).T.astype(np.float64)
+        ranks = {metric: self._rank(metric) for metric in wanted}
+        return {
+            metric: 100 * mean_of_defined(ratio(scored @ (self.places <= rank).T.astype(np.float64), known))
+            for metric, rank in ranks.items()
+        }
+
+    def sections(self) -> list[Section]:
+        ranks, rate = cmc(self, 20)
+        caption = "One face a person; mean over draws of the gallery."
+        legend = f"rank-1 {rate[0]:.1f} %"
+        curve = Curves({"": (ranks, rate)}, "rank", "found, %", caption, legend, percent=True)
+        return [Section(", ".join(filter(None, ["CMC", self.prefix.strip()])), [curve])]
 
 
 def draw_gallery(people: ArrayLike, draws: int = 10, seed: int = 0) -> list[Indices]:
@@ -81,19 +132,16 @@ def evaluate_retrieval(
     galleries: Sequence[ArrayLike] | None = None,
     itself: ArrayLike | None = None,
     ranks: Sequence[int] = (1, 10),
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
+    prefix: str = "",
 ) -> RetrievalResult:
-    """Judge distances [P, G] of probes to faces of a gallery (`squared_distances`), given who is on each [P], [G].
+    """Evaluate distances [P, G] of probes to faces of a gallery (`squared_distances`), given who is on each [P], [G].
 
     galleries: rows of the G faces that form each gallery to be searched (`draw_gallery`), one or several faces a
     person; None: all of them at once. itself: the row [P] among the G faces that is the probe's own picture, or −1: it
-    is never found.
+    is never found. prefix: of the metrics' names.
 
     A probe is found at rank k if a face of its person is among the k nearest. A face of another person that is exactly
-    as near counts as nearer, so that ties lose. Intervals are percentile bootstraps over probes with the galleries as
-    drawn (`resamples=0`: none); they take probes as independent, though a person's are not.
+    as near counts as nearer, so that ties lose. Intervals take probes as independent, though a person's are not.
     """
     values = np.asarray(distances, dtype=np.float64)
     probes, faces = _people(probe_people, "probes"), _people(gallery_people, "gallery")
@@ -117,21 +165,9 @@ def evaluate_retrieval(
     judged = ~np.isnan(places)
     if not judged.any(1).all():
         raise PolyfaceError("a gallery holds nobody that a probe shows: nothing to find")
-    resampled = _resampled(places[None], ranks, resamples, seed) if resamples else {}
-    rate = {}
-    for rank in ranks:
-        each = 100 * ((places <= rank).sum(1) / judged.sum(1))
-        rate[rank] = fold_figure(each.tolist(), resampled[rank][:, 0] if resampled else None, level)
-    return RetrievalResult(
-        n=int(judged.any(0).sum()),
-        excluded=int((~judged.any(0)).sum()),
-        draws=len(drawn),
-        gallery=min(map(len, drawn)),
-        rate=rate,
-        places=places,
-        people=probes,
-        galleries=tuple(drawn),
-    )
+    rate = {rank: FoldFigure.of((100 * ((places <= rank).sum(1) / judged.sum(1))).tolist()) for rank in ranks}
+    key = digest(probes.astype(str), *drawn, list(ranks), prefix)
+    return RetrievalResult(prefix, min(map(len, drawn)), rate, key, places)
 
 
 def _without_itself(distances: Floats, itself: NDArray[Any]) -> Floats:
@@ -167,109 +203,3 @@ def cmc(result: RetrievalResult, to: int | None = None) -> tuple[NDArray[np.int6
     judged = (~np.isnan(result.places)).sum(1)
     found = np.stack([np.searchsorted(np.sort(places), ranks, side="right") for places in result.places])
     return ranks, np.asarray(100 * (found / judged[:, None]).mean(0))
-
-
-def _resampled(places: Floats, ranks: Sequence[int], resamples: int, seed: int) -> dict[int, Floats]:
-    """Rates [R, runs] by rank, of places [runs, draws, P] of probes drawn with replacement."""
-    judged = ~np.isnan(places)
-    kept = judged.any((0, 1))
-    columns = np.stack([judged, *(places <= rank for rank in ranks)])[..., kept].astype(np.float64)
-    means = resampled_means(columns.reshape(-1, kept.sum()).T, resamples, seed).reshape(-1, *columns.shape[:3])
-    rates = 100 * mean_of_defined(ratio(means[:, 1:], means[:, :1]))
-    return {rank: rates[:, place] for place, rank in enumerate(ranks)}
-
-
-def _of_runs(
-    runs: Sequence[RetrievalResult], ranks: Sequence[int], resamples: int, seed: int, splits: bool
-) -> dict[int, Floats]:
-    """Resampled rates [R, runs] by rank: over the same probes for all runs, or of each split by itself."""
-    if not splits:
-        return _resampled(np.stack([run.places for run in runs]), ranks, resamples, seed)
-    each = [_resampled(run.places[None], ranks, resamples, seed + place) for place, run in enumerate(runs)]
-    return {rank: np.hstack([one[rank] for one in each]) for rank in ranks}
-
-
-def _over_the_same_probes(results: Sequence[RetrievalResult]) -> None:
-    first, *others = results
-    for other in others:
-        same = np.array_equal(other.people, first.people) and other.draws == first.draws
-        if not same or not all(map(np.array_equal, other.galleries, first.galleries)):
-            raise PolyfaceError("results to be averaged or compared must be of the same probes and the same galleries")
-        if list(other.rate) != list(first.rate):
-            raise PolyfaceError("results to be averaged or compared must be of the same ranks")
-
-
-def retrieval_rows(
-    name: str,
-    results: Mapping[int, RetrievalResult],
-    *,
-    prefix: str = "",
-    splits: bool = False,
-    published: Mapping[str, float] | None = None,
-    note: str = "",
-    resamples: int = 1000,
-    level: float = 0.95,
-) -> list[Row]:
-    """The results rows "rank-1", "rank-10", … of one method, after a `prefix` such as "across C2P ", from its results
-    by training seed over the same probes and galleries.
-
-    Mean and std are over seeds. Intervals are bootstraps over probes and, for several seeds, over seeds as well (see
-    `difference_of_runs`); none if `resamples` is 0. With `splits`, results are of several splits (or folds) of the
-    people, each with probes of its own. `published` maps a metric, with its prefix, to the paper's figure. The spread
-    over draws of the gallery, and probes that were excluded, are in the notes.
-    """
-    found = results_of(name, results)
-    if not splits:
-        _over_the_same_probes(found)
-    ranks = list(found[0].rate)
-    drawn = _of_runs(found, ranks, resamples, 0, splits) if resamples else {}
-    absent = max(one.excluded for one in found)
-    return [
-        fold_row(
-            name,
-            f"{prefix}rank-{rank}",
-            [one.rate[rank] for one in found],
-            drawn.get(rank),
-            over=f"{found[0].draws} draws of the gallery",
-            n=found[0].n,
-            runs=results,
-            published=published,
-            note=note,
-            notes=[f"{absent} probes without their person in the gallery"] if absent else (),
-            level=level,
-        )
-        for rank in ranks
-    ]
-
-
-def paired_difference(
-    a: Sequence[RetrievalResult],
-    b: Sequence[RetrievalResult],
-    *,
-    rank: int = 1,
-    splits: bool = False,
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> PairedDifference:
-    """Bootstrap the difference a − b in rank-k of two systems' results, one a training seed, over the same probes and
-    galleries (positive: a is better).
-
-    Probes are resampled jointly, with several seeds the seeds as well: see `difference_of_runs`. With `splits`, a[i]
-    and b[i] are over the probes of split i, and splits are resampled in place of seeds.
-    """
-    groups = compared(a, b, splits)
-    for group in groups:
-        _over_the_same_probes(group)
-    if rank not in a[0].rate:
-        raise PolyfaceError(f"rank-{rank} was not measured: known: {', '.join(map(str, a[0].rate))}")
-    return difference(
-        a,
-        b,
-        lambda side: _of_runs(side, [rank], resamples, seed, splits)[rank],
-        lambda one: one.rate[rank].value,
-        lambda one: (one.n, one.excluded),
-        splits=splits,
-        seed=seed,
-        level=level,
-    )

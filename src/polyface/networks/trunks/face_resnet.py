@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from polyface.errors import PolyfaceError
 from polyface.networks.layers import PartlyFrozen, freeze
+from polyface.networks.shapes import Shape
 
 SIDE = 150  # of the pictures that the published weights were trained on
 LEVELS = ((32, 3), (64, 4), (128, 3), (256, 3))
@@ -84,26 +85,28 @@ class FaceResNet(PartlyFrozen):
     are (normalise: {mean: 0, std: 1}). The shared map is [B, 256, 4, 4]; with the branch 5.6 M parameters.
     """
 
-    shared_dim, in_channels = WIDTH, 3
+    in_channels, any_size = 3, True  # any picture is brought to `SIDE`
     means: Tensor
 
     def __init__(self, size: int = SIDE, frozen: Sequence[str] = ()) -> None:
         super().__init__()
         if size < 32:
-            raise PolyfaceError(f"trunk face-resnet: size is {size}; expected 32 or more (its network sees {SIDE})")
+            raise PolyfaceError(f"size is {size}; expected 32 or more (its network sees {SIDE})")
         self.size = size
+        self.maps = {f"level{number}": Shape(width, 2 << number) for number, (width, _) in enumerate(LEVELS, 1)}
+        self.maps["shared"] = Shape(WIDTH, 2 << len(LEVELS))
         self.stem = Unit(3, 32, 7, 2)
         widths = [32, *(width for width, _ in LEVELS)]
         self.levels = nn.Sequential(
             *(level(widths[i], width, blocks, down=i > 0) for i, (width, blocks) in enumerate(LEVELS))
         )
         self.register_buffer("means", torch.tensor(MEANS).view(3, 1, 1), persistent=False)
-        self.frozen = freeze(self, frozen, "trunk face-resnet")
+        self.frozen = freeze(self, frozen)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Pixels [B, 3, size, size] in 0..255 → {"level1" …: maps, "shared": the last [B, 256, 4, 4]}."""
         x = images.contiguous(memory_format=torch.channels_last)
-        if self.size != SIDE:
+        if x.shape[-1] != SIDE:
             x = F.interpolate(x, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
         x = F.max_pool2d(self.stem((x - self.means) / 256).relu(), 3, 2)
         maps: dict[str, Tensor] = {}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from polyface.errors import PolyfaceError
+from polyface.networks.shapes import Shape
 
 EPSILON = 1e-3
 MOMENTUM = 0.005  # TensorFlow's decay .995: PyTorch's momentum is what a new batch weighs
@@ -106,19 +107,23 @@ class InceptionResNet(nn.Module):
     more. Batch norm has a scale, which the code leaves out and the parameter count includes.
     """
 
-    shared_dim = 1792
+    any_size = True
+    maps: Mapping[str, Shape] = {
+        "conv1": Shape(32, 2), "conv2": Shape(32, 2), "conv3": Shape(64, 2),
+        "maxpool1": Shape(64, 4), "conv4": Shape(80, 4), "conv5": Shape(192, 4),
+        "conv6": Shape(256, 8), "inception1": Shape(256, 8), "inception2": Shape(896, 16),
+        "inception3": Shape(896, 16), "inception4": Shape(1792, 32), "shared": Shape(1792, 32),
+    }  # fmt: skip
 
     def __init__(
         self, size: int = 160, channels: int = 3, repeats: Sequence[int] = (1, 1), momentum: float = MOMENTUM
     ) -> None:
         super().__init__()
         if size < SMALLEST:
-            raise PolyfaceError(
-                f"trunk inception-resnet: size is {size}, which leaves no map; expected {SMALLEST} or more"
-            )
+            raise PolyfaceError(f"size is {size}, which leaves no map; expected {SMALLEST} or more")
         if not isinstance(repeats, list | tuple) or len(repeats) != 2 or min(repeats) < 0:
             raise PolyfaceError(
-                f"trunk inception-resnet: repeats is {repeats}; expected how many Block35 and Block17, "
+                f"repeats is {repeats}; expected how many Block35 and Block17, "
                 "[1, 1] for the paper, [5, 10] for facenet"
             )
         self.size, self.in_channels = size, channels

@@ -15,6 +15,7 @@ from polyface.networks.layers import (
     pool_locations,
     to_locations,
 )
+from polyface.networks.shapes import Shape
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,13 @@ class TCDCN(nn.Module):
         super().__init__()
         if plan not in _PLANS or filters not in ("shared", "unshared") or activation not in ("abs_tanh", "relu"):
             raise PolyfaceError(
-                f"trunk tcdcn: plan '{plan}', filters '{filters}', activation '{activation}'; expected plan tcdcn or "
+                f"plan '{plan}', filters '{filters}', activation '{activation}'; expected plan tcdcn or "
                 "tcdcn68, filters shared or unshared, activation abs_tanh or relu"
             )
         chosen = _PLANS[plan]
-        self.unshared, self.size, self.shared_dim = filters == "unshared", chosen.size, chosen.shared
+        self.unshared, self.size = filters == "unshared", chosen.size
         self.in_channels = channels
+        self.maps = {"shared": Shape(chosen.shared)}
         self.activation: nn.Module = AbsTanh() if activation == "abs_tanh" else nn.ReLU()
         self.pool: nn.Module = (
             MaxPoolAbsTanh() if activation == "abs_tanh" else nn.Sequential(nn.MaxPool2d(2), nn.ReLU())
@@ -67,6 +69,7 @@ class TCDCN(nn.Module):
             self.convolutions.append(layer)
             side, channels = side - kernel + 1, width
             side = side // 2 if index < _POOLED else side
+            self.maps[f"conv{index + 1}"] = Shape(width, 2 ** min(index + 1, _POOLED))
         self.fc = nn.Linear(channels * side * side, chosen.shared)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

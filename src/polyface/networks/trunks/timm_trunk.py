@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from polyface.errors import PolyfaceError, nearest
 from polyface.networks.layers import PartlyFrozen, freeze
+from polyface.networks.shapes import Shape
 
 
 class SpatialPoints(nn.Module):
@@ -68,12 +69,12 @@ class TimmTrunk(PartlyFrozen):
         from polyface.networks.depthwise import DepthwiseConv2d
 
         if model not in timm.list_models():
-            raise PolyfaceError(f"trunk timm: unknown model '{model}'; {nearest(model, timm.list_models())}")
+            raise PolyfaceError(f"unknown model '{model}'; {nearest(model, timm.list_models())}")
         reads = [name for name in options or {} if name.startswith(("pretrained", "checkpoint")) or name == "cache_dir"]
         if reads:  # a bundle's options must not make timm read files or the network
-            raise PolyfaceError(f"trunk timm: option '{reads[0]}' is not taken; start from a bundle with init instead")
+            raise PolyfaceError(f"option '{reads[0]}' is not taken; start from a bundle with init instead")
         if pool not in ("flatten", "avg", "points", "map"):
-            raise PolyfaceError(f"trunk timm: pool is '{pool}', expected flatten, avg, points or map")
+            raise PolyfaceError(f"pool is '{pool}', expected flatten, avg, points or map")
         self.model, self.options = model, {"in_chans": channels} | (options or {})
         self.body = timm.create_model(model, features_only=True, pretrained=False, **self.options)
         DepthwiseConv2d.replace(self.body)
@@ -82,20 +83,22 @@ class TimmTrunk(PartlyFrozen):
         with torch.no_grad():
             maps = self.body(torch.zeros(1, channels, size, size))
         self.body.train()
-        self.frozen = freeze(self.body, frozen, "trunk timm")
+        self.frozen = freeze(self.body, frozen)
         last = maps[-1].shape
         width = last[1] * (last[2] * last[3] if pool == "flatten" else 1)
         self.parts: SpatialPoints | None = None
         self.fc: nn.Sequential | None = None
-        self.shared_dim = last[1]
+        strides: list[int] = self.body.feature_info.reduction()  # type: ignore[operator, union-attr]
+        self.maps = {f"stage{i + 1}": Shape(m.shape[1], strides[i]) for i, m in enumerate(maps)}
+        self.any_size = pool != "flatten"
         if pool == "map":
+            self.maps["shared"] = Shape(last[1], strides[-1])
             return
         self.fc = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, shared), nn.BatchNorm1d(shared), nn.ReLU())
-        self.shared_dim = shared
+        self.maps["shared"] = Shape(shared + 2 * points * (pool == "points"))
         if pool == "points":
             self._finer = next(i for i, m in enumerate(maps) if m.shape[-1] * 8 <= size)
             self.parts = SpatialPoints(last[1], maps[self._finer].shape[1], points)
-            self.shared_dim += 2 * points
 
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
         """Take a whole timm model's weights, by its names; timm fits them to other numbers of input channels."""
@@ -128,7 +131,7 @@ class TimmTrunk(PartlyFrozen):
         self.body.load_state_dict(body.state_dict())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Normalised images [B, C, size, size] → {"stage1" …: maps, "shared": x [B, shared_dim]}; with
+        """Normalised images [B, C, size, size] → {"stage1" …: maps, "shared": x [B, D]}; with
         pool "map", x is the last map."""
         stages = self.body(images.contiguous(memory_format=torch.channels_last))
         maps = {f"stage{i + 1}": stage for i, stage in enumerate(stages)}

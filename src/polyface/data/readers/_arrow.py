@@ -1,0 +1,230 @@
+"""Faces in Arrow's columns, be they of Parquet files or of folders that Hugging Face ``datasets`` saved."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from polyface.data.readers._labels import LabelReader, Row, Rows, layout, target_of
+from polyface.data.table import declaration_of, empty_as_null
+from polyface.data.writing import short
+from polyface.errors import PolyfaceError
+from polyface.schema import Column, built_in, is_column
+
+_BATCH = 256
+_log = logging.getLogger(__name__)
+_SPLITS = {"validation": "val", "valid": "val", "dev": "val", "training": "train", "testing": "test"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of rows. split: of all its faces, where its name says one."""
+
+    file: Path
+    schema: pa.Schema
+    split: str = ""
+
+    @cached_property
+    def classes(self) -> dict[str, list[str]]:
+        """Column → the words that its integers stand for (a ClassLabel of Hugging Face)."""
+        return {
+            name: [str(word) for word in feature["names"]]
+            for name, feature in _features(self.schema).items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and "names" in feature
+        }
+
+    def rows(self, wanted: Collection[str], image: str = "") -> Iterator[Row]:
+        """Its rows. A value that cannot be read is the error that says why; a picture without a path gets one."""
+        names = [name for name in self.schema.names if name in wanted or name == image]
+        place = 0
+        for batch in _batches(self.file, names):
+            columns = [_values(batch.column(name), self.classes.get(name)) for name in names]
+            for each in zip(*columns, strict=True):
+                values = dict(zip(names, each, strict=True))
+                if self.split:
+                    values.setdefault("split", _SPLITS.get(self.split, self.split))
+                if image and isinstance(picture := values[image], dict | bytes):
+                    held = picture if isinstance(picture, dict) else {"bytes": picture}
+                    path = held.get("path") or (held["bytes"] and f"{self.split}/{self.file.stem}/{place}".lstrip("/"))
+                    values[image] = held | {"path": path}
+                yield f"{self.file.name} row {place}", self.file, values
+                place += 1
+
+
+def part_of(file: Path, split: str = "") -> Part:
+    """A file of rows: Parquet, or with the ending .arrow a stream as ``datasets`` writes it.
+
+    Raises:
+        PolyfaceError: it is none.
+    """
+    if not file.is_file():
+        raise PolyfaceError(f"{file}: not a regular file")
+    with _readable(file):
+        if file.suffix == ".arrow":
+            with pa.memory_map(str(file)) as stream:
+                schema = pa.ipc.open_stream(stream).schema
+        else:
+            schema = pq.read_schema(file)
+    return Part(file, schema, split)
+
+
+def _batches(file: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
+    with _readable(file):
+        if file.suffix == ".arrow":
+            with pa.memory_map(str(file)) as stream:
+                for batch in pa.ipc.open_stream(stream):
+                    yield batch.select(names)
+        else:
+            yield from pq.ParquetFile(file, page_checksum_verification=True).iter_batches(_BATCH, columns=names)
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        kind = "Arrow" if file.suffix == ".arrow" else "Parquet"
+        raise PolyfaceError(f"{file}: not a readable {kind} file ({short(error)})") from error
+
+
+def rows_of(parts: Sequence[Part], options: LabelReader) -> Rows:
+    """The rows of these files, and what their columns become.
+
+    Raises:
+        PolyfaceError: no column of images, a column that files hold differently, or classes for a number.
+    """
+    image = options.image or _image_column(parts[0])
+    held: dict[str, Column] = {}
+    left: dict[str, str] = {}
+    names: dict[str, None] = {}  # in order
+    for part in parts:
+        _check_image(part, image)
+        for field in part.schema:
+            if field.name == image:
+                continue
+            if not _usable(field.type):
+                left[field.name] = f"it is {field.type}"
+                continue
+            names[field.name] = None
+            if column := declaration_of(field) or _of_classes(part, field.name, options):
+                if held.setdefault(field.name, column) != column:
+                    raise PolyfaceError(
+                        f"{part.file}: column '{field.name}' is {column}, and {held[field.name]} before"
+                    )
+    if any(part.split for part in parts):
+        names["split"] = None
+    rows = (values for part in parts for _, _, values in part.rows(names))
+    found = layout([image, *names], rows, replace(options, image=image), parts[0].file.name, held)
+    found = replace(found, plan=replace(found.plan, left={**left, **found.plan.left}))
+    return Rows(lambda: (row for part in parts for row in part.rows(names, image)), options.images, found)
+
+
+def _of_classes(part: Part, name: str, options: LabelReader) -> Column | None:
+    """The words of a ClassLabel, in the order of its integers; None where the column has a fixed meaning."""
+    words, target = part.classes.get(name), target_of(name, options)
+    if words is None:
+        return None
+    if not is_column(target):
+        return Column("words", tuple(words))
+    if target not in options.columns and built_in(target).type != "words":
+        raise PolyfaceError(
+            f"{part.file}: column '{name}' holds classes ({short(', '.join(words))}), which are no {target}: leave it "
+            f"out (--option columns.{target}=none) or give it another name (--map {name}=…)"
+        )
+    return None
+
+
+def _values(array: pa.Array, words: Sequence[str] | None) -> list[Any]:
+    if pa.types.is_fixed_size_list(array.type):
+        array = empty_as_null(pa.chunked_array([array]))
+    try:
+        values = array.to_pylist()
+    except UnicodeDecodeError:
+        values = [_value(one) for one in array]
+    if words is None or not pa.types.is_integer(array.type):
+        return list(values)
+    return [_word(value, words) for value in values]
+
+
+def _value(one: pa.Scalar) -> Any:
+    try:
+        return one.as_py()
+    except UnicodeDecodeError as error:
+        return ValueError(f"not UTF-8 ({error.reason})")
+
+
+def _word(value: int | None, words: Sequence[str]) -> Any:
+    """The word of a ClassLabel's integer; −1 is its null."""
+    if value is None or value == -1:
+        return None
+    return words[value] if 0 <= value < len(words) else ValueError(f"class {value} is none of the {len(words)} named")
+
+
+# ------------------------------------------------------------------------------------------------- types of columns
+
+
+def _image_column(part: Part) -> str:
+    """`image`, or else the first column that Hugging Face's metadata or its type says is one."""
+    features = _features(part.schema)
+    said = [name for name, one in features.items() if isinstance(one, dict) and one.get("_type") == "Image"]
+    return next((name for name in ("image", *said) if name in part.schema.names), "image")
+
+
+def _check_image(part: Part, image: str) -> None:
+    """Refuse a file without the column of images, or with a column that is there twice."""
+    every = part.schema.names
+    if twice := [name for name in every if every.count(name) > 1]:
+        raise PolyfaceError(f"{part.file}: column '{twice[0]}' is there twice; rename one")
+    if image not in every:
+        names = ", ".join(part.schema.names)
+        raise PolyfaceError(
+            f"{part.file}: no column '{image}' (it has {names}); name that of the images: --option image=…"
+        )
+    kind = part.schema.field(image).type
+    inner = {field.name: field.type for field in kind} if pa.types.is_struct(kind) else {"bytes": kind}
+    if not _is_binary(inner.get("bytes")):
+        raise PolyfaceError(f"{part.file}: column '{image}' is {kind}, expected struct<bytes: binary, path: string>")
+
+
+def _features(schema: pa.Schema) -> dict[str, Any]:
+    """What Hugging Face's metadata says of the columns."""
+    try:
+        described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        return dict(described.get("info", {}).get("features", {}))
+    except (ValueError, AttributeError, TypeError) as error:
+        _log.warning("metadata 'huggingface' is not as datasets writes it (%s); it is not used", error)
+        return {}
+
+
+def _is_binary(kind: pa.DataType | None) -> bool:
+    return kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _usable(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return all(_is_number(field.type) for field in kind)
+    single = _is_text(kind) or _is_number(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)
+    return bool(single or _is_list(kind))

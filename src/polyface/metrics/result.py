@@ -1,0 +1,438 @@
+"""Figures of every kind of task and protocol behind one interface, and the one place that makes rows of them.
+
+A `Result` is about units (faces, pairs, probes, people) that can be drawn again. Everything else follows from that:
+`rows` gives a figure over training seeds (or splits) with its interval, `differences` the paired difference of two
+systems, `within` the same figures of a group of units.
+
+Intervals are percentile bootstraps over units and, of several runs, over runs as well. All runs of both sides see the
+same draws, over the units that every one of them can judge, with one seed; of splits, each draws its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from polyface.errors import PolyfaceError
+from polyface.metrics.resampling import (
+    Bools,
+    Counts,
+    Floats,
+    PairedDifference,
+    difference_of_runs,
+    over_runs,
+    percentile_interval,
+    resampled_counts,
+    summarise,
+)
+from polyface.metrics.sections import Section
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of a result. Metrics of equal name and part are the same one, in whatever result.
+
+    part: what of the question it is about, such as one attribute of 40; empty for all of it. n: how many faces (or
+    pairs) are behind it. note: what a reader must know. folds: over what it is a mean ("10 folds"), where its spread is
+    told. compared: whether it has paired differences. resampled: whether it has an interval. trained: whether it
+    depends on the network at all; what the labels alone give, such as the share of the majority class, is one for all
+    runs. relative: whether its relative change is told as well.
+    """
+
+    name: str
+    part: str = ""
+    unit: str = field(default="%", compare=False)
+    higher_is_better: bool = field(default=True, compare=False)
+    n: int | None = field(default=None, compare=False)
+    note: str = field(default="", compare=False)
+    folds: str = field(default="", compare=False)
+    compared: bool = field(default=True, compare=False)
+    resampled: bool = field(default=True, compare=False)
+    trained: bool = field(default=True, compare=False)
+    relative: bool = field(default=False, compare=False)
+
+
+class Result(Protocol):
+    """How one network did at one question, over units that can be drawn again."""
+
+    @property
+    def units(self) -> int:
+        """How many units there are, those that cannot be judged among them."""
+
+    @property
+    def over(self) -> str:
+        """What a unit is: "faces", "pairs"."""
+
+    @property
+    def key(self) -> str:
+        """Of the units, their labels and the protocol (see `digest`): only results of equal keys are averaged or
+        compared."""
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        """All figures; the first is the one by which networks are selected."""
+
+    def figure(self, metric: Metric) -> float:
+        """The figure as published; NaN if it is not defined."""
+
+    def spread(self, metric: Metric) -> float | None:
+        """Its standard deviation over folds (or draws of a gallery); None where it has none."""
+
+    def defined(self, metric: Metric) -> Bools:
+        """Which units [units] can be judged."""
+
+    def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
+        """The wanted figures [B] of units that are there so many times, counts [B, units] (0 where not defined).
+
+        Thresholds are picked on these counts; `judged` [units] says which of the units are scored.
+        """
+
+    def sections(self) -> list[Section]:
+        """What there is to show beside the figures."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured figure. Rates in percent; `interval` is (low, high); `n` counts the faces (or pairs) behind it.
+
+    `seeds` are the training seeds averaged over, `std` the standard deviation over them (None for one). `published` is
+    the paper's figure, `note` what a reader must know to compare the two.
+    """
+
+    row: str
+    metric: str
+    mean: float
+    std: float | None = None
+    n: int | None = None
+    seeds: tuple[int, ...] = ()
+    interval: tuple[float, float] | None = None
+    published: float | None = None
+    unit: str = "%"
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        where = f"result row '{self.row}' / '{self.metric}'"
+        if not self.row or not self.metric:
+            raise PolyfaceError(f"{where}: both the row and the metric need a name")
+        for name in ("mean", "std", "published"):
+            value = getattr(self, name)
+            if not _finite(value) and not (value is None and name != "mean"):
+                raise PolyfaceError(f"{where}: {name} must be a finite number, not {value!r}")
+        if self.interval is not None:  # JSON knows lists only
+            ends = tuple(self.interval)
+            if len(ends) != 2 or not all(map(_finite, ends)) or ends[0] > ends[1]:
+                raise PolyfaceError(f"{where}: interval must be (low, high), not {ends}")
+            object.__setattr__(self, "interval", ends)
+        object.__setattr__(self, "seeds", tuple(self.seeds))
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What identifies a row within its file."""
+        return self.row, self.metric
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def digest(*what: Any) -> str:
+    """A result's `key` from arrays (labels, names) and plain values."""
+    found = hashlib.sha1()
+    for one in what:
+        array = np.asarray(one)
+        if array.dtype.kind == "f":
+            array = np.where(np.isnan(array), np.nan, array)  # all NaN alike
+        content = repr(array.tolist()).encode() if array.dtype == object else np.ascontiguousarray(array).tobytes()
+        found.update(f"{array.dtype.str} {array.shape} ".encode() + content)
+    return found.hexdigest()[:16]
+
+
+# ---------------------------------------------------------------------------------------------------------------- rows
+
+
+def rows(
+    name: str,
+    results: Mapping[int, Result],
+    *,
+    prefix: str = "",
+    splits: bool = False,
+    published: Mapping[str, float] | None = None,
+    note: str = "",
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> list[Row]:
+    """The rows of a method, from its results by training seed over the same units: one a metric, named `prefix` and the
+    metric's name; a metric that is about a part is in a row "<name>: <part>".
+
+    Mean and std are over seeds. With `splits`, results are of several splits (or folds), each with units of its own.
+    A figure that is not defined in every run has no row; `resamples=0` gives no intervals. `published` maps a metric,
+    with its prefix, to the paper's figure.
+
+    Raises:
+        PolyfaceError: no result, or results that are not over the same units.
+    """
+    if not results:
+        raise PolyfaceError(f"{name}: give one result per seed")
+    runs = list(results.values())
+    groups = [[run] for run in runs] if splits else [runs]
+    chosen = _common(runs, groups)
+    drawn = _drawn(groups, [metric for metric in chosen if metric.resampled], resamples, 0)
+    made = []
+    for metric in chosen:
+        if not metric.trained:
+            value = runs[0].figure(metric)
+            made.append(
+                Row(_row(name, metric), prefix + metric.name, value, n=metric.n, unit=metric.unit, note=metric.note)
+            )
+            continue
+        summary = summarise([run.figure(metric) for run in runs])
+        ends = _interval([group[metric] for group in drawn], level) if metric in drawn[0] else None
+        spread = [one for run in runs if (one := run.spread(metric)) is not None]
+        notes = note, f"± {np.mean(spread):.2f} over {metric.folds}" if spread else "", metric.note
+        paper = None if metric.part else (published or {}).get(prefix + metric.name)
+        made.append(
+            Row(
+                _row(name, metric), prefix + metric.name, summary.mean, summary.std, metric.n, tuple(results),
+                ends, paper, metric.unit, "; ".join(filter(None, notes)),
+            )
+        )  # fmt: skip
+    return made
+
+
+def _row(name: str, metric: Metric) -> str:
+    return f"{name}: {metric.part}" if metric.part else name
+
+
+def _interval(drawn: Sequence[Floats], level: float) -> tuple[float, float] | None:
+    """Of resampled figures [R, runs] of each group, over runs too; None where no resample defines it."""
+    figures = over_runs(np.hstack(drawn), np.random.default_rng(1))
+    return None if np.isnan(figures).all() else percentile_interval(figures, level).ends
+
+
+def differences(
+    better: str,
+    than: str,
+    a: Mapping[int, Result],
+    b: Mapping[int, Result],
+    *,
+    prefix: str = "",
+    splits: bool = False,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> list[Row]:
+    """The figures of `better` minus those of `than`, in rows "<better> minus <than>", over the seeds (with `splits`,
+    the splits) that both have; none without a common one."""
+    seeds = tuple(sorted(set(a) & set(b)))
+    if not seeds:
+        return []
+    found = paired_differences(
+        [a[seed] for seed in seeds], [b[seed] for seed in seeds], splits=splits, resamples=resamples, level=level
+    )
+    made = []
+    for metric, one in found.items():
+        ends = one.interval.ends
+        told = "includes" if ends[0] <= 0 <= ends[1] else "excludes"
+        over = f"{a[seeds[0]].over} and {'splits' if splits else 'seeds'}"
+        note = f"paired bootstrap over {over}; the interval {told} 0"
+        name = _row(f"{better} minus {than}", metric)
+        made.append(Row(name, prefix + metric.name, one.difference, None, one.n, seeds, ends, None, metric.unit, note))
+    return made
+
+
+def relative_differences(better: str, than: str, a: Mapping[int, Result], b: Mapping[int, Result]) -> list[Row]:
+    """By how many percent the figures of `better` are above (negative: below) those of `than`, of metrics that have a
+    `relative` change, over the seeds that both have; none where a figure of `than` is 0."""
+    seeds = tuple(sorted(set(a) & set(b)))
+    if not seeds:
+        return []
+    made = []
+    for metric in (metric for metric in a[seeds[0]].metrics if metric.relative):
+        pairs = [(a[seed].figure(metric), b[seed].figure(metric)) for seed in seeds]
+        if all(theirs for _, theirs in pairs):
+            change = summarise([100 * (ours - theirs) / theirs for ours, theirs in pairs])
+            note = "relative to the second; mean ± std over seeds"
+            name = f"relative {metric.name}"
+            made.append(Row(f"{better} minus {than}", name, change.mean, change.std, None, seeds, note=note))
+    return made
+
+
+def paired_differences(
+    a: Sequence[Result],
+    b: Sequence[Result],
+    *,
+    splits: bool = False,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[Metric, PairedDifference]:
+    """The difference a − b of every metric that has one, of two systems' results over the same units, one a run.
+
+    Training seeds of a and b have nothing to do with each other and are resampled independently. With `splits`, a[i]
+    and b[i] saw the same split, and splits are resampled: a difference of each, then their mean. A unit that some run
+    cannot judge is left out of the figures of all.
+    """
+    if not a or not b:
+        raise PolyfaceError("a difference needs a result of each system, one a training seed")
+    if splits and len(a) != len(b):
+        raise PolyfaceError(f"splits are compared one by one: {len(a)} results of a for {len(b)} of b")
+    groups = [[x, y] for x, y in zip(a, b, strict=True)] if splits else [[*a, *b]]
+    own = 1 if splits else len(a)  # the runs of a come first in each group
+
+    def sides(each: Sequence[Floats]) -> tuple[Floats, Floats]:
+        """Figures [R, runs] of each group → those of a and those of b."""
+        return np.hstack([one[:, :own] for one in each]), np.hstack([one[:, own:] for one in each])
+
+    chosen = [m for m in _common([*a, *b], groups) if m.compared and m.resampled and m.trained]
+    drawn = _drawn(groups, chosen, resamples, seed)
+    found = {}
+    for metric in drawn[0]:
+        joint = [_joint(group, metric) for group in groups]
+        ours, theirs = sides([_over(group, metric, units) for group, units in zip(groups, joint, strict=True)])
+        first, second = sides([figures[metric] for figures in drawn])
+        if splits:
+            first, second = first - second, np.zeros((len(first), 1))
+        n = sum(_count(group[0], metric, units) for group, units in zip(groups, joint, strict=True))
+        value = float(ours.mean()) - float(theirs.mean())
+        one = difference_of_runs(first, second, value, n=n, seed=seed, level=level)
+        found[metric] = replace(one, seeds=(len(a), len(b)))
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------- drawing
+
+
+def _common(runs: Sequence[Result], groups: Sequence[Sequence[Result]]) -> list[Metric]:
+    """The metrics that are defined in every run; the runs of each group must be over the same units."""
+    first = runs[0]
+    for other in runs[1:]:
+        if list(other.metrics) != list(first.metrics):
+            raise PolyfaceError(
+                "results to be averaged or compared must have the same figures, found "
+                f"{_listed(first)} and {_listed(other)}"
+            )
+    for group in groups:
+        if len({run.key for run in group}) > 1:
+            raise PolyfaceError(
+                f"results to be averaged or compared must be of the same {first.over} in the same order, by the same "
+                "protocol"
+            )
+    return [metric for metric in first.metrics if all(math.isfinite(run.figure(metric)) for run in runs)]
+
+
+def _listed(result: Result) -> str:
+    return ", ".join(f"{metric.part} {metric.name}".strip() for metric in result.metrics)
+
+
+def _joint(runs: Sequence[Result], metric: Metric) -> Bools:
+    """The units that every run can judge."""
+    return np.asarray(np.logical_and.reduce([run.defined(metric) for run in runs]), dtype=bool)
+
+
+def _over(runs: Sequence[Result], metric: Metric, joint: Bools) -> Floats:
+    """The figure of each run [1, runs]; of the joint units where these are fewer than the run can judge."""
+    once = joint[None].astype(np.int32)
+    return np.array(
+        [
+            [
+                run.figure(metric) if (run.defined(metric) == joint).all() else run.at(once, [metric])[metric][0]
+                for run in runs
+            ]
+        ]
+    )
+
+
+def _count(run: Result, metric: Metric, joint: Bools) -> int:
+    """How many are behind a figure of the joint units: these, or what the metric counts if they are all."""
+    found = next(known.n for known in run.metrics if known == metric)
+    return found if found is not None and joint.all() else int(joint.sum())
+
+
+def _drawn(
+    groups: Sequence[Sequence[Result]], metrics: Sequence[Metric], resamples: int, seed: int
+) -> list[dict[Metric, Floats]]:
+    """Resampled figures [R, runs] for each group of runs over the same units: group i draws with `seed` + i.
+
+    Metrics that are defined for the same units share their draws; one without any such unit is left out.
+    """
+    found: list[dict[Metric, Floats]] = []
+    for place, group in enumerate(groups):
+        alike: dict[bytes, list[Metric]] = {}
+        for metric in metrics if resamples else ():
+            if (joint := _joint(group, metric)).any():
+                alike.setdefault(joint.tobytes(), []).append(metric)
+        figures: dict[Metric, Floats] = {}
+        for wanted in alike.values():
+            counted = resampled_counts(_joint(group, wanted[0]), resamples, seed + place)
+            chunks = [[run.at(counts, wanted) for run in group] for counts in counted]
+            for metric in wanted:
+                figures[metric] = np.concatenate([np.stack([run[metric] for run in chunk], 1) for chunk in chunks])
+        found.append(figures)
+    if len(found) > 1:  # a figure that one split lacks is no figure of all
+        found = [{metric: one[metric] for metric in one if all(metric in other for other in found)} for one in found]
+    return found
+
+
+# -------------------------------------------------------------------------------------------------------------- groups
+
+
+def groups_of(labels: Sequence[str | None], order: Sequence[str] = ()) -> dict[str, Bools]:
+    """Which units [units] have each label, in a given order, then as they occur; a unit without one is in no group."""
+    words = np.array(labels, dtype=object)
+    present = dict.fromkeys(label for label in labels if label is not None)
+    known = [*(label for label in order if label in present), *(label for label in present if label not in order)]
+    return {label: np.asarray(words == label, dtype=bool) for label in known}
+
+
+def within(result: Result, judged: Bools) -> Result:
+    """The same figures of a group of units [units]: thresholds are picked on everybody and judged on the group."""
+    if judged.shape != (result.units,):
+        raise PolyfaceError(f"a group of {list(judged.shape)} {result.over} for a result over {result.units}")
+    return _Within(result, judged)
+
+
+@dataclass(frozen=True)
+class _Within:
+    whole: Result
+    judged: Bools
+
+    @property
+    def units(self) -> int:
+        return self.whole.units
+
+    @property
+    def over(self) -> str:
+        return self.whole.over
+
+    @property
+    def key(self) -> str:
+        return digest(self.whole.key, self.judged)
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        """Those of the whole question that an `at` gives; `n` counts the group's units."""
+        kept = [metric for metric in self.whole.metrics if metric.resampled and not metric.part]
+        known = np.logical_or.reduce([self.whole.defined(metric) for metric in kept]) & self.judged
+        return [replace(metric, n=int(known.sum()), note="", folds="") for metric in kept]
+
+    def figure(self, metric: Metric) -> float:
+        known = self.whole.defined(metric)
+        if not (known & self.judged).any():
+            return math.nan
+        return float(self.at(known[None].astype(np.int32), [metric])[metric][0])
+
+    def spread(self, metric: Metric) -> float | None:
+        return None
+
+    def defined(self, metric: Metric) -> Bools:
+        return self.whole.defined(metric)
+
+    def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
+        return self.whole.at(counts, wanted, self.judged if judged is None else self.judged & judged)
+
+    def sections(self) -> list[Section]:
+        return []

@@ -1,0 +1,121 @@
+"""Parts for some faces: who sees which rows of a batch, and how their answers are brought together again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from polyface.errors import PolyfaceError
+from polyface.networks.shapes import Shape, length_of
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The faces of a routed part: those whose class of `task`, the place of a word in its vocabulary, is in
+    `classes`."""
+
+    task: str
+    classes: tuple[int, ...]
+
+
+@dataclass
+class Walk:
+    """What of a batch is known so far. maps: by the names that parts read; routes: labels by task; outputs: by task."""
+
+    maps: dict[str, Tensor]
+    routes: Mapping[str, Tensor]
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    embeddings: dict[str, Tensor] = field(default_factory=dict)
+
+    def members(self, rows: Rows) -> Tensor:
+        """Bool [B]: the faces of these rows, by their label, or by the network's answer where it is −1 or not given."""
+        classes = self.outputs[rows.task].argmax(1)
+        if rows.task in self.routes:
+            label = self.routes[rows.task]
+            classes = torch.where(label < 0, classes, label)
+        return torch.stack([classes == one for one in rows.classes]).any(0)
+
+    def probability(self, rows: Rows) -> Tensor:
+        """[B]: how probable the network holds it that a face is one of these rows; no gradient passes."""
+        return self.outputs[rows.task].detach().softmax(1)[:, list(rows.classes)].sum(1)
+
+
+def on_own_rows(part: nn.Module, reads: Sequence[Tensor], own: Tensor) -> dict[str, Tensor]:
+    """What a part in training makes of the faces in `own` (bool [B]) alone; the rows of all others are 0.
+
+    Batch norms keep their statistics where there are fewer than two faces. Of none, the first face of the batch is
+    computed and counts 0 times, since under DDP every parameter needs a gradient.
+    """
+    rows = own.nonzero().flatten()
+    taken = rows if len(rows) else rows.new_zeros(1)
+    held = [m for m in part.modules() if isinstance(m, _BatchNorm) and m.training and len(rows) < 2]
+    for norm in held:
+        norm.eval()
+    given = part([read[taken] for read in reads])
+    for norm in held:
+        norm.train()
+    counted = 1.0 if len(rows) else 0.0
+    return {
+        name: values.new_zeros(len(own), *values.shape[1:]).index_copy(0, taken, counted * values)
+        for name, values in ({"": given} if isinstance(given, Tensor) else given).items()
+    }
+
+
+# ------------------------------------------------------------------------------------------------ merging
+
+
+@dataclass(frozen=True)
+class Join:
+    """Several vectors as one [B, D]. merge: one of `MERGES`; rows: those of what is routed among `reads`."""
+
+    reads: tuple[str, ...] = ()
+    merge: str = "concat"
+    rows: Mapping[str, Rows] = field(default_factory=dict)
+
+    def __call__(self, walk: Walk) -> Tensor:
+        return MERGES[self.merge](self, walk)
+
+    def length(self, shapes: Mapping[str, Shape], where: str) -> int:
+        """D; vectors that take each other's place count once, and must be of one length."""
+        lengths = {read: length_of(read, shapes, where) for read in self.reads}
+        if self.merge == "concat":
+            return sum(lengths.values())
+        routed = sorted({lengths[read] for read in self.rows})
+        if len(routed) != 1:
+            raise PolyfaceError(f"{where}: merge {self.merge} needs vectors of one length, not of {routed}")
+        return sum(lengths[read] for read in self.alone()) + routed[0]
+
+    def alone(self) -> list[str]:
+        """What no other can take the place of."""
+        return [read for read in self.reads if read not in self.rows]
+
+
+def _concat(join: Join, walk: Walk) -> Tensor:
+    vectors = [walk.maps[read] for read in join.reads]
+    return torch.cat(vectors, 1) if len(vectors) > 1 else vectors[0]
+
+
+def _rows(join: Join, walk: Walk) -> Tensor:
+    """What is not routed, then of every face the vector of the part whose rows it is in (hard routing)."""
+    own = [torch.where(walk.members(rows)[:, None], walk.maps[read], 0.0) for read, rows in join.rows.items()]
+    return torch.cat([*(walk.maps[read] for read in join.alone()), torch.stack(own).sum(0)], 1)
+
+
+def _stochastic(join: Join, walk: Walk) -> Tensor:
+    """[ŷ of each that is not routed, Σ pᵢ·ŷᵢ over those that are] / √(their number), ŷ of length 1 (Yin & Liu 2018).
+
+    With one that is not routed, the inner product of two faces is ½·h(d, d') + ½·Σᵢ Σⱼ pᵢ·p'ⱼ·h(i, j), h the cosine.
+    """
+    unit = {read: F.normalize(walk.maps[read], eps=1e-5) for read in join.reads}
+    expected = torch.stack([walk.probability(rows)[:, None] * unit[read] for read, rows in join.rows.items()]).sum(0)
+    blocks = [*(unit[read] for read in join.alone()), expected]
+    return torch.cat(blocks, 1) / math.sqrt(len(blocks))
+
+
+MERGES: dict[str, Callable[[Join, Walk], Tensor]] = {"concat": _concat, "rows": _rows, "stochastic": _stochastic}

@@ -1,0 +1,1 @@
+"""People recognised across caricatures and photos, the hard task trained first (Ming, Burie & Luqman 2021)."""

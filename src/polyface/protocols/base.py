@@ -1,0 +1,129 @@
+"""What a protocol is given and gives."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polyface.data.readers import READERS, reader
+from polyface.data.table import FaceTable
+from polyface.errors import NoDataError, PolyfaceError, nearest
+from polyface.metrics.recognition.pairs import Indices
+from polyface.metrics.resampling import Bools
+from polyface.metrics.result import Result, groups_of
+from polyface.schema import VOCABULARIES
+from polyface.tasks import Task
+
+Answers = Mapping[str, Mapping[str, NDArray[Any]]]
+"""{task: {"probabilities": [N, K], "embedding": [N, E] of unit length, …}} over the faces of a table. The embedding of
+a network without tasks is under its own name."""
+
+MIXED = "mixed"
+
+Words = Mapping[str, str | Sequence[str]]
+"""Column → the word, or the words, that its faces have there: {"modality": "photo"}."""
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """The faces that a model is evaluated on, and what is known of them.
+
+    part: the split that they are (test, val). data: the folder with the data sets. sources: the data sets that they are
+    from, each with the options of its reader. tasks: those of the model; main: the one that selects. offered: what
+    readers were asked for, so that a list is read once.
+    """
+
+    table: FaceTable
+    part: str = "test"
+    data: Path | None = None
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tasks: Mapping[str, Task] = field(default_factory=dict)
+    main: str = ""
+    offered: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def rows(self, words: Words) -> Indices:
+        """The rows of the faces with these words; an error if there are none."""
+        keep = np.ones(len(self.table), dtype=bool)
+        for column, wanted in words.items():
+            keep &= self.table.classes(column, [wanted] if isinstance(wanted, str) else wanted) >= 0
+        if not keep.any():
+            told = " and ".join(f"{column} {wanted}" for column, wanted in words.items())
+            raise PolyfaceError(f"none of the {len(self.table)} faces is one of {told or 'any kind'}: some are needed")
+        return np.flatnonzero(keep)
+
+    def ask(self, name: str, what: str, *wanted: Any) -> Any:
+        """What the reader of a data set offers of this part (`pairs`, `searches`), by the options that the faces were
+        read with. Without a name: the reader of the first data set that offers it."""
+        offering = [one for one in self.sources if one in READERS and hasattr(READERS.get(one), what)]
+        name = name or next(iter(offering), "")
+        if not name:
+            raise PolyfaceError(f"no data set of these faces has {what}: name the one that has by the option reader")
+        made = reader(name, **self.sources.get(name, {}))
+        if not hasattr(made, what):
+            raise PolyfaceError(f"reader '{name}' has no {what}; {nearest(name, offering)}")
+        if self.data is None:
+            raise NoDataError(f"data set '{name}': no data folder was given; pass --data DIR that holds {name}/")
+        places = (self.data / one for one in (name, getattr(made, "folder", name)))
+        root = next((place for place in places if place.exists()), self.data / name)
+        key = f"{made} {what} {root} {self.part} {wanted}"
+        if key not in self.offered:
+            self.offered[key] = getattr(made, what)(root, self.part, *(one for one in wanted if one))
+        return self.offered[key]
+
+
+@dataclass(frozen=True)
+class Cases:
+    """What a protocol compares, of one evaluation set. units: a result's prefix → for each of its units (face, pair,
+    probe, person) the rows of the faces that it is of."""
+
+    faces: EvaluationSet
+    units: Mapping[str, Iterable[Indices]]
+
+    def groups(self, prefix: str, column: str) -> dict[str, Bools]:
+        """Which units of a result are of which word of a column: the word that all faces of a unit have, or "mixed";
+        those with a face of no word are in no group."""
+        words = self.faces.table.words(column)
+
+        def label(rows: Indices) -> str | None:
+            found = set(words[rows])
+            return None if None in found else found.pop() if len(found) == 1 else MIXED
+
+        return groups_of([label(rows) for rows in self.units.get(prefix, ())], VOCABULARIES.get(column, ()))
+
+
+class Protocol(typing.Protocol):
+    """A way to evaluate a model. Its options are its constructor's."""
+
+    def cases(self, faces: EvaluationSet) -> Any:
+        """What is compared, of these faces: `Cases`, or a class made from it."""
+
+    def evaluate(self, answers: Answers, cases: Any) -> Mapping[str, Result]:
+        """The figures of a model's answers, by the prefix that the names of their metrics have ("", "C2P ")."""
+
+
+def answer(answers: Answers, task: str, key: str, table: FaceTable) -> NDArray[Any]:
+    """A task's answer [N, …] over the faces of the table."""
+    if key not in answers[task]:
+        raise PolyfaceError(f"task '{task}' has no {key}; its answers are: {', '.join(answers[task]) or 'none'}")
+    found = np.asarray(answers[task][key])
+    if found.ndim != 2 or len(found) != len(table):
+        raise PolyfaceError(f"task '{task}': {key} {list(found.shape)} for a table of {len(table)} faces")
+    return found
+
+
+def embedding_name(answers: Answers, wanted: str = "") -> str:
+    """The task whose embedding faces are compared by: the wanted one, or else the only one that has any."""
+    having = [task for task in answers if "embedding" in answers[task]]
+    if wanted in having:
+        return wanted
+    if not having:
+        raise PolyfaceError(f"answers of {', '.join(answers) or 'no task'}: none has an embedding to compare faces by")
+    if len(having) > 1:
+        raise PolyfaceError(f"tasks {', '.join(having)} have embeddings: name one by the protocol's option embedding")
+    return having[0]

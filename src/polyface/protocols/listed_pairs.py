@@ -1,0 +1,117 @@
+"""Verification of listed pairs, as LFW, CFP and CaVI have them, and identification of people who are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from polyface.data.readers.common import Pair
+from polyface.errors import PolyfaceError
+from polyface.metrics.recognition.identification import evaluate_identification
+from polyface.metrics.recognition.pairs import Indices, pair_distances
+from polyface.metrics.recognition.verification import evaluate_verification
+from polyface.metrics.resampling import Bools
+from polyface.metrics.result import Result
+from polyface.protocols.base import Answers, Cases, EvaluationSet, Words, answer, embedding_name
+
+FARS = (0.1, 1.0)
+"""The false acceptance rates, in percent, at which VAL is measured."""
+
+
+@dataclass(frozen=True)
+class PairCases(Cases):
+    """The rows of each pair's faces [N, 2], whether both show one person [N], the fold of each pair [N] or how many
+    folds are dealt out; and, by metric, the faces that a task is to name."""
+
+    pairs: Indices
+    same: Bools
+    folds: int | Indices
+    named: Mapping[str, tuple[str, Indices]]
+
+
+class ListedPairs:
+    """Verification of the pairs of faces that a data set lists, by squared Euclidean distances of embeddings.
+
+    reader: of the data set that lists them, by default the first of the evaluated ones that does. list: which of its
+    lists, where it has several. folds: how many are dealt out where the list has none; the threshold for the pairs of
+    one is picked on the others. embedding: the task whose embedding is compared, where there are several.
+    identification: metric → {task, faces}: beside it, how often a task names the right person of all that it learnt, on
+    the faces with these words; left out for a model without that task.
+    """
+
+    def __init__(
+        self,
+        reader: str = "",
+        list: str = "",
+        folds: int = 10,
+        embedding: str = "",
+        identification: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.reader, self.list, self.folds, self.embedding = reader, list, folds, embedding
+        self.identification: dict[str, tuple[str, Words]] = {}
+        for metric, asked in (identification or {}).items():
+            if unknown := asked.keys() - {"task", "faces"}:
+                raise PolyfaceError(f"identification.{metric}: unknown key '{min(unknown)}'; there are task and faces")
+            self.identification[metric] = str(asked.get("task", "")), asked.get("faces", {})
+
+    def cases(self, faces: EvaluationSet) -> PairCases:
+        """The listed pairs of the part, in the order of the list.
+
+        Raises:
+            PolyfaceError: no data set lists pairs, or a pair's image is not in the table.
+        """
+        listed: list[Pair] = faces.ask(self.reader, "pairs", self.list)
+        rows = _rows(listed, faces)
+        folds = [pair.fold for pair in listed if pair.fold is not None]
+        named = {metric: (task, faces.rows(words)) for metric, (task, words) in self.identification.items()}
+        units: dict[str, Indices] = {"": rows}
+        units |= {_split(metric)[0]: chosen[:, None] for metric, (_, chosen) in named.items()}
+        return PairCases(
+            faces,
+            units,
+            rows,
+            np.array([pair.same for pair in listed], dtype=bool),
+            np.array(folds) if len(folds) == len(listed) else self.folds,
+            named,
+        )
+
+    def evaluate(self, answers: Answers, cases: PairCases) -> Mapping[str, Result]:
+        """Verification, and what of identification a model has tasks for."""
+        table, found = cases.faces.table, {}
+        identified: dict[str, Result] = {}
+        for metric, (task, faces) in cases.named.items():
+            if task in answers:
+                people = cases.faces.tasks[task].people or []
+                scores = answer(answers, task, "probabilities", table)
+                if scores.shape[1] != len(people):
+                    raise PolyfaceError(f"task '{task}': probabilities of {scores.shape[1]} people, of {len(people)}")
+                prefix, name = _split(metric)
+                truth = table.classes("identity", people)[faces]
+                identified[prefix] = evaluate_identification(scores[faces], truth, metric=name)
+        if self.embedding in answers or not identified:
+            embedding = answer(answers, embedding_name(answers, self.embedding), "embedding", table)
+            first, second = cases.pairs.T
+            distances = pair_distances(embedding[first], embedding[second])
+            found[""] = evaluate_verification(distances, cases.same, folds=cases.folds, fars=FARS)
+        return found | identified
+
+
+def _rows(listed: list[Pair], faces: EvaluationSet) -> Indices:
+    """The rows [N, 2] of the faces of pairs."""
+    row_of = {faces.table.path(row): row for row in range(len(faces.table))}
+    named = dict.fromkeys(path for pair in listed for path in (pair.first, pair.second))
+    if absent := [path for path in named if path not in row_of]:
+        raise PolyfaceError(
+            f"{len(absent)} of {len(named)} images of the pairs are not in the table, such as {absent[0]}: "
+            "give the faces of the part that the pairs are of"
+        )
+    return np.array([(row_of[pair.first], row_of[pair.second]) for pair in listed], dtype=np.intp).reshape(-1, 2)
+
+
+def _split(metric: str) -> tuple[str, str]:
+    """A metric's prefix and the last word of its name."""
+    before, space, last = metric.rpartition(" ")
+    return before + space, last

@@ -1,0 +1,134 @@
+"""Finished jobs evaluated by the protocol of their stage; one way for every task and protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from polyface import protocols
+from polyface.data.loader import FacePool
+from polyface.metrics.result import Result
+from polyface.protocols.base import EvaluationSet, Protocol
+from polyface.reproduce.jobs import Answers, Job, finished, record, stored
+from polyface.tasks import Task
+from polyface.training.recipe import Recipe, StageSpec
+from polyface.training.stages import pool_of, stage_tasks
+
+_MOST_SEEDS = 100
+
+
+class Faces:
+    """The labelled faces that answers are evaluated on; each pool is built once, for all variants and seeds."""
+
+    def __init__(self, data: Path | None) -> None:
+        self.data = data
+        self._pools: dict[str, FacePool] = {}
+        self._offered: dict[str, Any] = {}
+
+    def of(self, stage: StageSpec, part: str) -> FacePool:
+        """The faces of a part; how they are cropped is of no account here."""
+        key = f"{part} {[table.model_dump_json() for table in stage.data.tables]} {stage.data.boxes}"
+        if key not in self._pools:
+            self._pools[key] = pool_of(stage, self.data, {}, part)
+        return self._pools[key]
+
+    def evaluated(self, stage: StageSpec, part: str, tasks: Mapping[str, Task]) -> EvaluationSet:
+        """The faces of a part as a protocol takes them."""
+        sources = {source.name: source.options for source in stage.data.tables}
+        table, main = self.of(stage, part).table, stage.evaluation.main
+        return EvaluationSet(table, part, self.data, sources, tasks, main, self._offered)
+
+
+class Runs:
+    """The finished jobs of a recipe in a folder; stored answers are evaluated once, when they are asked for.
+
+    parts: those that a job must have answered to be finished. faces: shared with other runs on the same data.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Path | None,
+        out: Path,
+        parts: Sequence[str] = ("test",),
+        faces: Faces | None = None,
+    ) -> None:
+        self.recipe, self.out, self.parts = recipe, out, parts
+        self.faces = faces or Faces(data)
+        self._stages: dict[Job, StageSpec] = {}
+        self._tasks: dict[Job, dict[str, Task]] = {}
+        self._protocols: dict[str, tuple[Protocol, Any]] = {}
+        self._results: dict[str, Mapping[str, Result]] = {}
+
+    def title(self, name: str) -> str:
+        """The row of the table that a variant stands in."""
+        return self.recipe.variants[name].row or name
+
+    def stage(self, name: str, seed: int = 0) -> StageSpec:
+        """The stage of a variant that is evaluated."""
+        job = self._of(name, seed)
+        if job not in self._stages:
+            self._stages[job] = self.recipe.variant(name, job.seed).stages[-1]
+        return self._stages[job]
+
+    def tasks(self, name: str, seed: int = 0) -> dict[str, Task]:
+        """The tasks of a variant's evaluated stage."""
+        job = self._of(name, seed)
+        if job not in self._tasks:
+            self._tasks[job] = stage_tasks(self.stage(name, seed), self.faces.data)
+        return self._tasks[job]
+
+    def _of(self, name: str, seed: int) -> Job:
+        """The seeds of a variant differ in their faces if they are splits, and in nothing else."""
+        return Job(name, seed if self.recipe.variants[name].splits else 0)
+
+    def seeds(self, name: str) -> list[int]:
+        """The finished seeds of a variant."""
+        return [seed for seed in range(_MOST_SEEDS) if finished(self.recipe, self.out, Job(name, seed), self.parts)]
+
+    def answers(self, name: str, seed: int, part: str = "test") -> Answers:
+        """What a finished seed of a variant said of the faces of a part."""
+        return stored(self.out, Job(name, seed), part)
+
+    def protocol(self, name: str, seed: int = 0, part: str = "test", **options: Any) -> tuple[Protocol, Any]:
+        """How a variant is evaluated, and what is compared then; `options` are in place of those of its stage."""
+        job = self._of(name, seed)
+        key = f"{job} {part} {options}"
+        if key not in self._protocols:
+            stage = self.stage(name, seed)
+            chosen = protocols.build(stage.evaluation.protocol | options)
+            cases = chosen.cases(self.faces.evaluated(stage, part, self.tasks(name, seed)))
+            self._protocols[key] = chosen, cases
+        return self._protocols[key]
+
+    def results(self, name: str, part: str = "test", **options: Any) -> dict[int, Mapping[str, Result]]:
+        """The results of the finished seeds of a variant, each by the prefix of its metrics; see `protocol`."""
+        found = {}
+        for seed in self.seeds(name):
+            key = f"{Job(name, seed)} {part} {options}"
+            if key not in self._results:
+                chosen, cases = self.protocol(name, seed, part, **options)
+                self._results[key] = chosen.evaluate(self.answers(name, seed, part), cases)
+            found[seed] = self._results[key]
+        return found
+
+    def main(self, name: str, part: str = "test") -> dict[int, Result]:
+        """The results without a prefix, such as the main task's, of the finished seeds of a variant."""
+        return by_prefix(self.results(name, part)).get("", {})
+
+    def record(self, name: str, seed: int = 0) -> dict[str, Any] | None:
+        """What the training of a variant's last stage left: settings, history and seconds."""
+        return record(self.out, Job(name, seed), self.stage(name).name)
+
+    def history(self, name: str, seed: int = 0) -> list[dict[str, Any]]:
+        """The epochs of a finished variant's last stage, for curves."""
+        found = self.record(name, seed)
+        return list(found["history"]) if found else []
+
+
+def by_prefix(results: Mapping[int, Mapping[str, Result]]) -> dict[str, dict[int, Result]]:
+    """Results by seed → by prefix, of the prefixes that every seed has."""
+    first, *others = results.values() if results else [{}]
+    common = [prefix for prefix in first if all(prefix in other for other in others)]
+    return {prefix: {seed: one[prefix] for seed, one in results.items()} for prefix in common}

@@ -1,0 +1,111 @@
+"""`polyface train` and `polyface evaluate`: a run that goes on, figures by hand, and what a model is called."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polyface.models import zoo
+from polyface.models.bundle import load_bundle
+from polyface.training import stages
+
+from ..protocols.test_evaluation import SMILES, bundle_of, record, write_table
+
+Command = Callable[..., Any]
+
+SMALL = {
+    "data": {"tables": [{"name": "synthetic", "options": {"n": 100, "size": 48, "seed": 1}}], "batch": 16},
+    "optimisation": {"epochs": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("evaluate") / "faces.parquet"
+    write_table((record(split, number) for split in SMILES for number in range(len(SMILES[split]))), path)
+    return path
+
+
+# ------------------------------------------------------------------------------------------------------------- train
+
+
+def test_train_writes_a_model_and_goes_on_where_it_was(
+    polyface: Command, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = ("train", toy(SMALL), "--out", tmp_path, "--device", "cpu", "--logger", "none", "--threads", "1")
+    told = polyface(*train)
+    assert told.status == 0, told.err
+    (name, folder), *more = re.findall(r"^(\w+): (\S+) \(\d+ s\)$", told.out, re.M)
+    assert (name, more) == ("one", [])
+    assert Path(folder).is_relative_to(tmp_path)
+    assert set(load_bundle(folder, quiet=True).tasks) == {"landmarks", "smile"}
+    kept = json.loads((Path(folder).parent / stages.HISTORY).read_text())
+    assert (len(kept["history"]), kept["settings"]["seed"]) == (2, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr("polyface.training.learner.Learner.training_step", lambda *_: pytest.fail("trained again"))
+        assert re.findall(r"^one: (\S+)", polyface(*train).out, re.M) == [folder]
+    assert "other settings" in polyface(*train, "--set", "one.optimisation.epochs=1").mistake
+    shorter = polyface(*train, "--set", "one.optimisation.epochs=1", "--fresh", "--seed", "5")
+    (again,) = re.findall(r"^one: (\S+)", shorter.out, re.M)
+    kept = json.loads((Path(again).parent / stages.HISTORY).read_text())
+    assert (len(kept["history"]), kept["settings"]["seed"]) == (1, 5)
+
+
+# ---------------------------------------------------------------------------------------------------------- evaluate
+
+
+def figures(printed: str) -> dict[str, tuple[float, int]]:
+    """By metric: the figure of all faces, and of how many it is."""
+    found = re.findall(r"^all +(\D+?) +(-?[\d.]+)(?: \(.*\))? \S+ +(\d+)$", printed, re.M)
+    return {metric: (float(figure), int(n)) for metric, figure, n in found}
+
+
+def test_evaluate_prints_every_tasks_figures(polyface: Command, faces: Path, tmp_path: Path) -> None:
+    """Shifts of 1, 1, 3 and 3 pixels between eyes 20 pixels apart; three of four smile, as the model always says."""
+    model = bundle_of().save(tmp_path / "constant")
+    told = polyface("evaluate", model, faces, "--report", tmp_path / "page.html")
+    assert told.status == 0, told.err
+    assert figures(told.out) == figures(told.out) | {
+        "points mean error": (10.0, 4),
+        "points failure rate": (50.0, 4),
+        "smile accuracy": (75.0, 4),
+        "smile balanced accuracy": (50.0, 4),
+        "some mean accuracy": (87.5, 4),
+    }
+    assert "glasses" not in told.out  # nobody is labelled for them
+    page = (tmp_path / "page.html").read_text()
+    assert f"{model} on {faces} (test)" in page
+    assert "smile" in page
+    found = figures(polyface("evaluate", model, faces, "--part", "val").out)
+    assert (found["points mean error"], found["points failure rate"]) == ((20.0, 2), (100.0, 2))
+    assert figures(polyface("evaluate", model, faces, "--average", "3", "--mirror").out)["smile accuracy"] == (75.0, 4)
+
+
+def test_evaluate_takes_a_shipped_models_name(
+    polyface: Command, tmp_path: Path, faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle_of().save(tmp_path / "face5")
+    monkeypatch.setattr(zoo, "shipped_folder", lambda: tmp_path)
+    told = polyface("evaluate", "face5", faces)
+    assert figures(told.out)["points mean error"] == (10.0, 4), told.err
+    assert "did you mean 'face5'" in polyface("evaluate", "fac5", faces).mistake
+
+
+def test_evaluate_of_an_embedder_says_what_to_ask_for(polyface: Command, faces: Path) -> None:
+    told = polyface("evaluate", "identity", faces)
+    assert re.search("no task: name a protocol that compares faces .*listed-pairs", told.mistake)
+    assert "faces" not in told.err.replace(told.mistake, "")  # before any is looked for
+
+
+def test_evaluate_names_what_is_not_there(polyface: Command, faces: Path, saved: Path, tmp_path: Path) -> None:
+    assert "there is no such folder" in polyface("evaluate", tmp_path / "gone", faces).mistake
+    assert "gone.parquet: no such face table" in polyface("evaluate", saved, "gone.parquet").mistake
+    assert (
+        "no face has split 'tset'; splits: test, train, val"
+        in polyface("evaluate", saved, faces, "--part", "tset").mistake
+    )

@@ -1,0 +1,67 @@
+"""How a reproduction's page shows trainings: losses, weights that move, tasks that stopped, terms by themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from polyface.report.page import Figures
+from polyface.reproduce.pages import followed, training_section, training_sections
+
+HISTORY: list[dict[str, Any]] = [
+    {"epoch": 1, "train": {"verification": 4.0, "visual": 3.0}, "weights": {"verification": 0.3, "visual": 0.7}},
+    {
+        "epoch": 2,
+        "train": {"verification": 2.0, "visual": 1.0},
+        "weights": {"verification": 0.6},
+        "validation": {"verification": 5.0},
+    },
+]
+
+
+def test_a_history_is_followed_by_task() -> None:
+    assert followed(HISTORY, "train") == {"verification": ([1, 2], [4, 2]), "visual": ([1, 2], [3, 1])}
+    assert followed(HISTORY, "validation") == {"verification": ([2], [5])}
+    epochs, values = followed(HISTORY, "weights")["visual"]
+    assert epochs == [1, 2]
+    np.testing.assert_array_equal(values, [0.7, np.nan])
+    assert followed(HISTORY, "thresholds") == followed([], "train") == {}
+
+
+def test_weights_are_drawn_where_they_change() -> None:
+    section = training_section("Training", HISTORY)
+    assert (section.title, section.x_label) == ("Training", "epoch")
+    assert list(section.weights) == ["verification", "visual"]
+    assert section.validation == {}  # of one epoch there is no curve
+    (figures,) = section.blocks()
+    assert isinstance(figures, Figures)
+    assert [figure.caption for figure in figures.figures] == ["Loss per task", "Weight per task"]
+    for still in ({"verification": 0.3, "visual": 0.7}, {}):
+        assert training_section("t", [row | {"weights": still} for row in HISTORY]).weights == {}
+    rounded = [row | {"weights": {"visual": 0.1 + 1e-15 * row["epoch"]}} for row in HISTORY]
+    assert training_section("t", rounded).weights == {}
+    within = [row | {"weights": {"attributes/Male": row["epoch"]}} for row in HISTORY]
+    assert training_section("t", within).weights == {}
+
+
+def test_a_task_that_stopped_is_marked() -> None:
+    last = {"epoch": 3, "train": {"verification": 1.0}, "validation": {"verification": 4.0}, "stopped": {"visual": 2}}
+    section = training_section("t", [*HISTORY, last])
+    assert section.stopped == {"visual": 2}
+    assert section.validation == {"verification": ([2, 3], [5, 4])}
+    np.testing.assert_array_equal(section.losses["visual"][1], [3, 1, np.nan])
+
+
+def test_terms_of_a_task_and_thresholds_have_pictures_of_their_own() -> None:
+    assert [section.title for section in training_sections("x", HISTORY)] == ["Training: x"]
+    terms = {"attributes/Male": 0.5, "attributes/Bald": 1.5, "landmarks": 1.0}
+    history = [row | {"weights": terms, "thresholds": {"attributes": [0.1, 0.2 * row["epoch"]]}} for row in HISTORY]
+    training, own = training_sections("x", history)
+    assert (training.title, own.title) == ("Training: x", "Weights and thresholds: x")
+    _, figures = own.blocks()
+    assert isinstance(figures, Figures)
+    assert [figure.alt for figure in figures.figures] == [
+        "weight of each term over training",
+        "threshold of each term over training",
+    ]
