@@ -193,9 +193,8 @@ def command_line(bench: Bench) -> None:
 
 
 def training_stage(bench: Bench) -> StageSpec:
-    if bench.data:
-        return load("tcdcn").variant("FLD+all (shared)").stages[0]
-    return load("synthetic", ["synthetic.stopping=null"]).stages[0]
+    drawn = ["mtfl.data.tables=[{name: synthetic, options: {n: 6000, size: 64}}]", "mtfl.data.boxes.source=table"]
+    return load("tcdcn", [] if bench.data else drawn).variant("FLD+all (shared)").stages[0]
 
 
 class _Clock(L.Callback):

@@ -175,16 +175,21 @@ def test_inference_needs_no_training_library() -> None:
     assert not loaded_by("polyface.inference") & {"lightning", "pytorch_lightning", "torchmetrics", "timm", "cv2"}
 
 
-OWN = ("polyface.weighting", "polyface.errors", "polyface.registry")
+STANDALONE = {
+    "weighting": ({"torch", "numpy", "scipy"}, ("polyface.weighting", "polyface.errors", "polyface.registry")),
+    "metrics": ({"numpy"}, ("polyface.metrics", "polyface.errors")),
+}
 
 
-def test_weighting_imports_only_torch_numpy_and_scipy() -> None:
-    allowed = {"torch", "numpy", "scipy", *sys.stdlib_module_names}
+@pytest.mark.parametrize("room", STANDALONE)
+def test_rooms_that_stand_alone_import_little(room: str) -> None:
+    others, own = STANDALONE[room]
+    allowed = {*others, *sys.stdlib_module_names}
     strangers = [
         f"{relative(path)}:{line}: {name}"
-        for path in sorted((SOURCE / "weighting").rglob("*.py"))
+        for path in sorted((SOURCE / room).rglob("*.py"))
         for line, name in imports(ast.parse(path.read_text(encoding="utf-8")))
-        if name.partition(".")[0] not in allowed and not name.startswith(OWN)
+        if name.partition(".")[0] not in allowed and not name.startswith(own)
     ]
     assert not strangers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -30,25 +31,19 @@ def run(*arguments: str | Path) -> str:
 def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixty drawn faces, with glasses as "mask" and what somebody might know of them."""
     folder = tmp_path_factory.mktemp("own")
-    lines = ["file,sex,mask,beard length,x,y,w,h,gendre,split"]
+    lines = ["file,sex,mask,beard length,x,y,w,h,gendre,split,sad,happy"]
     for i, face in enumerate(records(60, 48, seed=4)):
         Image.fromarray(face.image).save(folder / f"{i}.png")
         split = "val" if i > 47 else "train"
-        lines.append(f"{i}.png,{'MF'[i % 2]},{face.labels['glasses']},{i / 10},4,4,40,40,{'ab'[i % 2]},{split}")
+        lines.append(
+            f"{i}.png,{'MF'[i % 2]},{face.labels['glasses']},{i / 10},4,4,40,40,{'ab'[i % 2]},{split},{i % 4},{3}"
+        )
     (folder / "labels.csv").write_text("\n".join(lines))
     return folder
 
 
-CHOICES = (
-    "--map",
-    "sex=gender",
-    "--map",
-    "gender.M=male",
-    "--map",
-    "gender.F=female",
-    "--option",
-    "columns.gendre=none",
-)
+CHOICES = [part for text in ("sex=gender", "gender.M=male", "gender.F=female") for part in ("--map", text)]
+CHOICES += ["--option", "columns.gendre=none", "--option", "columns.mood=distribution:happy,sad"]
 
 
 def test_own_labels_reach_training(labels: Path, cache_folder: Path) -> None:
@@ -58,6 +53,7 @@ def test_own_labels_reach_training(labels: Path, cache_folder: Path) -> None:
         "sex → gender 60 labelled words (male, female)",
         "mask 60 labelled words (no, yes)",
         "beard length 60 labelled number",
+        "happy, sad → mood 60 labelled distribution (happy, sad)",
         "x, y, w, h → box 60 labelled box read as xywh",
         "left out: gendre: as asked; nearest known: 'gender' (--map gendre=gender)",
         "60 faces, 0 skipped",
@@ -76,11 +72,13 @@ def test_own_labels_reach_training(labels: Path, cache_folder: Path) -> None:
                     "tables": [{"name": str(table)}],
                     "boxes": {"source": "table"},
                     "crop": {"size": 40, "channels": 1},
+                    "augment": {"mirror": 0.5},
                     "batch": 24,
                 },
                 "network": {"trunk": {"name": "tcdcn"}},
                 "tasks": {
                     "mask": {"kind": "classification", "column": "mask", "weights": "balanced", "smoothing": 0.1},
+                    "mood": {"kind": "classification", "column": "mood"},
                     "beard": {
                         "kind": "classification",
                         "column": "beard length",
@@ -101,9 +99,10 @@ def test_own_labels_reach_training(labels: Path, cache_folder: Path) -> None:
     bundle = load_bundle(result.bundle, quiet=True)
     assert bundle.tasks["mask"].config()["vocabulary"] == ["no", "yes"]
     assert set(bundle.tasks["mask"].config()["weights"]) == {"no", "yes"}
-    mask, beard = evaluate_tables(bundle, [str(table)], None, "val").results.values()
-    assert mask.n == beard.n == 12
-    assert beard.labels == ("short", "middle", "long")
+    results = {name.strip(): one for name, one in evaluate_tables(bundle, [str(table)], None, "val").results.items()}
+    assert results["mask"].n == results["beard"].n == 12
+    assert results["mood"].n == 9  # of the other three each word has a half
+    assert results["beard"].labels == ("short", "middle", "long")
 
 
 def test_a_typo_in_the_labels_stops_the_import(labels: Path) -> None:
@@ -119,7 +118,7 @@ def test_a_typo_in_the_labels_stops_the_import(labels: Path) -> None:
     [
         (("--map", "sex"), "--map sex: expected NAME=COLUMN"),
         (("--map", "sex=gender", "--map", "sex.M=male"), "'sex' has a value of its own"),
-        (("--option", "colums.sex=words"), "no option 'colums': did you mean 'columns'"),
+        (("--option", "colums.sex=words"), "unknown option 'colums'; did you mean 'columns'"),
     ],
 )
 def test_wrong_options_of_an_import(labels: Path, wrong: tuple[str, ...], expected: str) -> None:
@@ -135,3 +134,16 @@ def test_show_counts_soft_labels_and_any_words(labels: Path) -> None:
     shown = run("show", labels / "j.parquet")
     assert "mood 3 labelled mostly happy 1, sad 1" in shown  # of the third both have a half
     assert "note 3 labelled a 2, b 1" in shown
+
+
+def test_the_documents_example_is_what_is_said(labels: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    (command,) = re.findall(r"^polyface data import csv labels.csv faces.parquet (.*)$", text, re.M)
+    table = labels.parent / "faces.parquet"
+    rows = (labels / "labels.csv").read_text().split("\n")
+    plain = [",".join(row.split(",")[:8]) for row in rows]
+    (labels / "plain.csv").write_text("\n".join([f"{plain[0]},note", *(f"{row}," for row in plain[1:])]))
+    said = run("import", "csv", labels / "plain.csv", table, *command.split())
+    (block,) = re.findall(r"```text\n(.*?)```", text, re.S)
+    told = [" ".join(line.split()).replace("faces.parquet:", f"{table}:") for line in block.strip().split("\n")]
+    assert [line for line in told if line not in said] == []

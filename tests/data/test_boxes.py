@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from polyface.data.boxes import BoxSpec, boxes_of
+from polyface.data.boxes import BoxSpec, boxes_of, doubts
 from polyface.data.crops import CropSpec, transform
 from polyface.data.detector import Detection
 from polyface.data.table import FaceTable
@@ -145,3 +146,22 @@ def test_the_annotated_points_play_no_part_in_detected_boxes(tmp_path) -> None:
     (tmp_path / "b").mkdir()
     labelled = table(tmp_path / "b", {"age": 1, "landmarks_5": np.full((5, 2), 55.0), "box": [50, 50, 60, 60]})
     np.testing.assert_array_equal(boxes_of(labelled, BoxSpec(), Known("leak", detector)).xyxy, plain.xyxy)
+
+
+@pytest.mark.parametrize(
+    "boxes, found, said",
+    [
+        ([[20, 15, 50, 45]] * 3, {0: [22, 15, 50, 45]}, None),
+        ([[20, 15, 30, 31]] * 3, {0: [20, 15, 50, 46], 2: [22, 15, 50, 46]}, "x, y, width, height .*--option box=xywh"),
+        ([[60, 40, 79, 59]] * 3, {0: [2, 2, 30, 30]}, "median overlap 0.00.: look at them"),
+        ([[60, 40, 79, 59]] * 3, {}, None),  # no face is found: nothing to compare with
+        ([[60, 40, 79, 59], [20, 15, 50, 45], None], {1: [20, 15, 50, 45]}, None),
+    ],
+)
+def test_boxes_far_from_the_detectors_are_doubted(tmp_path, boxes, found, said) -> None:
+    faces = table(tmp_path, *({"box": box, "gender": "male"} for box in boxes))
+    doubt = doubts(faces, Known("k", found))
+    if said is None:
+        assert doubt is None
+    else:
+        assert re.search(said, doubt or "")

@@ -175,6 +175,8 @@ def test_a_word_outside_the_vocabulary_names_file_and_line(folder) -> None:
         ({"image": "img"}, "no column of images .*name it with --option image="),
         ({"map": {"sxe": "gender"}}, "no column 'sxe' to map; did you mean 'sex'"),
         ({"map": {"sex": "age"}}, "two columns become 'age'"),
+        ({"map": {"sxe": {"M": "male"}}}, "no column 'sxe' whose words to map; did you mean 'sex'"),
+        ({"columns": 3}, "option columns has keys"),
         ({"columns": {"maks": "words:no,yes"}}, "no column 'maks' for --option columns.maks; did you mean 'mask'"),
         ({"columns": {"mask": "wrods"}}, "columns.mask: type is 'wrods'; did you mean 'words'"),
         ({"box": "xyhw"}, "option box is 'xyhw'; did you mean 'xywh'"),
@@ -238,7 +240,8 @@ def test_bad_rows_are_named_and_the_others_taken(folder) -> None:
     assert "1 fields, expected 2" in reasons["labels.csv:3"]
     assert "age: could not convert" in reasons["labels.csv:4"]
     assert "not one inside" in reasons["labels.csv:5"]
-    assert "--option images=" in reasons["labels.csv:6"]
+    assert reasons["labels.csv:6"] == "image is null"
+    assert "--option images=" in reasons["labels.csv:11"]
     assert "cannot read faces/gone.png" in reasons["labels.csv:7"]
 
 
@@ -342,7 +345,7 @@ def test_folders_that_are_no_data_set(tmp_path) -> None:
         plan("huggingface", tmp_path / "gone")
     broken = saved(tmp_path / "broken")
     (broken / "data-00000-of-00002.arrow").write_bytes(b"no arrow")
-    with pytest.raises(PolyfaceError, match=r"data-00000-of-00002\.arrow: not an Arrow file"):
+    with pytest.raises(PolyfaceError, match=r"data-00000-of-00002\.arrow: not a readable Arrow file"):
         plan("huggingface", broken)
     for state in ('{"_data_files": [{"filename": "../x.arrow"}]}', "{", '{"_data_files": [3]}'):
         (broken / "state.json").write_text(state)
@@ -366,13 +369,25 @@ def test_parquet_keeps_what_a_table_declares(folder) -> None:
 
 
 def test_parquet_words_are_mapped_so_that_tables_agree(folder) -> None:
-    text = "file,mask\n" + "".join(f"faces/{i}.png,{['on', 'off'][i % 2]}\n" for i in range(8))
-    bring("csv", csv(folder, text))
-    options = {"map": {"mask": {"on": "yes", "off": "no"}}, "columns": {"mask": "words:no,yes"}}
-    import_table(reader("parquet", **options), folder / "out.parquet", folder / "again.parquet")
-    again = FaceTable.open(folder / "again.parquet")
-    assert again.words("mask").tolist() == ["yes", "no"] * 4
-    assert again.declared("mask") == Column("words", ("no", "yes"))
+    text = "file,mask,pose\n" + "".join(
+        f"faces/{i}.png,{['on', 'off'][i % 2]},{['c1', 'c2'][i % 2]}\n" for i in range(8)
+    )
+    cameras = {"type": "words", "vocabulary": ["c1", "c2", "c3"], "mirror": {"c1": "c3"}}
+    made, _ = bring("csv", csv(folder, text), columns={"pose": cameras, "mask": "words:off,on"})
+
+    def again(**map_: Any) -> FaceTable:
+        import_table(reader("parquet", map=map_), folder / "out.parquet", folder / "again.parquet")
+        return FaceTable.open(folder / "again.parquet")
+
+    assert again().own == made.own
+    mapped = again(mask={"on": "yes", "off": "no"}, pose={"c1": "left", "c2": "frontal", "c3": "right"})
+    assert mapped.words("mask").tolist() == ["yes", "no"] * 4
+    assert mapped.own == {"mask": Column("words", ("no", "yes"))}  # the poses are the usual ones now
+    assert mapped.words("pose").tolist() == ["left", "frontal"] * 4
+    assert again(mask={"off": "on"}).declared("mask") == Column("words", ("on",))
+    assert again(pose={"c1": "a", "c3": "b"}).declared("pose") == Column("words", ("a", "c2", "b"), mirror=(2, 1, 0))
+    assert again(pose={"c3": ""}).declared("pose") == Column("words", ("c1", "c2"))
+    assert again(mask="gender", gender={"on": "male", "off": "female"}).declared("gender") == built_in("gender")
 
 
 def test_classes_are_no_numbers(tmp_path) -> None:

@@ -23,7 +23,7 @@ from polyface.export import onnx as module
 from polyface.export.onnx import export_onnx
 from polyface.inference import BundleEmbedder
 from polyface.models.bundle import Bundle
-from polyface.networks.folding import chosen_branch, embedding_only, folded
+from polyface.networks.folding import chosen_embedding, embedding_only, folded
 from polyface.networks.layers import CosineLinear
 
 TINY = {"name": "timm", "model": "test_resnet", "size": 64, "channels": 3, "pool": "map"}
@@ -236,7 +236,7 @@ def test_what_the_network_sees(picture: Callable[..., np.ndarray], told: Any) ->
 
 
 def test_the_branch_that_is_taken() -> None:
-    assert chosen_branch(made("pool", "face").network, None, "tiny") == "face"
-    assert chosen_branch(made("pool", "verification", "visual").network, None, "tiny") == "verification"
+    assert chosen_embedding(made("pool", "face").network, None, "tiny") == "face"
+    assert chosen_embedding(made("pool", "verification", "visual").network, None, "tiny") == "verification"
     with pytest.raises(PolyfaceError, match="tiny: no embedding is called 'verification'"):
-        chosen_branch(made("pool", "photo", "drawing").network, None, "tiny")
+        chosen_embedding(made("pool", "photo", "drawing").network, None, "tiny")

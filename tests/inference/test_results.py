@@ -77,6 +77,16 @@ def test_json_survives_odd_values_and_names() -> None:
     assert read["faces"][0]["other"] == {"age": {"value": 31.5, "n": 3}}
 
 
+def test_numbers_of_further_kinds_are_in_tables_and_parquet(tmp_path: Path) -> None:
+    odd = FaceResult(np.float32([0, 0, 1, 1]), 0.5, other={"age": {"value": np.float32(31.5), "n": 3, "word": "x"}})
+    result = ImageResult("a.jpg", 1, 1, (odd,))
+    assert odd.numbers == {"age": 31.5, "age_n": 3}
+    assert result.table()[0][">age"] == "31.5"
+    to_parquet([result], tmp_path / "faces.parquet")
+    (row,) = pq.read_table(tmp_path / "faces.parquet").to_pylist()
+    assert (row["age"], row["age_n"]) == (31.5, 3)
+
+
 def test_table_for_people() -> None:
     first, second = RESULTS[0].table()
     assert first == {">face": "1", ">score": "0.88", "box": "20, 10 – 60, 60", "smile": "yes (75 %)"}

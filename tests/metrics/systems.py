@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 import numpy as np
 
 from polyface.metrics.attributes import AttributesResult, evaluate_attributes
@@ -10,6 +13,9 @@ from polyface.metrics.recognition.all_pairs import AllPairsResult, evaluate_all_
 from polyface.metrics.recognition.identification import IdentificationResult, evaluate_identification
 from polyface.metrics.recognition.retrieval import RetrievalResult, draw_gallery, evaluate_retrieval
 from polyface.metrics.recognition.verification import VerificationResult, evaluate_verification
+from polyface.metrics.resampling import Bools, Counts, Floats, ratio
+from polyface.metrics.result import Metric
+from polyface.metrics.sections import Section, Text
 from polyface.schema import eyes
 
 NAN = np.nan
@@ -61,3 +67,43 @@ def all_pairs(seed: int, noise: float = 0.5, truth_seed: int = 0) -> AllPairsRes
 def retrieval(seed: int, noise: float = 0.5, truth_seed: int = 0) -> RetrievalResult:
     distances, first, second = crossed(seed, noise, truth_seed)
     return evaluate_retrieval(distances, first, second, galleries=draw_gallery(second, 3), ranks=(1, 5))
+
+
+MEAN = Metric("mean")
+
+
+@dataclass(frozen=True)
+class Toy:
+    """The mean of values [N]; NaN cannot be judged."""
+
+    values: Floats
+    metric: Metric = MEAN
+    key: str = "toy"
+    over: str = "faces"
+    folds: float | None = None
+    metrics: Sequence[Metric] = field(default=())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metrics", self.metrics or [self.metric])
+
+    @property
+    def units(self) -> int:
+        return len(self.values)
+
+    def figure(self, metric: Metric) -> float:
+        known = self.defined(metric)
+        return float(self.values[known].mean()) if known.any() else NAN
+
+    def spread(self, metric: Metric) -> float | None:
+        return self.folds
+
+    def defined(self, metric: Metric) -> Bools:
+        return np.asarray(~np.isnan(self.values))
+
+    def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
+        known = self.defined(MEAN)
+        scored = (counts if judged is None else counts * judged)[:, known]
+        return {metric: ratio(scored @ self.values[known], scored.sum(1)) for metric in wanted}
+
+    def sections(self) -> list[Section]:
+        return [Section("toy", [Text("nothing to see")])]

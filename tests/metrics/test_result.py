@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from polyface.errors import PolyfaceError
-from polyface.metrics.resampling import Bools, Counts, Floats, ratio, resampled_counts
+from polyface.metrics.resampling import resampled_counts
 from polyface.metrics.result import (
     Metric,
     Result,
@@ -28,12 +27,11 @@ from polyface.metrics.result import (
     rows,
     within,
 )
-from polyface.metrics.sections import Section
 
 from . import systems
+from .systems import MEAN, Toy
 
 NAN = math.nan
-MEAN = Metric("mean")
 FROZEN = json.loads((Path(__file__).parent / "frozen_rows.json").read_text())
 
 KINDS: dict[str, tuple[Callable[..., Result], float, float]] = {
@@ -45,43 +43,6 @@ KINDS: dict[str, tuple[Callable[..., Result], float, float]] = {
     "retrieval": (systems.retrieval, 0.5, 0.7),
 }
 SPLITS = ("verification", "retrieval")
-
-
-@dataclass(frozen=True)
-class Toy:
-    """The mean of values [N]; NaN cannot be judged."""
-
-    values: Floats
-    metric: Metric = MEAN
-    key: str = "toy"
-    over: str = "faces"
-    folds: float | None = None
-    metrics: Sequence[Metric] = field(default=())
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "metrics", self.metrics or [self.metric])
-
-    @property
-    def units(self) -> int:
-        return len(self.values)
-
-    def figure(self, metric: Metric) -> float:
-        known = self.defined(metric)
-        return float(self.values[known].mean()) if known.any() else NAN
-
-    def spread(self, metric: Metric) -> float | None:
-        return self.folds
-
-    def defined(self, metric: Metric) -> Bools:
-        return np.asarray(~np.isnan(self.values))
-
-    def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
-        known = self.defined(MEAN)
-        scored = (counts if judged is None else counts * judged)[:, known]
-        return {metric: ratio(scored @ self.values[known], scored.sum(1)) for metric in wanted}
-
-    def sections(self) -> list[Section]:
-        return []
 
 
 def toy(*values: float, **settings: object) -> Toy:

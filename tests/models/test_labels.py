@@ -23,7 +23,7 @@ from polyface.models import labels as module
 from polyface.models.bundle import Bundle, load_bundle
 from polyface.models.labels import label_table, labelled
 from polyface.models.predict import predict
-from polyface.schema import ATTRIBUTES
+from polyface.schema import ATTRIBUTES, Column
 from polyface.training import stages
 from polyface.training.recipe import load
 
@@ -89,6 +89,25 @@ def test_answers_become_marked_columns_and_the_rest_stays(faces: FaceTable, bund
     np.testing.assert_array_equal(values[:, places] > 0, answers["some"]["positive"])
     assert 0 < (values[:, places] > 0).sum() < 24
     assert np.isnan(np.delete(values, places, axis=1)).all()  # what the model was not asked
+
+
+def test_columns_of_ones_own_are_answered_and_kept(faces: FaceTable, tmp_path: Path) -> None:
+    mask = {"kind": "classification", "column": "mask", "vocabulary": ["no", "yes", "unsure"], "mirror": {"no": "yes"}}
+    task = tasks.build("mask", mask)
+    network = networks.build({"trunk": {"name": "tcdcn"}, "heads": {"mask": 3}}).eval()
+    own = Bundle(network, {"mask": task}, CropSpec(size=40, channels=1), BoxSpec(source="table")).save(tmp_path / "own")
+    records = [
+        Record(faces.image(row), f"row {row}", f"{row}.png", {"box": faces.numbers("box")[row], "mood": [row, 1]})
+        for row in range(12)
+    ]
+    mood = Column("distribution", ("sad", "happy"))
+    write_table(records, tmp_path / "faces.parquet", columns={"mood": mood})
+    label_table(FaceTable.open(tmp_path / "faces.parquet"), str(own), tmp_path / "out.parquet")
+    told = FaceTable.open(tmp_path / "out.parquet")
+    assert told.own == {"mask": Column("words", ("no", "yes", "unsure"), mirror=(1, 0, 2)), "mood": mood}
+    assert told.pseudo("mask") == "own"
+    assert set(told.words("mask")) <= {"no", "yes", "unsure"}
+    np.testing.assert_allclose(told.numbers("mood")[3], [0.75, 0.25])
 
 
 def test_marks_survive_choosing_and_joining_rows(faces: FaceTable, bundle: Path, tmp_path: Path) -> None:

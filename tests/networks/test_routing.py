@@ -199,8 +199,11 @@ def rows(**changes: Any) -> dict[str, Any]:
     "changes, message",
     [
         ({"parts": rows(task="poze")}, "network.parts.left.rows.task names 'poze'.*'pose'"),
-        ({"parts": rows(classes=[0, 5])}, r"network.parts.left.rows.classes is \[0, 5\]; expected some of 0 … 4"),
-        ({"parts": rows(classes=[])}, "network.parts.left.rows.classes"),
+        (
+            {"parts": rows(classes=[0, 5])},
+            r"network.parts.left.rows.classes is \[0, 5\]; expected classes of pose, 0 … 4",
+        ),
+        ({"parts": rows(classes=[])}, "network.parts.left.rows is .*expected {task: name"),
         ({"parts": rows(classes=3)}, "network.parts.left.rows is .*expected {task: name"),
         ({"parts": rows(clases=[1])}, "network.parts.left.rows is .*expected {task: name"),
         ({"parts": rows(classes=[0])}, r"network.heads.who: merge rows .*these hold \[0, 2, 3, 4\] of pose"),

@@ -15,7 +15,7 @@ from PIL import Image
 from polyface.errors import PolyfaceError
 from polyface.metrics.landmarks import evaluate_landmarks
 from polyface.metrics.result import Row, groups_of, rows, within
-from polyface.metrics.sections import Curves, Face, Table
+from polyface.metrics.sections import Curves, Face, Table, Text
 from polyface.report.page import (
     Code,
     FacesSection,
@@ -26,6 +26,7 @@ from polyface.report.page import (
     RecipeSection,
     ResultSection,
     Section,
+    TableSection,
     TextSection,
     TrainingSection,
     parts_section,
@@ -92,6 +93,7 @@ def sections() -> list[Section]:
         parts_section("Poses", "pose", BY_POSE),
         PhotoSection("Photo", PICTURE, "Two faces", [{"face": "1", "pose": "left"}, {"face": "2", "smile": "yes"}]),
         PlotSection("Plot", PICTURE, "A grey plot"),
+        TableSection("Answers", Table(["person", ">age"], [["Anna", "30"]]), "Each line is a person."),
         RecipeSection("Recipe", "seed: 1\nstages: []", "polyface train tcdcn"),
     ]
 
@@ -165,6 +167,25 @@ def test_a_row_of_its_own_published_figure_keeps_it() -> None:
     table = MeasuredSection("F", [Row("a", "m", 1, published=2.0)], [Published("a", "m", 9.0, "s")]).blocks()[0]
     assert isinstance(table, Table)
     assert table.rows[0][3] == "2.00"
+
+
+def test_columns_in_which_no_row_says_anything_are_left_out() -> None:
+    rows = [Row("a", "m", 1.0, n=5), Row("b", "m", 2.0)]
+    plain, papers = MeasuredSection("F", rows, [Published("c", "m", 9.0, "")]).blocks()
+    assert isinstance(plain, Table)
+    assert isinstance(papers, Table)
+    assert plain.header == ["row", "metric", ">measured", ">n"]
+    assert plain.rows == [["a", "m", "1.00 %", "5"], ["b", "m", "2.00 %", ""]]
+    assert papers.header == ["row", "metric", ">published"]
+    (seen,) = MeasuredSection("F", [Row("a", "m", 1.0, seeds=(0,), published=2.0)]).blocks()
+    assert isinstance(seen, Table)
+    assert seen.header == ["row", "metric", ">measured", ">published", ">seeds"]
+
+
+def test_a_table_stands_below_what_it_shows() -> None:
+    text, table = TableSection("T", Table(["a", ">b"], [["x", "1"]]), "Each line is a letter.").blocks()
+    assert text == Text("Each line is a letter.")
+    assert table == Table(["a", ">b"], [["x", "1"]])
 
 
 def test_published_figures_that_were_not_measured_are_listed_apart() -> None:

@@ -137,6 +137,8 @@ OWN = {
     "gaze": Column("words", ("l", "c", "r"), mirror=(2, 1, 0)),
     "turn": Column("number", mirror="negate"),
     "note": Column("words"),
+    "hair": Column("number", mirror="none"),
+    "hand": Column("words", ("left", "right"), mirror="none"),
 }
 
 
@@ -174,12 +176,20 @@ def test_the_specs_vocabulary_goes_before_it(tmp_path) -> None:
 
 
 def test_a_built_in_columns_vocabulary_may_be_the_tables_own(tmp_path) -> None:
-    groups = Column("words", ("0-2", "4-6"))
-    faces = [Record(np.zeros((8, 8, 3), np.uint8), "0", "0", {"age_group": "4-6"})]
-    write_table(faces, tmp_path / "t.parquet", columns={"age_group": groups})
-    task = classify("age_group")
-    task.learn(FaceTable.open(tmp_path / "t.parquet"))
-    assert task.vocabulary == ["0-2", "4-6"]
+    own = {"age_group": Column("words", ("0-2", "4-6")), "pose": Column("words", ("c1", "c2", "c3"), mirror=(2, 1, 0))}
+    faces = [Record(np.zeros((8, 8, 3), np.uint8), "0", "0", {"age_group": "4-6", "pose": "c1"})]
+    write_table(faces, tmp_path / "t.parquet", columns=own)
+    table = FaceTable.open(tmp_path / "t.parquet")
+    groups, poses = classify("age_group"), classify("pose")
+    groups.learn(table)
+    poses.learn(table)
+    assert groups.vocabulary == rebuilt(groups).vocabulary == ["0-2", "4-6"]
+    for task in (poses, rebuilt(poses)):
+        assert task.prepare(torch.tensor([0, 1]), MIRROR.expand(2, 2, 3), 40).tolist() == [2, 1]
+        assert task.declares() == own["pose"]
+    assert classify("pose").declares() is None
+    with pytest.raises(PolyfaceError, match="column 'pose' has no word 'left'"):
+        classify("pose", vocabulary=["left", "right"]).learn(table)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +197,7 @@ def test_a_built_in_columns_vocabulary_may_be_the_tables_own(tmp_path) -> None:
     [
         ("note", {}, "'note' has no vocabulary of its own"),
         ("maks", {}, "unknown column 'maks'.*'mask'"),
-        ("turn", {}, "'turn' is number.*cut it into classes by edges"),
+        ("turn", {}, "'turn' is number.*cut it by edges"),
         ("mask", {"edges": [0], "vocabulary": ["a", "b"]}, "leave edges out"),
         ("mood", {"vocabulary": ["sad", "happy"]}, "has shares of sad, calm, happy; name them all"),
         ("mask", {"weights": "balanced"}, "no training face is 'unsure'"),
@@ -197,10 +207,14 @@ def test_a_built_in_columns_vocabulary_may_be_the_tables_own(tmp_path) -> None:
         ("age", {"edges": [30, 20], "vocabulary": ["a", "b", "c"]}, "edges must rise"),
         ("age", {"edges": [30], "vocabulary": ["a", "a"]}, "names a word twice"),
         ("box", {}, "'box' is box; classes come from"),
+        ("gaze", {"mirror": {"x": "y"}}, "tasks.gaze.mirror names 'x'"),
+        ("gaze", {"mirror": "negate"}, "tasks.gaze.mirror is negate: words change places"),
+        ("age", {"mirror": {"a": "b"}, "edges": [3], "vocabulary": ["a", "b"]}, "numbers cut by edges are negated"),
     ],
 )
 def test_settings_that_do_not_go_with_the_column(tmp_path, column, settings, expected) -> None:
-    table = own(tmp_path, {"mask": "yes", "note": "x", "turn": 3.0, "mood": [1, 0, 0]}, {"mask": "no"})
+    labels = {"mask": "yes", "note": "x", "turn": 3.0, "mood": [1, 0, 0], "gaze": "l"}
+    table = own(tmp_path, labels, {"mask": "no"})
     with pytest.raises(PolyfaceError, match=expected) as caught:
         classify(column, **settings).learn(table)
     assert "\n" not in str(caught.value)
@@ -216,6 +230,12 @@ def test_a_declared_mirror_renames_classes(tmp_path) -> None:
     still = classify("gaze", mirror="none")
     still.learn(own(tmp_path, {"gaze": "l"}))
     assert still.prepare(torch.tensor([0, 2]), MIRROR.expand(2, 2, 3), 40).tolist() == [0, 2]
+    table = own(tmp_path, {"hand": "left", "hair": 3.0})
+    hand, hair = classify("hand"), classify("hair", edges=[2], vocabulary=["short", "long"])
+    for task, value in ((hand, 0), (hair, 3.0)):  # what is declared to stay does, in the bundle too
+        task.learn(table)
+        for one in (task, rebuilt(task)):
+            assert one.prepare(torch.tensor([value]), MIRROR, 40).tolist() == [int(task is hair)]
     by_hand = classify("gaze", vocabulary=["l", "c", "r"], mirror={"l": "c"})
     assert by_hand.prepare(torch.tensor([0, 1, 2]), MIRROR.expand(3, 2, 3), 40).tolist() == [1, 0, 2]
 

@@ -157,7 +157,7 @@ def test_a_margin_makes_it_harder_and_leaves_the_others_alone(values: list[float
 
 
 def test_only_losses_with_a_margin_want_cosines() -> None:
-    assert [who(loss=kind).cosine for kind in ("softmax", *MARGINS)] == [False, True, True]
+    assert [who(loss=kind).head for kind in ("softmax", *MARGINS)] == ["linear", "cosine", "cosine"]
 
 
 # ------------------------------------------------------------------------------------------------ labels

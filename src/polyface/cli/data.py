@@ -42,6 +42,7 @@ def data_import(
 ) -> None:
     """Bring a data set, or a file of your own labels, into a face table."""
     from polyface.data.readers import reader
+    from polyface.data.table import FaceTable
     from polyface.data.writing import import_table
     from polyface.training.recipe import assignments
 
@@ -64,13 +65,22 @@ def data_import(
         say(f"  left out: {column or '(no name)'}: {reason}")
     labelled = ", ".join(f"{column} {count:,}" for column, count in report.labelled.items())
     say(f"{table}: {report.rows:,} faces, {len(report.skipped):,} skipped; labelled: {labelled}")
+    _tell_doubts(FaceTable.open(table))
+
+
+def _tell_doubts(faces: FaceTable) -> None:
+    """A line for boxes that lie elsewhere than the detector's."""
+    from polyface.data.boxes import doubts
+
+    if "box" in faces.columns and (doubt := doubts(faces)):
+        say(f"note: {doubt}")
 
 
 def _nested(options: dict[str, Any], what: str) -> dict[str, Any]:
-    """Options whose names have a full stop as keys of one option: {"columns.age": v} → {"columns": {"age": v}}."""
+    """Options whose names have full stops as keys of one option: {"columns.age": v} → {"columns": {"age": v}}."""
     nested: dict[str, Any] = {}
     for name, value in options.items():
-        _put(nested, name.split(".", 1), value, f"{what} {name}")
+        _put(nested, name.split(".", 2), value, f"{what} {name}")
     return nested
 
 
@@ -135,7 +145,7 @@ def data_show(
             values = {v["values"]: v["counts"] for v in pc.value_counts(column.drop_null()).to_pylist()}
             few = len(values) <= _SHOWN
             line += "   " + (
-                ", ".join(f"{w} {values[w]:,}" for w in sorted(values)) if few else f"{len(values):,} words"
+                ", ".join(f"{w} {values[w]:,}" for w in sorted(values)) if few else f"{len(values):,} different words"
             )
         elif held.type == "number" and column.null_count < len(column):
             line += f"   {np.nanmin(faces.numbers(name)):g} … {np.nanmax(faces.numbers(name)):g} {held.unit}".rstrip()
@@ -196,10 +206,12 @@ def data_check(table: Annotated[Path, typer.Argument(help="A face table, or a fo
     from polyface.data.table import FaceTable
     from polyface.data.writing import check_table
 
+    faces = FaceTable.open(table)
     with bar() as progress:
-        bad = check_table(FaceTable.open(table), progress)
+        bad = check_table(faces, progress)
     for skipped in bad:
         say(f"{skipped.where}: {skipped.reason}")
     say(f"{table}: {len(bad):,} bad faces")
     if bad:
         raise typer.Exit(1)
+    _tell_doubts(faces)

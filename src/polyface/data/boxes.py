@@ -111,6 +111,34 @@ def boxes_for(found: Sequence[Detection], spec: BoxSpec) -> np.ndarray:
     return np.where(np.isnan(squares), np.pad(boxes, ((0, 0), (0, 1))), squares)
 
 
+def doubts(table: FaceTable, detector: Detector | None = None, most: int = 24) -> str | None:
+    """Why the `box` column may hold no corners in pixels: what a detector finds in some of its pictures lies elsewhere.
+    None where it agrees, and where it finds no face."""
+    labelled = np.flatnonzero(table.column("box").is_valid().to_numpy(zero_copy_only=False))
+    rows = labelled[np.linspace(0, len(labelled) - 1, min(most, len(labelled))).astype(int)]
+    boxes, detect = table.numbers("box"), detector or RetinaFace(threads=1)
+    overlaps = []
+    for row in rows:
+        sized = boxes[row] + [0, 0, *boxes[row, :2]]  # if it were x, y, width, height
+        found = [face.box for face in detect(table.image(int(row)))]
+        if found:
+            overlaps.append([max(_overlap(box, one) for one in found) for box in (boxes[row], sized)])
+    if not overlaps:
+        return None
+    as_corners, as_sizes = np.median(overlaps, axis=0)
+    if as_corners >= 0.2:
+        return None
+    hint = "read as x, y, width, height they would (--option box=xywh)" if as_sizes >= 0.4 else "look at them"
+    return f"boxes do not lie on the faces that the detector finds (median overlap {as_corners:.2f}): {hint}"
+
+
+def _overlap(one: np.ndarray, other: np.ndarray) -> float:
+    """Intersection over union of two boxes."""
+    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
+    shared = float(np.prod(np.maximum(sides, 0)))
+    return shared / float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]) - shared)
+
+
 def _sizes(table: FaceTable) -> np.ndarray:
     """Width and height of every picture, float32 [N, 2]."""
     return np.array([table.image_size(row) for row in range(len(table))], dtype=np.float32).reshape(-1, 2)

@@ -22,7 +22,7 @@ from polyface.errors import PolyfaceError
 from polyface.export.int8 import quantise
 from polyface.files import atomic_path
 from polyface.models.bundle import Bundle
-from polyface.networks.folding import chosen_branch, embedding_only
+from polyface.networks.folding import chosen_embedding, embedding_only
 from polyface.networks.layers import AbsTanh, LocallyConnected2d, from_locations, to_locations
 from polyface.networks.network import FaceNetwork
 from polyface.networks.trunks.face_resnet import ResidualBlock
@@ -73,7 +73,7 @@ def export_onnx(
         raise PolyfaceError(f"{path}: is a folder; name a file such as {path / 'model.onnx'}")
     network = copy.deepcopy(bundle.network).cpu().float().eval()
     if branch is not None or int8 is not None:
-        network = embedding_only(network, chosen_branch(network, branch, str(bundle.about.get("name") or "model")))
+        network = embedding_only(network, chosen_embedding(network, branch, str(bundle.about.get("name") or "model")))
     faces = None if int8 is None else _calibration(network, int8, input)
     with atomic_path(path) as aside:
         program = _exported(network, input, opset)
@@ -228,7 +228,8 @@ class _Answers(nn.Module):
     def __init__(self, network: FaceNetwork) -> None:
         super().__init__()
         network = copy.deepcopy(network)
-        if isinstance(network.trunk, TCDCN):
+        inner = any(read.startswith("trunk.") for part in network.graph.parts.values() for read in part.reads)
+        if isinstance(network.trunk, TCDCN) and not inner:  # its inner maps are not those of the quicker layers
             trunk = network.trunk
             network.trunk = _Unshared(trunk) if trunk.unshared else _Shared(trunk)
         for module in list(network.modules()):
@@ -294,7 +295,6 @@ class _Shared(nn.Module):
         self.twice = self.absolute and trunk.in_channels == 1
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        maps: dict[str, Tensor] = {}
         x = images
         *pooled, last = self.trunk.convolutions
         for index, layer in enumerate(pooled):
@@ -305,9 +305,8 @@ class _Shared(nn.Module):
             else:
                 x = layer(x)
                 x = nn.functional.max_pool2d(x * x, 2).sqrt().tanh()
-            maps[f"conv{index + 1}"] = x
-        x = maps[f"conv{len(pooled) + 1}"] = self.trunk.activation(last(x))
-        return maps | {"shared": self.trunk.activation(self.trunk.fc(x.flatten(1)))}
+        flat = self.trunk.activation(last(x)).flatten(1)
+        return {"shared": self.trunk.activation(self.trunk.fc(flat))}
 
 
 class _Unshared(nn.Module):
@@ -318,16 +317,14 @@ class _Unshared(nn.Module):
         self.trunk = trunk
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        maps: dict[str, Tensor] = {}
         x = to_locations(images)
         *pooled, last = self.trunk.convolutions
         absolute = isinstance(self.trunk.activation, AbsTanh)
-        for index, layer in enumerate(pooled):
+        for layer in pooled:
             x = _connected(layer, x)
             x = _pooled(x.abs()).tanh() if absolute else _pooled(x).relu()
-            maps[f"conv{index + 1}"] = from_locations(x)
-        x = maps[f"conv{len(pooled) + 1}"] = from_locations(self.trunk.activation(_connected(last, x)))
-        return maps | {"shared": self.trunk.activation(self.trunk.fc(x.flatten(1)))}
+        flat = from_locations(self.trunk.activation(_connected(last, x))).flatten(1)
+        return {"shared": self.trunk.activation(self.trunk.fc(flat))}
 
 
 def _connected(layer: nn.Module, maps: Tensor) -> Tensor:

@@ -6,7 +6,7 @@
         for face in gallery.search("caricature.jpg")[0].faces:
             print([(match.person, match.distance) for match in face.matches])
 
-`gallery_store` keeps the faces, `neighbours` finds the nearest, an `Embedder` turns pictures into embeddings.
+`FaceStore` keeps the faces, `Neighbours` finds the nearest, an `Embedder` turns pictures into embeddings.
 """
 
 from __future__ import annotations

@@ -70,11 +70,12 @@ def _draw_points(picture: Image.Image, face: FaceResult) -> None:
 
 def _draw_words(picture: Image.Image, face: FaceResult) -> None:
     """The words under the box, or above it where there is no room below; in white on a dark rim."""
-    if not face.labels or not np.isfinite(face.box).all():
+    lines = [f"{task}: {word} {100 * chance:.0f} %" for task, (word, chance) in face.labels.items()]
+    lines += [f"{name}: {value:.3g}" for name, value in face.numbers.items()]
+    if not lines or not np.isfinite(face.box).all():
         return
     left, top, right, bottom = (float(v) for v in face.box)
     size = min(max(11.0, (right - left) / 11), max(11.0, min(picture.size) / 18))
-    lines = [f"{task}: {word} {100 * chance:.0f} %" for task, (word, chance) in face.labels.items()]
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size)
     height = math.ceil(1.25 * size) * len(lines)
     y = bottom + 0.3 * size

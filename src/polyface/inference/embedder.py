@@ -20,7 +20,7 @@ from polyface.inference.embeddings import FoundFace
 from polyface.inference.inputs import usable_device
 from polyface.models import EMBEDDER, find
 from polyface.models.bundle import Bundle, load_bundle
-from polyface.networks.folding import chosen_branch, embedding_only, folded, in_bfloat16
+from polyface.networks.folding import chosen_embedding, embedding_only, folded, in_bfloat16
 
 
 class BundleEmbedder:
@@ -52,7 +52,7 @@ class BundleEmbedder:
             raise PolyfaceError(f"precision is '{precision}', expected float32 or bfloat16")
         bundle = model if isinstance(model, Bundle) else load_bundle(find(model))
         name = str(bundle.about.get("name") or "model")
-        chosen = chosen_branch(bundle.network, branch, name)
+        chosen = chosen_embedding(bundle.network, branch, name)
         embedding = bundle.network.embeddings[chosen]
         self.branch, self.dim, self.similarity, self.precision = chosen, embedding.dim, embedding.similarity, precision
         self.crop, self.boxes, self.batch, self._detector = bundle.crop, bundle.boxes, batch, detector

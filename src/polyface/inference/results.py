@@ -39,6 +39,16 @@ class FaceResult:
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     other: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What tasks of further kinds answer by a number: {task: value}, or {task_key: value} of another key."""
+        return {
+            task if key == "value" else f"{task}_{key}": float(value)
+            for task, answers in self.other.items()
+            for key, value in answers.items()
+            if isinstance(value, int | float | np.number)
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values: points to a hundredth of a pixel, probabilities and scores to four digits; NaN becomes None."""
         told: dict[str, Any] = {"box": _plain(self.box, 2), "score": _plain(self.score, 4)}
@@ -74,6 +84,7 @@ class ImageResult:
             row |= {"box": f"{x0}, {y0} – {x1}, {y1}"}
             row |= {task: f"{word} ({100 * chance:.0f} %)" for task, (word, chance) in face.labels.items()}
             row |= {task: ", ".join(names) or "none" for task, names in face.attributes.items()}
+            row |= {f">{name}": f"{value:.3g}" for name, value in face.numbers.items()}
             rows.append(row)
         return rows
 
@@ -98,7 +109,8 @@ def to_parquet(results: Iterable[ImageResult], path: Path | str) -> int:
     Columns: path, width, height, face (its index in the image), box, score; for a task with points fixed-size lists
     x, y, x, y, … under its name; for one with words its name, `<task>_probability`, and `<task>_probabilities`
     (a struct, one field a word); for one with attributes a list of those the face has under its name, and
-    `<task>_scores` (a struct, one field an attribute). Images without a face, or unreadable, have no row.
+    `<task>_scores` (a struct, one field an attribute); for one with a number this under its name. Images without a
+    face, or unreadable, have no row.
     """
     path, schema, rows, total = Path(path), None, [], 0
     if path.is_dir():
@@ -140,6 +152,7 @@ def _schema(face: FaceResult | None) -> pa.Schema:
         for task, scores in face.scores.items():
             columns += [(task, pa.list_(pa.string()))]
             columns += [(f"{task}_scores", pa.struct([(name, pa.float32()) for name in scores]))]
+        columns += [(name, pa.float32()) for name in face.numbers]
     return pa.schema(columns)
 
 
@@ -151,7 +164,7 @@ def _row(result: ImageResult, index: int, face: FaceResult) -> dict[str, Any]:
         row |= {task: word, f"{task}_probability": probability, f"{task}_probabilities": face.probabilities[task]}
     for task, names in face.attributes.items():
         row |= {task: list(names), f"{task}_scores": face.scores[task]}
-    return row
+    return row | face.numbers
 
 
 def _plain(value: Any, digits: int) -> Any:

@@ -49,7 +49,7 @@ def label_table(
         raise PolyfaceError(f"{model} has no task '{unknown[0]}'; {nearest(unknown[0], bundle.tasks)}")
     chosen = {name: task for name, task in bundle.tasks.items() if not tasks or name in tasks}
     for name, task in chosen.items():
-        if table.column(task.column).null_count < len(table):
+        if task.column in table.columns and table.column(task.column).null_count < len(table):
             raise PolyfaceError(
                 f"the table has labels in {task.column}, which {model} would answer ({name}): pseudo-labels may not "
                 "mix with them; choose other tasks of the model"

@@ -1,4 +1,4 @@
-"""A trained network cut down for inference: to the embedding that is asked for, and to fewer operations."""
+"""A trained network made smaller and quicker for inference: one embedding alone, batch norms folded, bfloat16."""
 
 from __future__ import annotations
 
@@ -15,40 +15,37 @@ from polyface.networks.network import FaceNetwork
 from polyface.networks.trunks.face_resnet import Unit
 
 
-def chosen_branch(network: FaceNetwork, branch: str | None, name: str) -> str:
-    """The branch whose embedding is taken: the given one, else the only one, or of several that called "verification",
-    which is trained on photos and caricatures alike.
+def chosen_embedding(network: FaceNetwork, given: str | None, model: str) -> str:
+    """The name of the embedding to take: the given one, else the only one, or of several that called "verification",
+    which is trained on photos and caricatures alike. model: what the model is called in errors.
 
     Raises:
-        PolyfaceError: an unknown branch, or a network without an embedding; `name` is what the model is called.
+        PolyfaceError: an unknown embedding, or a network without one.
     """
     known = network.embeddings
     if not known:
-        raise PolyfaceError(f"{name}: its network has no embedding; take a model that was trained to recognise")
-    chosen = branch or (next(iter(known)) if len(known) == 1 else "verification")
+        raise PolyfaceError(f"{model}: its network has no embedding; take a model that was trained to recognise")
+    chosen = given or (next(iter(known)) if len(known) == 1 else "verification")
     if chosen not in known:
-        raise PolyfaceError(f"{name}: no embedding is called '{chosen}'; {nearest(chosen, known)}")
+        raise PolyfaceError(f"{model}: no embedding is called '{chosen}'; {nearest(chosen, known)}")
     return chosen
 
 
 def embedding_only(network: FaceNetwork, name: str) -> FaceNetwork:
-    """A copy with that embedding and what it is computed from alone: no heads but those that route its parts."""
+    """A copy with one embedding and the parts that it needs; of the heads only those by whose answers parts are routed.
+    The embedding is the same."""
     own = copy.deepcopy(network)
-    needed = network.graph.needed([network.graph.embeddings[name]])
-    parts = [node.name for node in needed if node.kept_in == "branches"]
-    heads = [node.name for node in needed if node.kept_in == "heads"]
-    config = own.config = dict(network.config)
-    for key in {"branches", "parts"} & set(config):
-        config[key] = {part: dict(config[key][part]) for part in parts if part in config[key]}
-        for part in set(config[key]) - {name}:
-            config[key][part].pop("similarity", None)
-    config["heads"] = {head: config["heads"][head] for head in heads}
-    config["cosine"] = [head for head in config.get("cosine", ()) if head in heads]
-    if "embeddings" in config:
-        config["embeddings"] = {one: given for one, given in config["embeddings"].items() if one == name}
-    own.graph = Graph(config)
-    own.branches = nn.ModuleDict({part: own.branches[part] for part in parts})
-    own.heads = nn.ModuleDict({head: own.heads[head] for head in heads})
+    needed = {node.where for node in network.graph.needed([network.graph.embeddings[name]])}
+    for key in {"branches", "parts", "heads", "embeddings"} & set(own.config):
+        named = own.config[key].items()
+        own.config[key] = {one: given for one, given in named if f"network.{key}.{one}" in needed}
+    for part, options in (own.config.get("branches", {}) | own.config.get("parts", {})).items():
+        if part != name:
+            options.pop("similarity", None)
+    own.graph = Graph(own.config)
+    for room in ("branches", "heads"):
+        kept = [node.name for node in own.graph.order if node.kept_in == room]
+        setattr(own, room, nn.ModuleDict({one: getattr(own, room)[one] for one in kept}))
     own.embeddings = {name: own.embeddings[name]}
     return own
 

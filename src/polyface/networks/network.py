@@ -16,7 +16,7 @@ from polyface.networks.graph import Graph
 from polyface.networks.heads import Embedding
 from polyface.networks.layers import PartlyFrozen
 from polyface.networks.routing import Walk
-from polyface.networks.shapes import declared, named
+from polyface.networks.shapes import declared
 from polyface.networks.trunks import TRUNKS
 
 
@@ -46,11 +46,11 @@ class FaceNetwork(PartlyFrozen):
         self.config, self.graph = dict(config), Graph(config)
         self.branches, self.heads = nn.ModuleDict(), nn.ModuleDict()
         self.embeddings: dict[str, Embedding] = {}
-        shapes = named("trunk", declared(trunk, "shared", "network.trunk"), "shared")
+        shapes = declared(trunk, "trunk", "shared", "network.trunk")
         frozen = [trunk] if self.config.get("trunk", {}).get("frozen") is True else []
         for node in self.graph.order:
-            getattr(self, node.kept_in)[node.name] = built = node.build(shapes)
-            frozen += [built] if node.frozen else []
+            getattr(self, node.kept_in)[node.name] = node.build(shapes)
+            frozen += [getattr(self, node.kept_in)[node.name]] if node.frozen else []
         self.frozen = [module.requires_grad_(False).eval() for module in frozen]
         normalise = self.config.get("normalise", {})
         self.register_buffer("mean", _by_channel("mean", normalise.get("mean", 127.5), self.channels), persistent=False)
@@ -115,16 +115,13 @@ class FaceNetwork(PartlyFrozen):
 
 def _by_channel(name: str, given: float | Sequence[float], channels: int) -> Tensor:
     """A mean or standard deviation of pixel values: one number, or [C, 1, 1] of one a channel."""
-    several = isinstance(given, list | tuple)
-    numbers: Sequence[Any] = given if isinstance(given, list | tuple) else [given]
+    numbers: Sequence[Any] = given if isinstance(given, list | tuple) else [given] * channels
     sound = all(isinstance(one, int | float) and math.isfinite(one) and (one > 0 or name == "mean") for one in numbers)
-    if not sound or (several and len(numbers) != channels):
-        least = "" if name == "mean" else " above 0"
-        raise PolyfaceError(
-            f"network.normalise.{name} is {given!r}; expected a finite number{least}, or a list of {channels}"
-        )
+    if not sound or len(numbers) != channels:
+        expected = "a finite number" if name == "mean" else "a finite number above 0"
+        raise PolyfaceError(f"network.normalise.{name} is {given!r}; expected {expected}, or a list of {channels}")
     values = torch.tensor([float(one) for one in numbers])
-    return values.view(-1, 1, 1) if several else values[0]
+    return values.view(-1, 1, 1) if numbers is given else values[0]
 
 
 def build(config: Mapping[str, Any]) -> FaceNetwork:

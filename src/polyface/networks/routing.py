@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from polyface.errors import PolyfaceError
+from polyface.networks.shapes import Shape, length_of
 
 
 @dataclass(frozen=True)
@@ -54,30 +54,17 @@ def on_own_rows(part: nn.Module, reads: Sequence[Tensor], own: Tensor) -> dict[s
     """
     rows = own.nonzero().flatten()
     taken = rows if len(rows) else rows.new_zeros(1)
-    with _norms_as_they_are(part, len(rows) < 2):
-        maps = by_name(part([read[taken] for read in reads]))
+    held = [m for m in part.modules() if isinstance(m, _BatchNorm) and m.training and len(rows) < 2]
+    for norm in held:
+        norm.eval()
+    given = part([read[taken] for read in reads])
+    for norm in held:
+        norm.train()
     counted = 1.0 if len(rows) else 0.0
     return {
         name: values.new_zeros(len(own), *values.shape[1:]).index_copy(0, taken, counted * values)
-        for name, values in maps.items()
+        for name, values in ({"": given} if isinstance(given, Tensor) else given).items()
     }
-
-
-def by_name(given: Tensor | Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """What a part gives as its maps by name, the output's being empty."""
-    return {"": given} if isinstance(given, Tensor) else given
-
-
-@contextmanager
-def _norms_as_they_are(part: nn.Module, hold: bool) -> Iterator[None]:
-    held = [module for module in part.modules() if hold and isinstance(module, _BatchNorm) and module.training]
-    for norm in held:
-        norm.eval()
-    try:
-        yield
-    finally:
-        for norm in held:
-            norm.train()
 
 
 # ------------------------------------------------------------------------------------------------ merging
@@ -94,14 +81,15 @@ class Join:
     def __call__(self, walk: Walk) -> Tensor:
         return MERGES[self.merge](self, walk)
 
-    def length(self, lengths: Mapping[str, int]) -> int:
-        """D, from the lengths of the vectors; those that take each other's place count once, and are of one length."""
+    def length(self, shapes: Mapping[str, Shape], where: str) -> int:
+        """D; vectors that take each other's place count once, and must be of one length."""
+        lengths = {read: length_of(read, shapes, where) for read in self.reads}
         if self.merge == "concat":
             return sum(lengths.values())
-        routed = {lengths[read] for read in self.rows}
+        routed = sorted({lengths[read] for read in self.rows})
         if len(routed) != 1:
-            raise PolyfaceError(f"merge {self.merge} needs vectors of one length, not of {sorted(routed)}")
-        return sum(lengths[read] for read in self.alone()) + routed.pop()
+            raise PolyfaceError(f"{where}: merge {self.merge} needs vectors of one length, not of {routed}")
+        return sum(lengths[read] for read in self.alone()) + routed[0]
 
     def alone(self) -> list[str]:
         """What no other can take the place of."""

@@ -19,30 +19,20 @@ class Shape:
     stride: int = 0
 
 
-Shapes = Mapping[str, Shape]
-"""By name: "trunk", "trunk.stage3", "emotion", "emotion.block1"."""
+def declared(module: nn.Module, owner: str, output: str, where: str) -> dict[str, Shape]:
+    """What a trunk or part says of its maps, under the names by which others read them: its `output` as `owner`.
 
-
-def named(owner: str, maps: Shapes, output: str = "") -> dict[str, Shape]:
-    """The maps of a trunk or part under the names by which others read them; `output`: the one that is read as
-    `owner` itself."""
+    Raises:
+        PolyfaceError: it does not declare its output.
+    """
+    maps: Mapping[str, Shape] = getattr(module, "maps", {})
+    if output not in maps:
+        raise PolyfaceError(f"{where}: it does not declare what it gives: set self.maps['{output}'] to a Shape")
     return {owner: maps[output]} | {f"{owner}.{name}": shape for name, shape in maps.items() if name}
 
 
-def declared(module: nn.Module, output: str, where: str) -> Shapes:
-    """What a trunk or part says of its maps.
-
-    Raises:
-        PolyfaceError: it does not declare its `output`.
-    """
-    maps: Shapes = getattr(module, "maps", {})
-    if output not in maps:
-        raise PolyfaceError(f"{where}: it does not declare what it gives: set self.maps['{output}'] to a Shape")
-    return maps
-
-
-def shape_of(read: str, shapes: Shapes, where: str) -> Shape:
-    """The shape of what `where` (a recipe key) reads.
+def shape_of(read: str, shapes: Mapping[str, Shape], where: str) -> Shape:
+    """The shape of what `where`, a recipe key, reads.
 
     Raises:
         PolyfaceError: nothing has that name; the nearest is told.
@@ -52,7 +42,7 @@ def shape_of(read: str, shapes: Shapes, where: str) -> Shape:
     return shapes[read]
 
 
-def length_of(read: str, shapes: Shapes, where: str) -> int:
+def length_of(read: str, shapes: Mapping[str, Shape], where: str) -> int:
     """The same of a vector: its length.
 
     Raises:

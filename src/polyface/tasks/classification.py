@@ -58,11 +58,11 @@ class ClassificationTask(Task):
         self.weights = dict(spec.weights) if isinstance(spec.weights, dict) else None
         if sorted(set(spec.edges)) != spec.edges:
             raise PolyfaceError(f"tasks.{name}.edges must rise: {spec.edges}")
-        self.held: Column | None = None
-        self.vocabulary = list(spec.vocabulary)
-        if is_column(self.column):
-            self._know(built_in(self.column))
-        elif self.vocabulary:
+        self.held = built_in(self.column) if is_column(self.column) else None  # what the column holds, where known
+        self.vocabulary = list(spec.vocabulary or (self.held.vocabulary if self.held else ()))
+        if self.held:
+            self._check_type(self.held)
+        if self.held or self.vocabulary:
             self._check_classes()
 
     @property
@@ -77,21 +77,22 @@ class ClassificationTask(Task):
             self.weights = self._balanced(training)
 
     def _know(self, held: Column) -> None:
-        """Let the column hold what is declared of it; refuse settings that do not go with that."""
-        where, spec = f"task '{self.name}': column '{self.column}'", self.spec
-        wanted = ("number",) if spec.edges else ("words", "distribution")
-        if held.type not in wanted:
-            hint = "leave edges out" if spec.edges else "cut it into classes by edges" if held.type == "number" else ""
-            raise PolyfaceError(f"{where} is {held}; {hint or 'classes come from words, distributions and numbers'}")
-        self.held, self.vocabulary = held, list(spec.vocabulary or held.vocabulary)
+        """Take over what a table declares of the column; refuse a vocabulary that does not go with that."""
+        self._check_type(held)
+        self.held, self.vocabulary = held, list(self.spec.vocabulary or held.vocabulary)
+        where = f"tasks.{self.name}.vocabulary: column '{self.column}'"
         lacking = [word for word in self.vocabulary if held.vocabulary and word not in held.vocabulary]
         if lacking:
-            hint = nearest(lacking[0], held.vocabulary)
-            raise PolyfaceError(f"tasks.{self.name}.vocabulary: {where} has no word '{lacking[0]}'; {hint}")
+            raise PolyfaceError(f"{where} has no word '{lacking[0]}'; {nearest(lacking[0], held.vocabulary)}")
         if held.type == "distribution" and len(self.vocabulary) < len(held.vocabulary):
-            words = ", ".join(held.vocabulary)
-            raise PolyfaceError(f"tasks.{self.name}.vocabulary: {where} has shares of {words}; name them all")
+            raise PolyfaceError(f"{where} has shares of {', '.join(held.vocabulary)}; name them all")
         self._check_classes()
+
+    def _check_type(self, held: Column) -> None:
+        if held.type not in (("number",) if self.spec.edges else ("words", "distribution")):
+            hint = "classes come from words, distributions and numbers"
+            hint = "leave edges out" if self.spec.edges else "cut it by edges" if held.type == "number" else hint
+            raise PolyfaceError(f"task '{self.name}': column '{self.column}' is {held}; {hint}")
 
     def _check_classes(self) -> None:
         key, count, edges = f"tasks.{self.name}", len(self.vocabulary), len(self.spec.edges)
@@ -103,6 +104,12 @@ class ClassificationTask(Task):
             )
         if len(set(self.vocabulary)) < count:
             raise PolyfaceError(f"{key}.vocabulary names a word twice: {', '.join(self.vocabulary)}")
+        mirror = self.spec.mirror
+        if (mirror == "negate" and not edges) or (isinstance(mirror, dict) and edges):
+            raise PolyfaceError(f"{key}.mirror is {mirror}: words change places, and numbers cut by edges are negated")
+        for pair in (mirror if isinstance(mirror, dict) else {}).items():
+            if not set(pair) & set(self.vocabulary):
+                raise PolyfaceError(f"{key}.mirror names '{pair[0]}'; {nearest(pair[0], self.vocabulary)}")
         for word, weight in (self.weights or {}).items():
             if word not in self.vocabulary:
                 raise PolyfaceError(f"{key}.weights names '{word}'; {nearest(word, self.vocabulary)}")
@@ -225,9 +232,13 @@ class ClassificationTask(Task):
         return {"label": [self.vocabulary[i] for i in numbers["probabilities"].argmax(-1)], **numbers}
 
     def declares(self) -> Column | None:
-        if is_column(self.column):
+        known = built_in(self.column) if is_column(self.column) else None
+        if self.spec.edges or (known and set(self.vocabulary) <= set(known.vocabulary)):
             return None
-        return self.held or Column("words", tuple(self.vocabulary))
+        if self.held and self.held.type == "distribution":
+            return self.held
+        order = None if self._swaps() is None else self._order(torch.device("cpu"))
+        return Column("words", tuple(self.vocabulary), mirror="" if order is None else tuple(order.tolist()))
 
     def labels(self, answer: Mapping[str, Any]) -> list[Any]:
         """Words, shares of a distribution, and nothing for a number, of which a class is too little."""
@@ -236,13 +247,11 @@ class ClassificationTask(Task):
         return list(answer["probabilities" if self.held and self.held.type == "distribution" else "label"])
 
     def evaluate(self, answers: Mapping[str, Any], table: FaceTable) -> ClassificationResult:
-        targets = self.targets(table)
-        truth = np.where(targets.labelled[:, 0].numpy(), targets.values.numpy(), -1)
-        return evaluate_classification(answers["probabilities"].argmax(-1), truth, self.vocabulary)
+        return evaluate_classification(answers["probabilities"].argmax(-1), self.classes(table), self.vocabulary)
 
     def config(self) -> dict[str, Any]:
         """With what the training table said, so that a bundle needs none."""
         said: dict[str, Any] = {"vocabulary": self.vocabulary, "weights": self.weights or self.spec.weights}
-        if self.held and not is_column(self.column):
-            said["mirror"] = "negate" if self._negated() else self._swaps() if self.held.mirror else self.spec.mirror
+        if self.held and self.held.mirror and not (is_column(self.column) and self.held == built_in(self.column)):
+            said["mirror"] = "negate" if self._negated() else self._swaps() or "none"
         return super().config() | said

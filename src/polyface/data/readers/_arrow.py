@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from polyface.data import images
-from polyface.data.readers._labels import LabelReader, Layout, layout, target_of
-from polyface.data.readers.common import stable_path
+from polyface.data.readers._labels import LabelReader, Row, Rows, layout, target_of
 from polyface.data.table import declaration_of, empty_as_null
-from polyface.data.writing import Record, Skipped, short
+from polyface.data.writing import short
 from polyface.errors import PolyfaceError
 from polyface.schema import Column, built_in, is_column
 
+_BATCH = 256
 _log = logging.getLogger(__name__)
 _SPLITS = {"validation": "val", "valid": "val", "dev": "val", "training": "train", "testing": "test"}
 
 
 @dataclass(frozen=True)
 class Part:
-    """One file of rows. batches: those of some of its columns. split: of all its faces, where its name says one."""
+    """One file of rows. split: of all its faces, where its name says one."""
 
     file: Path
     schema: pa.Schema
-    batches: Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
     split: str = ""
 
     @cached_property
@@ -42,44 +42,70 @@ class Part:
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and "names" in feature
         }
 
-    def rows(self, wanted: Collection[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Place and values of every row. A value that cannot be read is the error that says why."""
-        names = [name for name in self.schema.names if name in wanted]
+    def rows(self, wanted: Collection[str], image: str = "") -> Iterator[Row]:
+        """Its rows. A value that cannot be read is the error that says why; a picture without a path gets one."""
+        names = [name for name in self.schema.names if name in wanted or name == image]
         place = 0
-        for batch in self.batches(names):
+        for batch in _batches(self.file, names):
             columns = [_values(batch.column(name), self.classes.get(name)) for name in names]
-            for values in zip(*columns, strict=True):
-                yield place, dict(zip(names, values, strict=True))
+            for each in zip(*columns, strict=True):
+                values = dict(zip(names, each, strict=True))
+                if self.split:
+                    values.setdefault("split", _SPLITS.get(self.split, self.split))
+                if image and isinstance(picture := values[image], dict | bytes):
+                    held = picture if isinstance(picture, dict) else {"bytes": picture}
+                    path = held.get("path") or (held["bytes"] and f"{self.split}/{self.file.stem}/{place}".lstrip("/"))
+                    values[image] = held | {"path": path}
+                yield f"{self.file.name} row {place}", self.file, values
                 place += 1
 
 
-@dataclass(frozen=True)
-class Source:
-    """Files of rows. images: the folder of pictures that lie in files; "": that of the rows' own file."""
-
-    parts: Sequence[Part]
-    images: str
-    layout: Layout
-
-    def records(self) -> Iterator[Record | Skipped]:
-        """One face a row, in the order of the files."""
-        columns = [name for names, _ in self.layout.columns.values() for name in names]
-        for part in self.parts:
-            folder = Path(self.images) if self.images else part.file.parent
-            for place, values in part.rows({self.layout.image, *columns, *self.layout.box}):
-                yield _record(part, place, values, self.layout, folder)
-
-
-def source(parts: Sequence[Part], options: LabelReader) -> Source:
-    """What the columns of these files become.
+def part_of(file: Path, split: str = "") -> Part:
+    """A file of rows: Parquet, or with the ending .arrow a stream as ``datasets`` writes it.
 
     Raises:
-        PolyfaceError: no column of images, or a column whose type does not go with what it is to hold.
+        PolyfaceError: it is none.
+    """
+    if not file.is_file():
+        raise PolyfaceError(f"{file}: not a regular file")
+    with _readable(file):
+        if file.suffix == ".arrow":
+            with pa.memory_map(str(file)) as stream:
+                schema = pa.ipc.open_stream(stream).schema
+        else:
+            schema = pq.read_schema(file)
+    return Part(file, schema, split)
+
+
+def _batches(file: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
+    with _readable(file):
+        if file.suffix == ".arrow":
+            with pa.memory_map(str(file)) as stream:
+                for batch in pa.ipc.open_stream(stream):
+                    yield batch.select(names)
+        else:
+            yield from pq.ParquetFile(file, page_checksum_verification=True).iter_batches(_BATCH, columns=names)
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        kind = "Arrow" if file.suffix == ".arrow" else "Parquet"
+        raise PolyfaceError(f"{file}: not a readable {kind} file ({short(error)})") from error
+
+
+def rows_of(parts: Sequence[Part], options: LabelReader) -> Rows:
+    """The rows of these files, and what their columns become.
+
+    Raises:
+        PolyfaceError: no column of images, a column that files hold differently, or classes for a number.
     """
     image = options.image or _image_column(parts[0])
     held: dict[str, Column] = {}
-    kinds: dict[str, pa.DataType] = {}
     left: dict[str, str] = {}
+    names: dict[str, None] = {}  # in order
     for part in parts:
         _check_image(part, image)
         for field in part.schema:
@@ -88,26 +114,18 @@ def source(parts: Sequence[Part], options: LabelReader) -> Source:
             if not _usable(field.type):
                 left[field.name] = f"it is {field.type}"
                 continue
-            kinds.setdefault(field.name, field.type)
+            names[field.name] = None
             if column := declaration_of(field) or _of_classes(part, field.name, options):
                 if held.setdefault(field.name, column) != column:
                     raise PolyfaceError(
                         f"{part.file}: column '{field.name}' is {column}, and {held[field.name]} before"
                     )
-    rows = (row for part in parts for _, row in part.rows(kinds))
-    found = layout([image, *kinds], rows, replace(options, image=image), parts[0].file.name, held)
-    boxes = {"box": (found.box, built_in("box"))} if len(found.box) == 1 else {}
-    for name, (sources, column) in {**found.columns, **boxes}.items():
-        kind = kinds[sources[0]]
-        named = name in found.words or any(sources[0] in part.classes for part in parts)
-        if not _fits(kind, column, named):
-            what = f"column '{sources[0]}' is {kind}, expected {column.arrow}"
-            raise PolyfaceError(f"{parts[0].file}: {what}; convert or rename it")
-    columns, origins = dict(found.plan.columns), dict(found.plan.origins)
-    if any(part.split for part in parts) and "split" not in columns:
-        columns["split"], origins["split"] = built_in("split"), "the files' names"
-    plan = replace(found.plan, columns=columns, origins=origins, left={**left, **found.plan.left})
-    return Source(parts, options.images, replace(found, plan=plan))
+    if any(part.split for part in parts):
+        names["split"] = None
+    rows = (values for part in parts for _, _, values in part.rows(names))
+    found = layout([image, *names], rows, replace(options, image=image), parts[0].file.name, held)
+    found = replace(found, plan=replace(found.plan, left={**left, **found.plan.left}))
+    return Rows(lambda: (row for part in parts for row in part.rows(names, image)), options.images, found)
 
 
 def _of_classes(part: Part, name: str, options: LabelReader) -> Column | None:
@@ -123,25 +141,6 @@ def _of_classes(part: Part, name: str, options: LabelReader) -> Column | None:
             f"out (--option columns.{target}=none) or give it another name (--map {name}=…)"
         )
     return None
-
-
-def _record(part: Part, place: int, values: dict[str, Any], found: Layout, folder: Path) -> Record | Skipped:
-    where = f"{part.file.name} row {place}"
-    image = values[found.image]
-    if not isinstance(image, dict):
-        image = {"bytes": image, "path": None}
-    data, path = image["bytes"], image.get("path") or ""
-    if data is None and not path:
-        return Skipped(where, "image is null")
-    try:
-        path = stable_path(path) if data is None else path or f"{part.split}/{part.file.stem}/{place}".lstrip("/")
-        picture = folder / path if data is None else data
-        labels = found.labels(values, lambda: images.size_of(picture))
-    except (ValueError, PolyfaceError) as error:
-        return Skipped(where, short(error))
-    if part.split and "split" not in found.columns:
-        labels["split"] = _SPLITS.get(part.split, part.split)
-    return Record(picture, where, path, labels)
 
 
 def _values(array: pa.Array, words: Sequence[str] | None) -> list[Any]:
@@ -224,27 +223,8 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
-def _of_numbers(kind: pa.DataType, deep: bool) -> bool:
-    if not _is_list(kind):
-        return False
-    inner = kind.value_type
-    return _is_number(inner) or (deep and _of_numbers(inner, False))
-
-
 def _usable(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return all(_is_number(field.type) for field in kind)
     single = _is_text(kind) or _is_number(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)
     return bool(single or _is_list(kind))
-
-
-def _fits(kind: pa.DataType, column: Column, named: bool) -> bool:
-    """Whether a column of this type can be read as that. named: its values stand for words."""
-    if pa.types.is_null(kind):
-        return True
-    if column.type == "words":
-        return _is_text(kind) or pa.types.is_boolean(kind) or (_is_number(kind) and (named or not column.vocabulary))
-    if column.type in ("number", "whole"):
-        return _is_number(kind) and not named
-    structs = column.type == "distribution" and pa.types.is_struct(kind)
-    return structs or _of_numbers(kind, column.type == "points")

@@ -7,9 +7,9 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +19,9 @@ from polyface.data.writing import Plan, Record, Skipped, short
 from polyface.errors import PolyfaceError, nearest
 from polyface.schema import Column, built_in, is_column, known_columns, read_column
 
-Row = tuple[str, Mapping[str, Any]]
-"""Where a row stands, for errors, and its values by name."""
+Row = tuple[str, Path, Mapping[str, Any]]
+"""Where a row stands, for errors; the file that holds it; its values by name. The value of the image is its path, its
+bytes, or {"bytes": …, "path": …}."""
 
 _IMAGES = ("image", "file", "filename", "file_name", "path", "image_path", "file_path", "filepath", "img", "image_id")
 _BOXES = {  # names of four columns that are a box, with or without box_, bbox_ or face_ before them
@@ -31,15 +32,6 @@ _FORMS = ("xyxy", "xywh", "fractions", "xywh-fractions")
 _CLOSED, _LONGEST = 64, 64  # most words of a vocabulary, and letters of a word of one
 _TRUTH = {"false": "no", "0": "no", "true": "yes", "1": "yes"}
 _NUMBERS = {"number", "whole"}
-
-
-class Source(Protocol):
-    """A label file that was looked at."""
-
-    @property
-    def layout(self) -> Layout: ...
-
-    def records(self) -> Iterator[Record | Skipped]: ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +53,7 @@ class LabelReader(ABC):
     box: str = ""
 
     @abstractmethod
-    def _read(self, root: Path) -> Source: ...
+    def _read(self, root: Path) -> Rows: ...
 
     def plan(self, root: Path) -> Plan:
         """What the columns become."""
@@ -137,8 +129,11 @@ def layout(
     """
     if twice := [name for name in names if names.count(name) > 1]:
         raise PolyfaceError(f"{where}: column '{twice[0]}' is there twice; rename one")
-    renamed = {name: new for name, new in options.map.items() if isinstance(new, str)}
-    words = {name: dict(given) for name, given in options.map.items() if not isinstance(given, str)}
+    if odd := [name for name in ("map", "columns") if not isinstance(getattr(options, name), Mapping)]:
+        raise PolyfaceError(f"{where}: option {odd[0]} has keys: {odd[0]}.NAME=…")
+    renamed = [name for name, new in options.map.items() if isinstance(new, str)]
+    given = {name: new for name, new in options.map.items() if isinstance(new, Mapping)}
+    words = {name: {_text(word): new for word, new in each.items()} for name, each in given.items()}
     image = options.image or next((name for name in _IMAGES for one in names if one.lower() == name), "")
     image = next((name for name in names if name.lower() == image.lower()), image)
     if image not in names:
@@ -150,6 +145,8 @@ def layout(
     named = [new for name, new in targets.items() if name not in box]
     if twice := [new for new in named if named.count(new) > 1]:
         raise PolyfaceError(f"{where}: two columns become '{twice[0]}'; leave one out: --map NAME=…")
+    if unknown := [name for name in words if name not in named]:
+        raise PolyfaceError(f"{where}: no column '{unknown[0]}' whose words to map; {nearest(unknown[0], named)}")
     table = list(rows)
     columns, left = _held(targets, box, table, words, options, held or {}, where)
     hints = {name: hint for name in columns if (hint := _near(name))}
@@ -193,8 +190,11 @@ def _held(
     for source, name in targets.items():
         if source in taken:
             continue
-        values = [value for row in rows if not _blank(value := row.get(source))]
-        wanted = given.get(name) or held.get(source) or (built_in(name) if is_column(name) else None)
+        values = [one for row in rows if not _blank(one := row.get(source)) and not isinstance(one, Exception)]
+        wanted = given.get(name)
+        if wanted is None and source in held and (name == source or not is_column(name)):
+            wanted = _renamed(name, held[source], words.get(name, {}))
+        wanted = wanted or (built_in(name) if is_column(name) else None)
         reason = ""
         if wanted == "none":
             reason = "as asked"
@@ -211,6 +211,17 @@ def _held(
     return columns, left
 
 
+def _renamed(name: str, column: Column, words: Mapping[str, str]) -> Column:
+    """What a column holds when words of its declaration are mapped onto others."""
+    if not words:
+        return column
+    vocabulary = tuple(dict.fromkeys(new for word in column.vocabulary if (new := words.get(word, word))))
+    if is_column(name) and set(vocabulary) <= set(built_in(name).vocabulary):
+        return built_in(name)
+    kept = len(vocabulary) == len(column.vocabulary)  # otherwise indices of a mirror mean other words
+    return replace(column, vocabulary=vocabulary, mirror=column.mirror if kept else "")
+
+
 def target_of(name: str, options: LabelReader) -> str:
     """The table's column for a name in the file: as `map` has it; the column with a fixed meaning whose name differs by
     letter case and blanks alone; or else the name itself."""
@@ -221,7 +232,7 @@ def target_of(name: str, options: LabelReader) -> str:
 
 
 def _near(name: str) -> str:
-    close = [] if is_column(name) else difflib.get_close_matches(name.lower(), known_columns(), n=1)
+    close = [] if is_column(name) else difflib.get_close_matches(name.lower(), known_columns(), n=1, cutoff=0.75)
     return f"nearest known: '{close[0]}' (--map {name}={close[0]})" if close else ""
 
 
@@ -346,32 +357,39 @@ def _natural(word: str) -> list[tuple[int, str]]:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a label file; their images are files in the reader's `images`, or beside it."""
+    """Rows of label files, which can be read again. images: the folder of pictures that lie in files; "": that of the
+    rows' own file."""
 
-    rows: Sequence[Row | Skipped]
-    file: Path
+    rows: Callable[[], Iterable[Row | Skipped]]
     images: str
     layout: Layout
 
     def records(self) -> Iterator[Record | Skipped]:
-        folder = (Path(self.images) if self.images else self.file.parent).absolute()
-        for row in self.rows:
-            yield row if isinstance(row, Skipped) else self._record(*row, folder)
+        for row in self.rows():
+            yield row if isinstance(row, Skipped) else self._record(*row)
 
-    def _record(self, where: str, values: Mapping[str, Any], folder: Path) -> Record | Skipped:
+    def _record(self, where: str, file: Path, values: Mapping[str, Any]) -> Record | Skipped:
+        image = values.get(self.layout.image)
+        if not isinstance(image, dict):
+            image = {"bytes": image, "path": ""} if isinstance(image, bytes) else {"path": _text(image or "")}
+        data, path = image.get("bytes"), image.get("path") or ""
+        if data is None and not path:
+            return Skipped(where, "image is null")
+        folder = (Path(self.images) if self.images else file.parent).absolute()
         try:
-            path = _inside(_text(values.get(self.layout.image) or ""), folder)
-        except ValueError as error:
-            return Skipped(where, f"{error}; choose the images' folder with --option images=…")
-        try:
-            labels = self.layout.labels(values, lambda: images.size_of(folder / path))
+            path = path if data is not None else _inside(path, folder)
+            picture = folder / path if data is None else data
+            labels = self.layout.labels(values, lambda: images.size_of(picture))
         except (ValueError, PolyfaceError) as error:
             return Skipped(where, short(error))
-        return Record(folder / path, where, path, labels)
+        return Record(picture, where, path, labels)
 
 
 def _inside(name: str, folder: Path) -> str:
     """An image's path from `folder`, which it may give whole."""
     if Path(name).is_absolute() and Path(name).is_relative_to(folder):
         name = str(Path(name).relative_to(folder))
-    return stable_path(name)
+    try:
+        return stable_path(name)
+    except ValueError as error:
+        raise ValueError(f"{error}; choose the images' folder with --option images=…") from error

@@ -62,6 +62,8 @@ def demand(path: Path, reader: Described) -> Path:
 
 def read_text(path: Path) -> str:
     """A label file's text: UTF-8, with or without a byte-order mark, or else Latin-1, which holds any byte."""
+    if not path.is_file():  # a pipe would be read for ever
+        raise PolyfaceError(f"{path}: not a regular file; check the path")
     try:
         data = path.read_bytes()
     except OSError as error:

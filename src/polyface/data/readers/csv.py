@@ -42,10 +42,10 @@ class Csv(LabelReader):
                 if fields and len(fields) != len(names):
                     rows.append(Skipped(where, f"{len(fields)} fields, expected {len(names)} as in the first line"))
                 elif fields:
-                    rows.append((where, dict(zip(names, fields, strict=True))))
+                    rows.append((where, root, dict(zip(names, fields, strict=True))))
         except csv.Error as error:
             raise PolyfaceError(f"{root}:{lines.line_num}: not CSV ({error}); mend the line") from error
         if not names:
             raise PolyfaceError(f"{root}: is empty; reader '{self.name}' expects {self.layout}")
-        values = [row[1] for row in rows if not isinstance(row, Skipped)]
-        return Rows(rows, root, self.images, layout(names, values, self, root.name))
+        values = [row[2] for row in rows if not isinstance(row, Skipped)]
+        return Rows(lambda: rows, self.images, layout(names, values, self, root.name))

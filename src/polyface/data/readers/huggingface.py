@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
-
 from polyface.data.readers import _arrow
-from polyface.data.readers._labels import LabelReader
+from polyface.data.readers._labels import LabelReader, Rows
 from polyface.data.readers.common import demand
-from polyface.data.readers.parquet import part_of
 from polyface.errors import PolyfaceError
 
 _SPLIT = re.compile(r"(?:.*[-_])?(train|training|validation|valid|val|dev|test|testing)(?:-\d+)?(?:-of-\d+)?")
@@ -39,8 +34,8 @@ class HuggingFace(LabelReader):
     about = "a data set that Hugging Face datasets saved to disk (Arrow or Parquet), its images and labels"
     layout = "a folder that Dataset.save_to_disk wrote, or one of .parquet files with an image column"
 
-    def _read(self, root: Path) -> _arrow.Source:
-        return _arrow.source(self._parts(root), self)
+    def _read(self, root: Path) -> Rows:
+        return _arrow.rows_of(self._parts(root), self)
 
     def _parts(self, root: Path) -> list[_arrow.Part]:
         folder = demand(root, self)
@@ -48,13 +43,11 @@ class HuggingFace(LabelReader):
             raise PolyfaceError(f"{folder}: not a folder; reader '{self.name}' expects {self.layout}")
         named = sorted(path.parent for path in folder.glob("*/state.json"))
         folders = [(one, one.name) for one in named] or [(folder, "")]
-        arrow = [(file, split) for one, split in folders for file in _arrow_files(one)]
-        if arrow:
-            return [_arrow_part(file, split or _split(file)) for file, split in arrow]
-        files = sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
+        files = [(file, split) for one, split in folders for file in _arrow_files(one)]
+        files = files or [(file, "") for place in (folder, folder / "data") for file in sorted(place.glob("*.parquet"))]
         if not files:
             raise PolyfaceError(f"{folder}: no .arrow or .parquet file; reader '{self.name}' expects {self.layout}")
-        return [part_of(file, _split(file)) for file in files]
+        return [_arrow.part_of(file, split or _split(file)) for file, split in files]
 
 
 def _split(file: Path) -> str:
@@ -73,21 +66,3 @@ def _arrow_files(folder: Path) -> list[Path]:
     if outside := [file for file in files if file.parent != folder or not file.is_file()]:
         raise PolyfaceError(f"{state}: names {outside[0].name}, which is no file beside it; save the data set again")
     return files
-
-
-def _arrow_part(file: Path, split: str) -> _arrow.Part:
-    try:
-        with pa.memory_map(str(file)) as source:
-            schema = pa.ipc.open_stream(source).schema
-    except (pa.ArrowException, OSError) as error:
-        raise PolyfaceError(f"{file}: not an Arrow file of datasets ({str(error).splitlines()[0][:160]})") from error
-    return _arrow.Part(file, schema, partial(_batches, file), split)
-
-
-def _batches(file: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    try:
-        with pa.memory_map(str(file)) as source:
-            for batch in pa.ipc.open_stream(source):
-                yield batch.select(list(names))
-    except (pa.ArrowException, OSError) as error:
-        raise PolyfaceError(f"{file}: not an Arrow file of datasets ({str(error).splitlines()[0][:160]})") from error

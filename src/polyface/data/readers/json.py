@@ -33,12 +33,12 @@ class Json(LabelReader):
 
     def _read(self, root: Path) -> Rows:
         text = read_text(demand(root, self))
-        rows = [_row(where, value) for where, value in _values(root, text)]
-        values = [row[1] for row in rows if not isinstance(row, Skipped)]
+        rows = [_row(where, root, value) for where, value in _values(root, text)]
+        values = [row[2] for row in rows if not isinstance(row, Skipped)]
         if not values:
             raise PolyfaceError(f"{root}: holds no object; reader '{self.name}' expects {self.layout}")
         names = list(dict.fromkeys(name for one in values for name in one))
-        return Rows(rows, root, self.images, layout(names, values, self, root.name))
+        return Rows(lambda: rows, self.images, layout(names, values, self, root.name))
 
 
 def _values(file: Path, text: str) -> Iterator[tuple[str, Any]]:
@@ -58,7 +58,7 @@ def _values(file: Path, text: str) -> Iterator[tuple[str, Any]]:
                 yield f"{file.name}:{number}", error
 
 
-def _row(where: str, value: Any) -> Row | Skipped:
+def _row(where: str, file: Path, value: Any) -> Row | Skipped:
     if isinstance(value, ValueError):
         return Skipped(where, f"not JSON ({value})")
-    return (where, value) if isinstance(value, dict) else Skipped(where, "not an object of names and values")
+    return (where, file, value) if isinstance(value, dict) else Skipped(where, "not an object of names and values")

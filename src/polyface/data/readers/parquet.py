@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from polyface.data.readers import _arrow
-from polyface.data.readers._labels import LabelReader
+from polyface.data.readers._labels import LabelReader, Rows
 from polyface.data.readers.common import demand
 from polyface.errors import PolyfaceError
-
-_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -37,33 +30,11 @@ class Parquet(LabelReader):
     about = "Parquet files with an image column, as Polyface or Hugging Face datasets write them"
     layout = "a .parquet file, or a folder of them, with a column 'image' of struct<bytes: binary, path: string>"
 
-    def _read(self, root: Path) -> _arrow.Source:
-        return _arrow.source(self._parts(root), self)
+    def _read(self, root: Path) -> Rows:
+        return _arrow.rows_of(self._parts(root), self)
 
     def _parts(self, root: Path) -> list[_arrow.Part]:
         files = sorted(demand(root, self).glob("*.parquet")) if root.is_dir() else [demand(root, self)]
         if not files:
             raise PolyfaceError(f"{root}: no .parquet file; reader '{self.name}' expects {self.layout}")
-        return [part_of(file) for file in files]
-
-
-def part_of(file: Path, split: str = "") -> _arrow.Part:
-    """A Parquet file as rows.
-
-    Raises:
-        PolyfaceError: it is none.
-    """
-    if not file.is_file():
-        raise PolyfaceError(f"{file}: not a regular file")
-    try:
-        schema = pq.read_schema(file)
-    except (pa.ArrowException, OSError) as error:
-        raise PolyfaceError(f"{file}: not a readable Parquet file ({str(error).splitlines()[0][:160]})") from error
-    return _arrow.Part(file, schema, partial(_batches, file), split)
-
-
-def _batches(file: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from pq.ParquetFile(file, page_checksum_verification=True).iter_batches(_BATCH, columns=list(names))
-    except (pa.ArrowException, OSError) as error:
-        raise PolyfaceError(f"{file}: not a readable Parquet file ({str(error).splitlines()[0][:160]})") from error
+        return [_arrow.part_of(file) for file in files]

@@ -109,19 +109,11 @@ class InceptionResNet(nn.Module):
 
     any_size = True
     maps: Mapping[str, Shape] = {
-        "conv1": Shape(32, 2),
-        "conv2": Shape(32, 2),
-        "conv3": Shape(64, 2),
-        "maxpool1": Shape(64, 4),
-        "conv4": Shape(80, 4),
-        "conv5": Shape(192, 4),
-        "conv6": Shape(256, 8),
-        "inception1": Shape(256, 8),
-        "inception2": Shape(896, 16),
-        "inception3": Shape(896, 16),
-        "inception4": Shape(1792, 32),
-        "shared": Shape(1792, 32),
-    }
+        "conv1": Shape(32, 2), "conv2": Shape(32, 2), "conv3": Shape(64, 2),
+        "maxpool1": Shape(64, 4), "conv4": Shape(80, 4), "conv5": Shape(192, 4),
+        "conv6": Shape(256, 8), "inception1": Shape(256, 8), "inception2": Shape(896, 16),
+        "inception3": Shape(896, 16), "inception4": Shape(1792, 32), "shared": Shape(1792, 32),
+    }  # fmt: skip
 
     def __init__(
         self, size: int = 160, channels: int = 3, repeats: Sequence[int] = (1, 1), momentum: float = MOMENTUM
