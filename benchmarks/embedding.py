@@ -34,7 +34,7 @@ from polyface.export import export_onnx
 from polyface.metrics.result import Row
 from polyface.models import find
 from polyface.models.bundle import Bundle, load_bundle
-from polyface.networks.folding import chosen_branch, embedding_only, folded, in_bfloat16
+from polyface.networks.folding import chosen_embedding, embedding_only, folded, in_bfloat16
 from polyface.networks.network import FaceNetwork
 from polyface.report.results import write_results
 from speed import turns
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smoke run; nothing is written")
     given = parser.parse_args()
     bundle = load_bundle(find(given.model))
-    branch = chosen_branch(bundle.network, given.branch, given.model)
+    branch = chosen_embedding(bundle.network, given.branch, given.model)
     calibration = np.concatenate([*inputs(part(bundle, given.data, "val", CALIBRATION))])
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:

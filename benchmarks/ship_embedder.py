@@ -28,7 +28,7 @@ from polyface.inference.embedder import BundleEmbedder
 from polyface.metrics.recognition.pairs import pair_distances
 from polyface.metrics.recognition.verification import evaluate_verification
 from polyface.models.bundle import Bundle, load_bundle
-from polyface.networks.folding import chosen_branch, embedding_only
+from polyface.networks.folding import chosen_embedding, embedding_only
 from polyface.reproduce import Job, folder
 from polyface.tasks.identity import IdentityTask
 from ship_models import TERMS
@@ -129,7 +129,7 @@ def main() -> None:
         "variant": VARIANT,
         "seed": SEED,
     }
-    branch = chosen_branch(trained.network, None, NAME)
+    branch = chosen_embedding(trained.network, None, NAME)
     lean = Bundle(embedding_only(trained.network, branch), {}, trained.crop, trained.boxes, about)
     bundle = load_bundle(lean.save(given.out / NAME, torch.float16), quiet=True)  # what is measured is what is shipped
     found, pairs = figures(bundle, given.data, known)

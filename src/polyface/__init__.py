@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from polyface.inference.analyzer import Analyzer as Analyzer
     from polyface.inference.analyzer import analyze as analyze
     from polyface.models.bundle import load_bundle as load
+    from polyface.parts import register as register
 
     __version__: str
 
-__all__ = ["Analyzer", "Gallery", "PolyfaceError", "analyze", "load", "__version__"]
+__all__ = ["Analyzer", "Gallery", "PolyfaceError", "analyze", "load", "register", "__version__"]
 
 # Loaded when asked for: `import polyface` alone takes milliseconds.
 _HOMES = {
@@ -23,6 +24,7 @@ _HOMES = {
     "PolyfaceError": ("polyface.errors", "PolyfaceError"),
     "analyze": ("polyface.inference.analyzer", "analyze"),
     "load": ("polyface.models.bundle", "load_bundle"),
+    "register": ("polyface.parts", "register"),
 }
 
 

@@ -18,6 +18,7 @@ from polyface.data.boxes import BoxSpec
 from polyface.data.crops import CropSpec
 from polyface.export.onnx import export_onnx
 from polyface.inference import BundleEmbedder
+from polyface.models import find
 from polyface.models.bundle import Bundle, load_bundle
 from polyface.networks.folding import embedding_only, folded, in_bfloat16
 
@@ -137,3 +138,9 @@ def test_parts_on_inner_maps_of_a_trunk_that_is_rewritten(filters: str, tmp_path
     kinds = {"smile": tasks.build("smile", {"kind": "classification", "column": "smile"})}
     bundle = Bundle(network.eval(), kinds, CropSpec(size=40, channels=1), BoxSpec(), {"name": "tiny"})
     assert export_onnx(bundle, tmp_path / "model.onnx") <= 1e-4
+
+
+def test_a_network_of_one_embedding_is_cut_to_itself() -> None:
+    """The shipped embedder was made so: cut again, its config (which its galleries' id depends on) is the same."""
+    network = load_bundle(find("identity"), quiet=True).network
+    assert embedding_only(network, "verification").config == network.config

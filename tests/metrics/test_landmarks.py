@@ -149,7 +149,7 @@ def test_faces_without_usable_eyes_are_excluded_and_counted() -> None:
 
 @pytest.mark.parametrize("truth", [np.empty((0, 5, 2)), np.full((4, 5, 2), NAN)])
 def test_nothing_to_judge_is_a_clear_error(truth: np.ndarray) -> None:
-    with pytest.raises(PolyfaceError, match="no face can be judged"):
+    with pytest.raises(PolyfaceError, match="no face can be evaluated"):
         evaluated(np.zeros_like(truth), truth)
 
 

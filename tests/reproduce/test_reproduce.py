@@ -12,7 +12,6 @@ import pytest
 from polyface import reproduce
 from polyface.errors import PolyfaceError
 from polyface.report.results import read_results
-from polyface.reproduce import tables
 from polyface.tasks.landmarks import LandmarksTask
 from polyface.training import stages
 from polyface.training.recipe import Recipe, load

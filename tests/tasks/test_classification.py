@@ -370,3 +370,32 @@ def test_mirrored_answers_of_cut_numbers_turn_round(tmp_path) -> None:
         read = task.read(torch.tensor([[3.0, 2.0, 1.0]] * 2), torch.cat([PLAIN, MIRROR]), 40)["probabilities"]
         np.testing.assert_allclose(read[1], read[0][::-1], rtol=1e-6)
         assert task.labels(task.conclude({"probabilities": read})) == [None, None]  # a class is no number
+
+
+# ---------------------------------------------------------------------------------------------------- evaluation
+
+
+def answered(classes: list[int], of: int) -> dict[str, np.ndarray]:
+    return {"probabilities": np.eye(of, dtype=np.float32)[classes]}
+
+
+def test_answers_are_evaluated_by_the_class_that_a_label_names(tmp_path) -> None:
+    """Numbers by the class that they are cut into, soft labels by their largest share; what names none is left out."""
+    picture = np.zeros((8, 8, 3), np.uint8)
+    shares = [[0.7, 0.3], [0.5, 0.5], [0.2, 0.8], None]
+    records = [
+        Record(picture, str(i), str(i), {"yaw": yaw, "mood": mood})
+        for i, (yaw, mood) in enumerate(zip((-20, 0, 30, None), shares, strict=True))
+    ]
+    mood = Column("distribution", ("calm", "angry"))
+    write_table(records, tmp_path / "t.parquet", columns={"mood": mood})
+    table = FaceTable.open(tmp_path / "t.parquet")
+    side = classify("yaw", edges=[-12, 12], vocabulary=["left", "frontal", "right"])
+    result = side.evaluate(answered([0, 1, 1, 2], 3), table)
+    assert result.figure(result.metrics[0]) == pytest.approx(200 / 3)
+    assert (result.metrics[0].n, result.defined(result.metrics[0]).tolist()) == (3, [True, True, True, False])
+    asked = classify("mood")
+    asked.learn(table)
+    result = asked.evaluate(answered([0, 0, 1, 1], 2), table)
+    assert result.defined(result.metrics[0]).tolist() == [True, False, True, False]
+    assert result.figure(result.metrics[0]) == 100

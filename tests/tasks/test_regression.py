@@ -23,6 +23,7 @@ from polyface.inference import Analyzer
 from polyface.inference.results import to_json_lines, to_parquet
 from polyface.models.bundle import load_bundle
 from polyface.protocols.evaluation import evaluate
+from polyface.schema import Column
 from polyface.tasks.regression import RegressionTask
 from polyface.training import stages
 from polyface.training.recipe import load
@@ -65,10 +66,26 @@ def test_labels_are_the_numbers_of_a_column(faces: FaceTable) -> None:
     assert not made("beard").targets(faces).labelled.any()  # a table that lacks the column
 
 
-def test_a_column_of_several_numbers_is_refused(faces: FaceTable, tmp_path: Path) -> None:
-    write_table([Record(np.zeros((9, 9, 3), np.uint8), "0", "0.png", {"landmarks_5": [[1, 1]] * 5})], tmp_path / "t")
-    with pytest.raises(PolyfaceError, match="'landmarks_5' holds no single number a face"):
-        made("landmarks_5").targets(FaceTable.open(tmp_path / "t"))
+def test_a_column_of_something_else_is_refused() -> None:
+    for column, what in (("landmarks_5", "5 points"), ("gender", "words .male, female."), ("attributes", "attributes")):
+        with pytest.raises(PolyfaceError, match=f"task 'x': column '{column}' is {what}.*; a number is needed"):
+            made(column)
+
+
+def test_a_table_declares_unit_and_mirror_of_its_own_column(tmp_path: Path) -> None:
+    record = Record(np.zeros((9, 9, 3), np.uint8), "0", "0.png", {"tilt": 12.0})
+    declared = Column("number", mirror="negate", unit="degrees")
+    write_table([record], tmp_path / "t.parquet", columns={"tilt": declared})
+    table, task = FaceTable.open(tmp_path / "t.parquet"), made("tilt")
+    task.learn(table)
+    assert task.targets(table).values.tolist() == [12]
+    assert task.prepare(torch.tensor([12.0]), MIRROR, 40).tolist() == [[-12]]
+    assert (task.unit, task.declares()) == ("degrees", declared)
+    again = made(**{key: value for key, value in task.config().items() if key != "kind"})
+    assert (again.negated, again.unit, again.config()) == (True, "degrees", task.config())
+    assert (made("yaw").negated, made("yaw").unit, made("age").unit, made("yaw").declares()) == (
+        True, "degrees", "years", None
+    )  # fmt: skip
 
 
 @given(st.floats(-200, 200), st.floats(-100, 100), st.floats(0.1, 50))
@@ -157,7 +174,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 },
                 "network": {"trunk": {"name": "tcdcn"}},
                 "tasks": {
-                    "yaw": {"kind": "regression", "column": "yaw", "scale": 40, "unit": "°"},
+                    "yaw": {"kind": "regression", "column": "yaw", "scale": 40},
                     "turn": {"kind": "regression", "column": "yaw", "circular": True, "loss": "smooth-l1"},
                     "age": {"kind": "regression", "column": "age", "offset": 40, "scale": 25, "loss": "l1"},
                 },

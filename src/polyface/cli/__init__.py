@@ -12,6 +12,7 @@ from polyface.cli import data, gallery
 from polyface.cli.common import say
 from polyface.cli.compare import compare_weightings
 from polyface.cli.inference import analyze, demo, export, models
+from polyface.cli.parts import parts
 from polyface.cli.reproduce import reproduce
 from polyface.cli.training import evaluate, train
 from polyface.errors import PolyfaceError
@@ -26,7 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(gallery.app, name="gallery")
-for _command in (train, evaluate, reproduce, compare_weightings, analyze, models, export, demo):
+for _command in (train, evaluate, reproduce, compare_weightings, analyze, models, export, demo, parts):
     app.command()(_command)
 
 

@@ -1,7 +1,7 @@
 """`polyface compare-weightings`: one recipe trained under many weightings, with equal budgets.
 
 The comparison is itself a recipe whose variants are its rows: the recipe's stages with the last stage's weighting
-exchanged. So its runs are trained, resumed, stored and judged as those of a paper's table are.
+exchanged. So its runs are trained, resumed, stored and evaluated as those of a paper's table are.
 
 Screening trains every row for a few seeds; finals train the best of them, chosen by the *validation* figure of the main
 task, and the baselines for more seeds. The test faces choose nothing.
@@ -20,7 +20,6 @@ import yaml
 from polyface import protocols
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError, nearest
-from polyface.metrics.result import Metric, Result
 from polyface.reproduce.jobs import Job, finished, run_jobs, slug, trains
 from polyface.reproduce.runs import Faces, Runs
 from polyface.training import stages
@@ -161,19 +160,14 @@ def _exchanged(
     return rows
 
 
-def selecting(results: Sequence[Result]) -> tuple[Metric, float]:
-    """The metric by which networks are selected, and its mean over the results of several seeds."""
-    metric = results[0].metrics[0]
-    return metric, float(np.mean([result.figure(metric) for result in results]))
-
-
 def validation(runs: Runs, row: str, seeds: Sequence[int]) -> float | None:
-    """A row's selecting figure on the validation faces, mean over seeds, the smaller the better (one that is better
-    when higher has its sign turned); None unless all seeds are finished and it is defined."""
+    """A row's first figure on the validation faces, which selects: its mean over seeds, with its sign turned if higher
+    is better, so that the smallest is the best. None unless all seeds are finished and it is defined."""
     found = runs.main(row, "val")
     if not seeds or any(seed not in found for seed in seeds):
         return None
-    metric, figure = selecting([found[seed] for seed in seeds])
+    metric = found[seeds[0]].metrics[0]
+    figure = float(np.mean([found[seed].figure(metric) for seed in seeds]))
     return (-figure if metric.higher_is_better else figure) if np.isfinite(figure) else None
 
 

@@ -27,7 +27,7 @@ from polyface.report.page import (
 )
 from polyface.reproduce.pages import evaluation_sections, recipe_section, training_section
 from polyface.training import stages
-from polyface.training.recipe import load
+from polyface.training.recipe import Recipe, load
 
 THREADS = 1
 """Of torch and of the detector: what is computed here is small, and threads that wait for each other on a busy machine
@@ -44,10 +44,12 @@ def demonstrate(out: Path, own: Path | None, changes: Sequence[str], progress: P
     torch.set_num_threads(THREADS)
     everybody, analyzer = people(), Analyzer(detector=RetinaFace(threads=THREADS))
     photos, set_photos = [_photo(own or portrait(), analyzer)], _two_photos_each(everybody, analyzer, progress)
+    recipe = load("synthetic", changes)
     sections = [
         *([*photos, *set_photos] if own else [*set_photos, *photos]),
-        *_training(out, changes, progress),
+        *_training(recipe, out, progress),
         *_search(out / "gallery", everybody, progress),
+        recipe_section(recipe),
     ]
     return write_report(out / "report.html", "Polyface: one face, many questions", sections)
 
@@ -76,9 +78,14 @@ def _two_photos_each(everybody: Sequence[Person], analyzer: Analyzer, progress: 
         [person.name, person.gender, _word(calm, "gender"), _word(calm, "smile"), _word(happy, "smile")]
         for person, calm, happy in zip(everybody, neutral, smiling, strict=True)
     ]
+    gender = sum(person.gender == _answer(calm, "gender") for person, calm in zip(everybody, neutral, strict=True))
+    smile = [_answer(one, "smile") for one in neutral].count("no") + [_answer(one, "smile") for one in smiling].count(
+        "yes"
+    )
     text = (
         "Each line is a person: the gender that the set gives, the one that the model answers on the neutral photo, "
-        "and whether the model sees a smile on the neutral and on the smiling photo."
+        "and whether the model sees a smile on the neutral and on the smiling photo. "
+        f"Gender is right for {gender} of {len(everybody)} people, the smile on {smile} of {2 * len(everybody)} photos."
     )
     header = ["person", "gender in the set", "gender answered", "smile, neutral photo", "smile, smiling photo"]
     title = f"{len(everybody)} people, two photos each"
@@ -88,12 +95,15 @@ def _two_photos_each(everybody: Sequence[Person], analyzer: Analyzer, progress: 
     ]
 
 
+def _answer(result: ImageResult, task: str) -> str:
+    """The answer about a photo's first face."""
+    return result.faces[0].labels[task][0] if result.faces else "no face found"
+
+
 def _word(result: ImageResult, task: str) -> str:
-    """The answer about a photo's first face, with its probability."""
-    if not result.faces:
-        return "no face found"
-    word, chance = result.faces[0].labels[task]
-    return f"{word} ({100 * chance:.0f} %)"
+    """The answer about a photo's first face, with its probability where there is one."""
+    chance = f" ({100 * result.faces[0].labels[task][1]:.0f} %)" if result.faces else ""
+    return _answer(result, task) + chance
 
 
 def _face(result: ImageResult) -> Image.Image:
@@ -106,9 +116,8 @@ def _face(result: ImageResult) -> Image.Image:
     return picture.crop((round(x - side), round(y - side), round(x + side), round(y + side)))
 
 
-def _training(out: Path, changes: Sequence[str], progress: Progress | None) -> list[Section]:
+def _training(recipe: Recipe, out: Path, progress: Progress | None) -> list[Section]:
     """A network trained here on rendered faces, measured on others of them."""
-    recipe = load("synthetic", changes)
     options = stages.RunOptions(accelerator="cpu", progress=progress, threads=THREADS)
     stage = recipe.stages[-1]
     trained = stages.run(recipe, out, None, options)[stage.name]
@@ -128,7 +137,6 @@ def _training(out: Path, changes: Sequence[str], progress: Progress | None) -> l
         MeasuredSection("A network trained now", figures, text=text),
         *pictures,
         training_section("Its training", trained.history),
-        recipe_section(recipe),
     ]
 
 

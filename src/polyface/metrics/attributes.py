@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from polyface.errors import PolyfaceError
+from polyface.metrics.faces import OverFaces
 from polyface.metrics.resampling import Bools, Counts, Floats, mean_of_defined, ratio
 from polyface.metrics.result import Metric, digest
 from polyface.metrics.sections import Section, Table, cell
@@ -48,7 +49,7 @@ class AttributeResult:
 
 
 @dataclass(frozen=True)
-class AttributesResult:
+class AttributesResult(OverFaces):
     """Attributes over the `n` faces that are labelled for any of them; rates in percent, means over attributes. Units
     are all faces.
 
@@ -66,24 +67,9 @@ class AttributesResult:
     truth: Floats = field(repr=False, compare=False)
 
     @property
-    def over(self) -> str:
-        return "faces"
-
-    @property
-    def units(self) -> int:
-        return len(self.truth)
-
-    @property
     def labelled(self) -> Bools:
+        """Faces with any label: an attribute of which a resample has none is left out of that resample's means."""
         return np.asarray(~np.isnan(self.truth).all(1))
-
-    @property
-    def n(self) -> int:
-        return int(self.labelled.sum())
-
-    @property
-    def unlabelled(self) -> int:
-        return self.units - self.n
 
     @property
     def accuracy(self) -> float:
@@ -137,13 +123,6 @@ class AttributesResult:
         if metric.part:
             return self.per_attribute[metric.part].accuracy
         return float(getattr(self, _FIELDS[metric.name]))
-
-    def spread(self, metric: Metric) -> float | None:
-        return None
-
-    def defined(self, metric: Metric) -> Bools:
-        """Faces with any label: an attribute of which a resample has none is left out of that resample's means."""
-        return self.labelled
 
     @cached_property
     def _columns(self) -> Floats:

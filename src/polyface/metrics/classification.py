@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from polyface.errors import PolyfaceError
+from polyface.metrics.faces import OverFaces
 from polyface.metrics.resampling import Bools, Counts, Floats, mean_of_defined, ratio
 from polyface.metrics.result import Metric, digest
 from polyface.metrics.sections import Section, Table, cell
@@ -18,7 +19,7 @@ Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class ClassificationResult:
+class ClassificationResult(OverFaces):
     """Classification over `n` labelled faces; every rate in percent. Units are all faces.
 
     `floor` is what always answering the majority class would score on the same faces: an accuracy means little
@@ -34,24 +35,8 @@ class ClassificationResult:
     truth: Indices = field(repr=False, compare=False)
 
     @property
-    def over(self) -> str:
-        return "faces"
-
-    @property
-    def units(self) -> int:
-        return len(self.truth)
-
-    @property
     def labelled(self) -> Bools:
         return np.asarray(self.truth >= 0)
-
-    @property
-    def n(self) -> int:
-        return int(self.labelled.sum())
-
-    @property
-    def unlabelled(self) -> int:
-        return self.units - self.n
 
     @property
     def confusion(self) -> tuple[tuple[int, ...], ...]:
@@ -83,12 +68,6 @@ class ClassificationResult:
 
     def figure(self, metric: Metric) -> float:
         return float(getattr(self, "floor" if metric.name == "majority class" else metric.name.replace(" ", "_")))
-
-    def spread(self, metric: Metric) -> float | None:
-        return None
-
-    def defined(self, metric: Metric) -> Bools:
-        return self.labelled
 
     def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
         scored = counts if judged is None else counts * judged

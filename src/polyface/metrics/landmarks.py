@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from polyface.errors import PolyfaceError, nearest
+from polyface.metrics.faces import OverFaces
 from polyface.metrics.resampling import Bools, Counts, Floats, ratio
 from polyface.metrics.result import Metric, digest
 from polyface.metrics.sections import Curves, Face, Faces, Section, Table, Text, cell
@@ -25,10 +26,10 @@ Eyes = tuple[Sequence[int], Sequence[int]]
 
 
 @dataclass(frozen=True)
-class LandmarkResult:
+class LandmarkResult(OverFaces):
     """Landmark accuracy over `n` faces. Errors, rates and AUC in percent; units are all faces.
 
-    `excluded` faces cannot be judged (no visible point, or no usable normalising distance) and are part of nothing;
+    `excluded` faces cannot be evaluated (no visible point, or no usable normalising distance) and are part of nothing;
     `missed` faces have no prediction: they count as failures and for the AUC, but have no error to average.
     `mean_error` is NaN if every face was missed. `points` and `truth` are [N, P, 2] as given, `point_errors` [N, P] and
     `face_errors` [N] see `point_errors` and `face_errors`.
@@ -43,20 +44,12 @@ class LandmarkResult:
     face_errors: Floats = field(repr=False, compare=False)
 
     @property
-    def over(self) -> str:
-        return "faces"
-
-    @property
-    def units(self) -> int:
-        return len(self.face_errors)
-
-    @property
-    def n(self) -> int:
-        return self.units - self.excluded
+    def labelled(self) -> Bools:
+        return np.asarray(~np.isnan(self.face_errors))
 
     @property
     def excluded(self) -> int:
-        return int(np.isnan(self.face_errors).sum())
+        return self.unlabelled
 
     @property
     def missed(self) -> int:
@@ -92,12 +85,9 @@ class LandmarkResult:
     def figure(self, metric: Metric) -> float:
         return self.mean_error if metric.name == "mean error" else self.failure_rate
 
-    def spread(self, metric: Metric) -> float | None:
-        return None
-
     def defined(self, metric: Metric) -> Bools:
         """A missed face is a failure, but has no error."""
-        return np.isfinite(self.face_errors) if metric.name == "mean error" else ~np.isnan(self.face_errors)
+        return np.isfinite(self.face_errors) if metric.name == "mean error" else self.labelled
 
     def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
         scored = counts if judged is None else counts * judged
@@ -116,7 +106,7 @@ class LandmarkResult:
         )  # fmt: skip
         figures = Table(
             ["", ">mean error, %", f">failures (above {self.threshold:g} %), %", ">AUC, %"],
-            [["", cell(self.mean_error), cell(self.failure_rate), cell(self.auc)]],
+            [["all faces", cell(self.mean_error), cell(self.failure_rate), cell(self.auc)]],
         )
         shown = [Section("error curve", [curve, figures])]
         if self.names:
@@ -226,12 +216,12 @@ def face_errors(errors: ArrayLike) -> Floats:
     return ratio(np.where(seen, values, 0).sum(-1), seen.sum(-1))
 
 
-def _judged(errors: ArrayLike) -> Floats:
+def _evaluated(errors: ArrayLike) -> Floats:
     values = np.asarray(errors, dtype=np.float64)
     values = values[~np.isnan(values)]
     if not values.size:
         raise PolyfaceError(
-            "no face can be judged: none has a visible landmark and a usable normalising distance "
+            "no face can be evaluated: none has a visible landmark and a usable normalising distance "
             "(visible eyes, a box); check the table's rows and the normaliser"
         )
     return values
@@ -239,18 +229,18 @@ def _judged(errors: ArrayLike) -> Floats:
 
 def mean_error(errors: ArrayLike) -> float:
     """Mean of face errors [N], in percent, over the faces that have a prediction; NaN if none has."""
-    values = _judged(errors)
+    values = _evaluated(errors)
     return float(ratio(values[np.isfinite(values)].sum(), np.isfinite(values).sum()))
 
 
 def failure_rate(errors: ArrayLike, threshold: float = 10.0) -> float:
-    """Percent of the judged faces whose error [N] is above `threshold` percent; a missed face is a failure."""
-    return float(100 * (_judged(errors) > threshold).mean())
+    """Percent of the evaluated faces whose error [N] is above `threshold` percent; a missed face is a failure."""
+    return float(100 * (_evaluated(errors) > threshold).mean())
 
 
 def ced(errors: ArrayLike, to: float = 10.0, steps: int = 201) -> tuple[Floats, Floats]:
     """The cumulative error distribution: x [steps] from 0 to `to` percent, and the fraction of faces at or below x."""
-    values = np.sort(_judged(errors))
+    values = np.sort(_evaluated(errors))
     x = np.linspace(0, to, steps)
     return x, np.searchsorted(values, x, side="right") / len(values)
 
@@ -260,7 +250,7 @@ def auc(errors: ArrayLike, to: float = 10.0) -> float:
 
     The integral of a step function of faces is a mean over faces: of max(0, 1 - error / to).
     """
-    return float(100 * _gain(_judged(errors), to).mean())
+    return float(100 * _gain(_evaluated(errors), to).mean())
 
 
 def _gain(values: Floats, to: float) -> Floats:
@@ -280,12 +270,12 @@ def evaluate_landmarks(
     """Evaluate predicted landmarks [N, P, 2] against the true ones (NaN where invisible), both in original pixels.
 
     normaliser, eyes, boxes: see `normalising_distance`. `threshold` (percent) bounds the failure rate and the AUC.
-    names: of the points, for a table of their errors. Faces that cannot be judged are excluded and counted; if none is
-    left the error says so.
+    names: of the points, for a table of their errors. Faces that cannot be evaluated are excluded and counted; if none
+    is left the error says so.
     """
     per_point = point_errors(predicted, truth, normaliser, boxes, eyes)
     errors = face_errors(per_point)
-    _judged(errors)
+    _evaluated(errors)
     guess, known = _pair(predicted, truth)
     if names and len(names) != known.shape[1]:
         raise PolyfaceError(f"{len(names)} names for {known.shape[1]} landmarks")

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from polyface.errors import PolyfaceError
+from polyface.metrics.faces import OverFaces
 from polyface.metrics.resampling import Bools, Counts, Floats, ratio
 from polyface.metrics.result import Metric, digest
 from polyface.metrics.sections import Curves, Section
 
 
 @dataclass(frozen=True)
-class RegressionResult:
+class RegressionResult(OverFaces):
     """A number over `n` labelled faces. Units are all faces. `predicted` and `truth` are [N], NaN in `truth` where a
     face is not labelled; `circular` ones are degrees.
 
@@ -32,24 +33,8 @@ class RegressionResult:
     truth: Floats = field(repr=False, compare=False)
 
     @property
-    def over(self) -> str:
-        return "faces"
-
-    @property
-    def units(self) -> int:
-        return len(self.truth)
-
-    @property
     def labelled(self) -> Bools:
         return np.asarray(~np.isnan(self.truth))
-
-    @property
-    def n(self) -> int:
-        return int(self.labelled.sum())
-
-    @property
-    def unlabelled(self) -> int:
-        return self.units - self.n
 
     @property
     def errors(self) -> Floats:
@@ -65,15 +50,6 @@ class RegressionResult:
             Metric("R²", unit="", n=self.n, note=note),
             Metric("correlation", unit="", n=self.n, note=note),
         ]
-
-    def figure(self, metric: Metric) -> float:
-        return float(self.at(self.labelled[None].astype(np.int32), [metric])[metric][0])
-
-    def spread(self, metric: Metric) -> float | None:
-        return None
-
-    def defined(self, metric: Metric) -> Bools:
-        return self.labelled
 
     def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
         known = self.labelled

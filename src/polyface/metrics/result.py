@@ -5,7 +5,7 @@ A `Result` is about units (faces, pairs, probes, people) that can be drawn again
 systems, `within` the same figures of a group of units.
 
 Intervals are percentile bootstraps over units and, of several runs, over runs as well. All runs of both sides see the
-same draws, over the units that every one of them can judge, with one seed; of splits, each draws its own.
+same draws, over the units that are defined in every one of them, with one seed; of splits, each draws its own.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Result(Protocol):
 
     @property
     def units(self) -> int:
-        """How many units there are, those that cannot be judged among them."""
+        """How many units there are, also those that no figure is of."""
 
     @property
     def over(self) -> str:
@@ -84,12 +84,12 @@ class Result(Protocol):
         """Its standard deviation over folds (or draws of a gallery); None where it has none."""
 
     def defined(self, metric: Metric) -> Bools:
-        """Which units [units] can be judged."""
+        """Which units [units] the figure is of: those with a label and an answer."""
 
     def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
         """The wanted figures [B] of units that are there so many times, counts [B, units] (0 where not defined).
 
-        Thresholds are picked on these counts; `judged` [units] says which of the units are scored.
+        Thresholds are picked on these counts; of these units, those that are `judged` [units] are scored.
         """
 
     def sections(self) -> list[Section]:
@@ -273,8 +273,8 @@ def paired_differences(
     """The difference a − b of every metric that has one, of two systems' results over the same units, one a run.
 
     Training seeds of a and b have nothing to do with each other and are resampled independently. With `splits`, a[i]
-    and b[i] saw the same split, and splits are resampled: a difference of each, then their mean. A unit that some run
-    cannot judge is left out of the figures of all.
+    and b[i] saw the same split, and splits are resampled: a difference of each, then their mean. A unit that is not
+    defined in some run is left out of the figures of all.
     """
     if not a or not b:
         raise PolyfaceError("a difference needs a result of each system, one a training seed")
@@ -329,12 +329,12 @@ def _listed(result: Result) -> str:
 
 
 def _joint(runs: Sequence[Result], metric: Metric) -> Bools:
-    """The units that every run can judge."""
+    """The units that are defined in every run."""
     return np.asarray(np.logical_and.reduce([run.defined(metric) for run in runs]), dtype=bool)
 
 
 def _over(runs: Sequence[Result], metric: Metric, joint: Bools) -> Floats:
-    """The figure of each run [1, runs]; of the joint units where these are fewer than the run can judge."""
+    """The figure of each run [1, runs]; of the joint units where these are fewer than its own."""
     once = joint[None].astype(np.int32)
     return np.array(
         [
@@ -389,7 +389,7 @@ def groups_of(labels: Sequence[str | None], order: Sequence[str] = ()) -> dict[s
 
 
 def within(result: Result, judged: Bools) -> Result:
-    """The same figures of a group of units [units]: thresholds are picked on everybody and judged on the group."""
+    """The same figures of a group of units [units]: thresholds are picked on everybody and used on the group."""
     if judged.shape != (result.units,):
         raise PolyfaceError(f"a group of {list(judged.shape)} {result.over} for a result over {result.units}")
     return _Within(result, judged)

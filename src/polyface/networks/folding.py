@@ -42,6 +42,7 @@ def embedding_only(network: FaceNetwork, name: str) -> FaceNetwork:
     for part, options in (own.config.get("branches", {}) | own.config.get("parts", {})).items():
         if part != name:
             options.pop("similarity", None)
+    own.config["cosine"] = [task for task in own.config.get("cosine", ()) if task in own.config["heads"]]
     own.graph = Graph(own.config)
     for room in ("branches", "heads"):
         kept = [node.name for node in own.graph.order if node.kept_in == room]

@@ -18,6 +18,8 @@ from polyface.networks.shapes import Shape, declared, length_of, shape_of
 
 KEYS = ("kind", "reads", "frozen", "rows", "similarity")
 """What stands beside the options of a part."""
+TAKEN = ("trunk", "reads", "of", "merge", "outputs", "frozen")
+"""Names that a part cannot have, since they mean something where parts are named."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,15 @@ class Graph:
             yield self.heads[node.rows.task]
 
     def _check(self) -> None:
-        """Refuse parts that would learn nothing, and rows and merges that would leave faces without a vector."""
+        """Refuse names that cannot be, parts that would learn nothing, and rows and merges that would leave faces
+        without a vector."""
+        for node in (*self.parts.values(), *self.heads.values()):
+            if (
+                "." in node.name
+                or hasattr(nn.ModuleDict, node.name)
+                or (node.name in TAKEN and node.name in self.parts)
+            ):
+                raise PolyfaceError(f"{node.where}: nothing can be called '{node.name}' here; take another name")
         joined: list[HeadNode | EmbeddingNode] = [*self.heads.values(), *self.embeddings.values()]
         read = {node.where for node in self.needed(joined)}
         for part in self.parts.values():

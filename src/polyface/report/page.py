@@ -183,7 +183,9 @@ def side_by_side(results: Mapping[str, Result], about: str = "", note: str = "")
         alike.setdefault(result.key, {})[name] = result.sections()
     made: list[Section] = []
     for group in alike.values():
-        told = ", ".join(filter(None, [about, *(group if len(alike) > 1 else ())]))
+        first, *others = group
+        of = [first + (f" and {len(others)} others" if others else "")] if len(alike) > 1 else []
+        told = ", ".join(filter(None, [about, *of]))
         titles = dict.fromkeys(section.title for sections in group.values() for section in sections)
         for title in titles:
             having = {

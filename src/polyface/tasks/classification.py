@@ -45,8 +45,8 @@ class ClassificationSpec(TaskSpec):
 class ClassificationTask(Task):
     """Softmax cross-entropy over a vocabulary. Output [B, classes]: logits. One loss term.
 
-    Soft labels are learnt by their cross-entropy −Σ q·log p; where a class is asked for, to judge answers, it is the
-    word of the largest share, and a face on which two words share that is not judged.
+    Soft labels are learnt by their cross-entropy −Σ q·log p; where a class is asked for, to evaluate answers, it is the
+    word of the largest share, and a face on which two words share that is left out.
     """
 
     Spec = ClassificationSpec
@@ -247,6 +247,7 @@ class ClassificationTask(Task):
         return list(answer["probabilities" if self.held and self.held.type == "distribution" else "label"])
 
     def evaluate(self, answers: Mapping[str, Any], table: FaceTable) -> ClassificationResult:
+        """Where a label is soft or a number, by the class that it names."""
         return evaluate_classification(answers["probabilities"].argmax(-1), self.classes(table), self.vocabulary)
 
     def config(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from polyface.data.loader import Targets
 from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError
 from polyface.metrics.regression import RegressionResult, evaluate_regression
+from polyface.schema import Column, built_in, is_column
 from polyface.tasks.base import Task, TaskSpec
 
 
@@ -24,7 +25,8 @@ class RegressionSpec(TaskSpec):
 
     loss: "l2" is ½d², "l1" |d|, "smooth-l1" that of Girshick 2015. circular: the numbers are degrees, 360 being 0: the
     network answers cosine and sine, and there is neither offset nor scale. mirror: the number of a mirrored face,
-    "negate" or "none" (the same); by default a yaw is negated. unit: of the number, for tables.
+    "negate" or "none" (the same). unit: of the number, for tables. Both are by default what the training table declares
+    of the column, or the schema.
     """
 
     kind: Literal["regression"] = "regression"
@@ -34,7 +36,7 @@ class RegressionSpec(TaskSpec):
     loss: Literal["l2", "l1", "smooth-l1"] = "l2"
     circular: bool = False
     mirror: Literal["negate", "none"] | None = None
-    unit: str = ""
+    unit: str | None = None
 
 
 class RegressionTask(Task):
@@ -49,18 +51,24 @@ class RegressionTask(Task):
             raise PolyfaceError(f"tasks.{name}: offset and scale are for numbers that are not circular")
         self.column, self.terms = spec.column, [name]
         self.output_dim = 2 if spec.circular else 1
-        self.unit = spec.unit or ("°" if spec.circular else "")
-        self.negated = spec.mirror == "negate" or (spec.mirror is None and spec.column == "yaw")
+        self._know(built_in(self.column) if is_column(self.column) else Column("number"))
+
+    def learn(self, training: FaceTable) -> None:
+        """Take over what the training table declares of the column."""
+        self._know(training.declared(self.column))
+
+    def _know(self, held: Column) -> None:
+        if held.type != "number":
+            raise PolyfaceError(f"task '{self.name}': column '{self.column}' is {held}; a number is needed")
+        self.negated = (self.spec.mirror or held.mirror) == "negate"
+        self.unit = held.unit if self.spec.unit is None else self.spec.unit
 
     def targets(self, table: FaceTable) -> Targets:
-        """Values float32 [N], 0 where there is none."""
-        if self.column not in table.columns:
-            return Targets(torch.zeros(len(table)), torch.zeros(len(table), 1, dtype=torch.bool))
-        numbers = torch.tensor(table.numbers(self.column))  # a copy: Arrow's may not be written to
-        if numbers.ndim != 1:
-            raise PolyfaceError(f"task '{self.name}': column '{self.column}' holds no single number a face")
-        known = numbers.isfinite() & self._where(table)
-        return Targets(numbers.nan_to_num(0.0, 0.0, 0.0), known[:, None])
+        """Values float32 [N], 0 where there is none. A column of somebody's own that a table lacks has none there."""
+        lacks = self.column not in table.columns and not is_column(self.column)
+        numbers = np.full(len(table), np.nan, np.float32) if lacks else table.numbers(self.column)
+        known = torch.from_numpy(np.isfinite(numbers)) & self._where(table)
+        return Targets(torch.from_numpy(np.nan_to_num(numbers, posinf=0, neginf=0)), known[:, None])
 
     def prepare(self, values: Tensor, crops: Tensor, size: int) -> Tensor:
         """[B, 1], or cosine and sine [B, 2]."""
@@ -108,4 +116,9 @@ class RegressionTask(Task):
         return evaluate_regression(answers["value"], truth, circular=self.spec.circular, unit=self.unit)
 
     def config(self) -> dict[str, Any]:
-        return super().config() | {"mirror": "negate" if self.negated else "none"}
+        """With what the training table said, so that a bundle needs none."""
+        return super().config() | {"mirror": "negate" if self.negated else "none", "unit": self.unit}
+
+    def declares(self) -> Column | None:
+        own = Column("number", mirror="negate" if self.negated else "", unit=self.unit)
+        return None if is_column(self.column) else own

@@ -90,8 +90,9 @@ def training_tasks(stage: StageSpec, data: Path | None) -> dict[str, Task]:
 
 
 def _learnt(tasks: dict[str, Task], some: list[Task], stage: StageSpec, data: Path | None) -> dict[str, Task]:
-    if some:
-        training = FaceTable.concat([table.take(rows) for table, rows, _ in _chosen(stage, "train", data)])
+    tables = [table.take(rows) for table, rows, _ in _chosen(stage, "train", data)] if some else []
+    if tables:
+        training = FaceTable.concat(tables)
         for task in some:
             task.learn(training)
     return tasks

@@ -1,7 +1,7 @@
 """Verification of every face of one kind against every face of another: millions of pairs, from a few thousand faces.
 
 The definitions are those of `verification`, with two differences that the number of pairs brings. Folds are of people:
-all same pairs of a fold's people are judged by a threshold that was picked on the different pairs of all others. And
+all same pairs of a fold's people are evaluated by a threshold that was picked on the different pairs of all others. And
 intervals are over people, since pairs that share a face or a person are far from independent. Sources: Schroff,
 Kalenichenko & Philbin 2015 (VAL and FAR); Huo et al. 2018 (WebCaricature: folds of people); Bolle, Ratha & Pankanti
 2004 (resampling of people).

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from polyface.errors import PolyfaceError
+from polyface.metrics.faces import OverFaces
 from polyface.metrics.resampling import Bools, Counts, Floats, mean_of_defined, ratio
 from polyface.metrics.result import Metric, digest
-from polyface.metrics.sections import Section
 
 
 @dataclass(frozen=True)
-class IdentificationResult:
+class IdentificationResult(OverFaces):
     """Closed-set identification of `n` faces of `people` people among `classes` known ones; rates in percent. Units are
     all faces.
 
@@ -34,24 +34,8 @@ class IdentificationResult:
     person: NDArray[np.int64] = field(repr=False, compare=False)
 
     @property
-    def over(self) -> str:
-        return "faces"
-
-    @property
-    def units(self) -> int:
-        return len(self.person)
-
-    @property
     def labelled(self) -> Bools:
         return np.asarray(self.person >= 0)
-
-    @property
-    def n(self) -> int:
-        return int(self.labelled.sum())
-
-    @property
-    def unlabelled(self) -> int:
-        return self.units - self.n
 
     @property
     def people(self) -> int:
@@ -70,15 +54,6 @@ class IdentificationResult:
         note = f"{self.unlabelled} faces without a label" if self.unlabelled else ""
         return [Metric(name, n=self.n, note=note) for name in (self.metric, f"{self.metric}, mean over people")]
 
-    def figure(self, metric: Metric) -> float:
-        return float(self.at(self.labelled[None].astype(np.int32), [metric])[metric][0])
-
-    def spread(self, metric: Metric) -> float | None:
-        return None
-
-    def defined(self, metric: Metric) -> Bools:
-        return self.labelled
-
     def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
         """A person whom a resample lacks is left out of its mean over people."""
         scored = counts if judged is None else counts * judged
@@ -91,9 +66,6 @@ class IdentificationResult:
             hits, faces = scored @ (of_person * self.correct[:, None]), scored @ of_person
             found[over_people] = 100 * mean_of_defined(ratio(hits, faces))
         return {metric: found[metric] for metric in wanted}
-
-    def sections(self) -> list[Section]:
-        return []
 
 
 def evaluate_identification(scores: ArrayLike, people: ArrayLike, *, metric: str = "accuracy") -> IdentificationResult:

@@ -215,7 +215,7 @@ def val_name(far: float) -> str:
 
 
 class SortedPairs:
-    """Pairs in the order of their distance, and how they are judged.
+    """Pairs in the order of their distance, and how they are evaluated.
 
     distances, same, folds: of each pair [N]; those of fold −1 come after all others and only pick thresholds. grid:
     candidate thresholds (a pair is the same if it is closer), rising; None: every distance that occurs (a pair is the
@@ -257,7 +257,7 @@ class SortedPairs:
 
     @property
     def accepted(self) -> Bools:
-        """Whether each judged pair [n], in the order given, is called the same at its fold's threshold."""
+        """Whether each evaluated pair [n], in the order given, is called the same at its fold's threshold."""
         called = np.empty_like(self.same)
         called[self.order] = self._called
         return called[: self.judged.sum()]
@@ -267,7 +267,7 @@ class SortedPairs:
         return np.asarray(np.arange(len(self.order)) < self.cut[self.folds])
 
     def ranked(self, drawn: Counts | None = None) -> Counts:
-        """How often each pair is there, by distance [rows, N], given that [rows, n] of judged pairs in the order given.
+        """How often each pair is there, by distance [rows, N], given that of evaluated pairs, [rows, n] as given.
 
         Pairs that only pick thresholds are there once; so are all others without `drawn`.
         """

@@ -1,6 +1,6 @@
 """How well pairs of faces are told to show the same person or two: accuracy, VAL at a FAR, AUC, equal error rate.
 
-Thresholds are never picked on the pairs that they judge: on nine of ten folds for the tenth, or on pairs of a
+Thresholds are never picked on the pairs that they are used on: on nine of ten folds for the tenth, or on pairs of a
 validation part. Sources: Huang et al. 2007 (LFW: mean accuracy over ten folds); Schroff, Kalenichenko & Philbin 2015
 (FaceNet, section 4: VAL and FAR); Ming, Burie & Luqman 2021, Tables 2 and 3, whose code follows FaceNet's.
 """

@@ -17,7 +17,7 @@ _EPSILON = 1e-5  # of PyTorch's batch norm
 
 
 def dlib_weights() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Weights of `FaceResNet`, and of `ResidualBranch` with `bottleneck` 128, by their names.
+    """Weights of `FaceResNet`, and of `ResidualPart` with `bottleneck` 128, by their names.
 
     dlib folds batch norm into a scale and a shift at the end of its training: here that is a batch norm of mean 0 and
     variance 1. On the same 150 px picture the 128 numbers are dlib's (to 1e-6).
