@@ -239,7 +239,7 @@ def test_a_shipped_embedder_needs_a_protocol_that_compares(
     message = polyface("evaluate", "identity", tmp_path / "t.parquet", code=1)
     assert "an embedding and no task: name a protocol that compares faces (gallery-probe, listed-pairs)" in message
     said = polyface(
-        "evaluate", "identity", tmp_path / "t.parquet", "--protocol", "gallery-probe", "--protocol-option", "draws=3",
+        "evaluate", "identity", tmp_path / "t.parquet", "--protocol", "gallery-probe", "--protocol-option", "draws=10",
         "--by", "gender",
     )  # fmt: skip
     assert re.search(r"all +rank-1 +[\d.]+ .* 12\n", said), said
