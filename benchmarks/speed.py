@@ -47,7 +47,8 @@ from polyface.networks import build
 from polyface.report.results import write_results
 from polyface.training.learner import Learner
 from polyface.training.progress import learning_rate
-from polyface.training.recipe import StageSpec, load
+from polyface.training.recipe import load
+from polyface.training.specs import StageSpec
 from polyface.training.stages import build_network, build_weighting, stage_pool, stage_tasks
 
 TASKS: dict[str, dict[str, Any]] = {
@@ -194,7 +195,7 @@ def command_line(bench: Bench) -> None:
 
 def training_stage(bench: Bench) -> StageSpec:
     drawn = ["mtfl.data.tables=[{name: synthetic, options: {n: 6000, size: 64}}]", "mtfl.data.boxes.source=table"]
-    return load("tcdcn", [] if bench.data else drawn).variant("FLD+all (shared)").stages[0]
+    return load("tcdcn", [] if bench.data else drawn).variant("FLD+all (shared)").measured
 
 
 class _Clock(L.Callback):

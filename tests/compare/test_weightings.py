@@ -79,7 +79,7 @@ def test_only_the_last_weighting_differs_between_rows(recipe: Recipe) -> None:
         assert stage.model_copy(update={"weighting": own.weighting}) == own
     (alone,) = rows.variant(ALONE).stages
     assert list(alone.tasks) == ["landmarks"]
-    assert (alone.weighting.name, alone.weighting.options, alone.stopping) == ("fixed", {}, None)
+    assert (alone.weighting.name, alone.weighting.options, alone.extras) == ("fixed", {}, {})
     assert rows.variants["dwa"].note == "temperature 3.0"
     assert rows.variants["mgda (shared)"].note == "level shared"
     assert rows.variants["dwa"].minutes == 3

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from polyface.data.crops import CropSpec, around_centre, compose, cut, invert, is_mirrored, sample, transform
+from polyface.data.crops import CropSpec, around_centre, compose, cut, invert, is_mirrored, sample, scaled, transform
 from polyface.errors import PolyfaceError
 
 number = st.floats(-3, 3, width=32)
@@ -263,3 +263,16 @@ def test_a_whole_aligned_picture_is_padded_as_dmm_cnns() -> None:
     moved = (transform(torch.from_numpy(spec.crops(box[None]))[0], ends) + 0.5) / 224
     assert moved[:, 0].tolist() == pytest.approx([21 / 224, 203 / 224], abs=0.5 / 224)
     assert moved[:, 1].tolist() == pytest.approx([0, 1], abs=1e-5)
+
+
+def test_a_crop_at_another_size_keeps_its_edges() -> None:
+    """Twice as wide: from −½ to −½, from side − ½ to 2 · side − ½; a plain crop at half the side is the mean of 2×2."""
+    crop = torch.tensor([[[0.5, 0.0, 1.0], [0.0, 0.5, 2.0]]])
+    edges = torch.tensor([[[-0.5, -0.5], [39.5, 39.5]]])
+    found = transform(scaled(crop, 2.0), transform(invert(crop), edges))
+    torch.testing.assert_close(found, torch.tensor([[[-0.5, -0.5], [79.5, 79.5]]]))
+    assert torch.equal(scaled(crop, 1.0), crop)
+    faces = torch.randint(0, 256, (2, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    plain = torch.eye(3)[None, :2].expand(2, 2, 3)
+    halved = sample(faces, scaled(plain, 0.5), 8)
+    torch.testing.assert_close(halved, torch.nn.functional.avg_pool2d(faces.float(), 2), rtol=0, atol=1e-3)

@@ -134,7 +134,7 @@ def test_68_points_at_the_start_have_the_same_shared_features(tmp_path) -> None:
     from polyface.data.boxes import BoxSpec
     from polyface.data.crops import CropSpec
     from polyface.models.bundle import Bundle
-    from polyface.training.recipe import StageSpec
+    from polyface.training.specs import StageSpec
     from polyface.training.stages import build_network
 
     five = tcdcn({"landmarks": 10, "smile": 2})
@@ -156,7 +156,7 @@ def test_68_points_at_the_start_have_the_same_shared_features(tmp_path) -> None:
     images = torch.rand(4, 1, 40, 40) * 255
     assert torch.equal(dense(images).shared, five(images).shared)
     assert dense(images).outputs["landmarks"].shape == (4, 136)
-    fresh = build_network(stage.model_copy(update={"init": None}), dense_tasks, 7, {})
+    fresh = build_network(stage.model_copy(update={"init": []}), dense_tasks, 7, {})
     assert not torch.equal(fresh(images).shared, five(images).shared)
 
     other = stage.model_copy(

@@ -12,9 +12,9 @@ import pytest
 from polyface import reproduce
 from polyface.errors import PolyfaceError
 from polyface.report.results import read_results
-from polyface.reproduce import tables
 from polyface.tasks.landmarks import LandmarksTask
 from polyface.training import stages
+from polyface.training.learners.multitask import Multitask
 from polyface.training.recipe import Recipe, load
 
 RECIPE = """
@@ -114,7 +114,7 @@ def test_a_finished_reproduction_trains_nothing_again(
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(stages, "run_stage", refuse)
+    monkeypatch.setattr(Multitask, "run", refuse)
     reproduce.run_jobs(recipe, reproduce.jobs(recipe), None, runs, stages.RunOptions())
     assert all(reproduce.finished(recipe, runs, job) for job in reproduce.jobs(recipe))
 
@@ -126,7 +126,7 @@ def test_a_trained_run_without_answers_is_only_asked_again(
     shutil.copytree(reproduce.folder(runs, job), reproduce.folder(tmp_path, job))
     (reproduce.folder(tmp_path, job) / "test.npz").unlink()
     assert not reproduce.finished(recipe, tmp_path, job)
-    monkeypatch.setattr(stages, "run_stage", lambda *args, **kwargs: pytest.fail("trained again"))
+    monkeypatch.setattr(Multitask, "run", lambda *args, **kwargs: pytest.fail("trained again"))
     reproduce.run_job(recipe, job, None, tmp_path, stages.RunOptions(), ("test", "val"))
     assert reproduce.finished(recipe, tmp_path, job, ("test", "val"))
     for task, key in (("landmarks", "points"), ("pose", "probabilities")):
@@ -206,7 +206,7 @@ def test_faces_are_opened_once_for_all_variants_and_answers_judged_once(
     recipe: Recipe, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened, judged = [], []
-    monkeypatch.setattr(tables, "pool_of", lambda *args: opened.append(args) or stages.pool_of(*args))
+    monkeypatch.setattr("polyface.reproduce.runs.pool_of", lambda *args: opened.append(args) or stages.pool_of(*args))
     evaluate = LandmarksTask.evaluate
     monkeypatch.setattr(LandmarksTask, "evaluate", lambda *args: judged.append(args) or evaluate(*args))
     every = reproduce.Runs(recipe, None, runs)

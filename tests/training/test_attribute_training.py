@@ -18,7 +18,7 @@ from polyface.training import stages
 from polyface.training.learner import Learner
 from polyface.training.progress import plateaus
 from polyface.training.start import network_config
-from polyface.training.terms import Terms
+from polyface.training.terms import LossTerms
 from polyface.weighting import AdaptiveThresholds, ValidationTrend
 
 KNOWN = {"Eyeglasses": ("glasses", "yes"), "Smiling": ("smile", "yes"), "Male": ("gender", "male")}
@@ -186,7 +186,7 @@ def test_the_best_epoch_keeps_its_thresholds(toy, table, tmp_path) -> None:
 
 def test_terms_put_a_row_together(toy, table) -> None:
     tasks = stages.stage_tasks(loaded(toy, changes(table)).stages[0])
-    terms = Terms(tasks, ["smile"])
+    terms = LossTerms(tasks, ["smile"])
     assert terms.count == 9
     means = torch.arange(9.0)
     losses = terms.losses(means)
@@ -196,9 +196,9 @@ def test_terms_put_a_row_together(toy, table) -> None:
         "landmarks": 9, "smile/Eyeglasses": 4, "smile/Male": 5, "smile/Smiling": 6, "smile/Young": 0,
     }  # fmt: skip
     totals = torch.stack([torch.full((9,), 6.0), torch.tensor([2.0] * 5 + [3.0, 0.0, 0.0, 0.0])])
-    assert Terms.means(totals, terms.tasks) == {"landmarks": 15.0, "smile": 2.0}
+    assert LossTerms.means(totals, terms.tasks) == {"landmarks": 15.0, "smile": 2.0}
     with pytest.raises(PolyfaceError, match=r"weighting.terms names 'smiles'.*smile"):
-        Terms(tasks, ["smiles"])
+        LossTerms(tasks, ["smiles"])
 
 
 @pytest.mark.parametrize(
@@ -217,9 +217,9 @@ def test_learning_rate_falls_on_a_plateau(toy, table, tmp_path, monkeypatch) -> 
     assert [row["lr"] / 1e-12 for row in result.history] == pytest.approx([1, 1, 1, 0.1, 0.1], rel=1e-6)
 
 
-def test_thresholds_need_an_attributes_task(toy, table) -> None:
+def test_thresholds_need_a_task_that_has_some(toy, table) -> None:
     chosen = loaded(toy, changes(table, thresholds={"tasks": ["landmarks"]}))
-    with pytest.raises(PolyfaceError, match=r"thresholds.tasks names 'landmarks', which is no attributes task.*smile"):
+    with pytest.raises(PolyfaceError, match=r"names 'landmarks', which is no task with thresholds.*smile"):
         train(chosen, Path("/nonexistent"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from polyface.data.loader import assemble
+from polyface.data.loader import FaceBatch, assemble
 from polyface.errors import PolyfaceError
-from polyface.training.centres import Centres
+from polyface.networks import FaceOutput
+from polyface.networks.heads import Embedding
+from polyface.training.extras.base import Setup
+from polyface.training.extras.centres import Centres, CentresSpec
 from polyface.training.learner import Learner
 
 from .recognition import (
@@ -34,13 +38,27 @@ from .recognition import (
 
 
 def centres(rate: float = 0.5, weight: float = 0.1, people: int = 3, tasks: str = "a") -> Centres:
-    return Centres(people, 2, dict.fromkeys(tasks, "face"), weight, rate)
+    """Of tasks that all read one branch `face`, with embeddings of two numbers."""
+    network = SimpleNamespace(embedding_of=lambda task: "face", embeddings={"face": Embedding(2, "cosine")})
+    asking = {name: SimpleNamespace(people=["somebody"] * people) for name in tasks}
+    spec = CentresSpec(tasks=list(tasks), weight=weight, rate=rate)
+    return Centres(spec, Setup(None, network, asking, None, None))  # type: ignore[arg-type]
+
+
+def output_of(embedding: Tensor) -> FaceOutput:
+    return FaceOutput(embedding, {}, {"face": embedding})
+
+
+def batch_of(targets: dict[str, Tensor], labelled: dict[str, Tensor] | None = None) -> FaceBatch:
+    nothing = torch.zeros(0)
+    return FaceBatch(nothing, targets, labelled or {}, nothing, nothing)
 
 
 def follow(own: Centres, faces: list[list[float]], people: list[int], labelled: list[bool] | None = None) -> Tensor:
     mask = torch.tensor([True] * len(people) if labelled is None else labelled)[:, None]
     target = torch.tensor(people)
-    own.follow({"face": torch.tensor(faces)}, dict.fromkeys(own.branches, target), dict.fromkeys(own.branches, mask))
+    batch = batch_of(dict.fromkeys(own.branches, target), dict.fromkeys(own.branches, mask))
+    assert own.add_total(output_of(torch.tensor(faces)), batch) is None
     return own.table
 
 
@@ -113,7 +131,8 @@ def test_the_loss_is_half_the_squared_distance_to_the_own_centre() -> None:
     own = centres(weight=0.1)
     own.table[2] = torch.tensor([2.0, 0.0])
     losses = {"a": torch.tensor([[1.0], [2.0], [3.0]]), "b": torch.ones(3, 1)}
-    own.add_to(losses, {"face": torch.tensor([[3.0, 4.0], [1.0, 1.0], [2.0, 1.0]])}, {"a": torch.tensor([0, 1, 2])})
+    embeddings = torch.tensor([[3.0, 4.0], [1.0, 1.0], [2.0, 1.0]])
+    own.add_losses(losses, output_of(embeddings), batch_of({"a": torch.tensor([0, 1, 2])}), True)
     assert losses["a"][:, 0].tolist() == pytest.approx([1 + 1.25, 2 + 0.1, 3 + 0.05])
     assert losses["b"][:, 0].tolist() == [1.0] * 3  # not one of its tasks
 
@@ -123,7 +142,7 @@ def test_its_gradient_draws_the_embedding_and_leaves_the_table() -> None:
     own.table[1] = torch.tensor([1.0, 0.0])
     embedding = torch.tensor([[3.0, 4.0]], requires_grad=True)
     losses = {"a": torch.zeros(1, 1)}
-    own.add_to(losses, {"face": embedding}, {"a": torch.tensor([1])})
+    own.add_losses(losses, output_of(embedding), batch_of({"a": torch.tensor([1])}), True)
     losses["a"].sum().backward()
     assert embedding.grad is not None
     torch.testing.assert_close(embedding.grad, 0.1 * torch.tensor([[2.0, 4.0]]))
@@ -139,8 +158,7 @@ def test_a_step_adds_the_loss_from_the_centres_of_before_and_then_moves_them(lea
     ours, plain = learner(), learner(weight=0.0)
     table = torch.randn(4, 8)
     for each in (ours, plain):
-        assert each.centres is not None
-        each.centres.table.copy_(table)
+        each.extras["centres"].table.copy_(table)
         each.network.eval()  # no dropout, and batch norm as it is
     batch = first_batch(ours)
     face = assemble(batch, ours.crop, ours.tasks, ours.spec.data.augment)
@@ -153,16 +171,15 @@ def test_a_step_adds_the_loss_from_the_centres_of_before_and_then_moves_them(lea
     }
     by_hand = torch.stack([expected["verification"].mean(), expected["visual"][photos].mean(), torch.zeros(())])
     torch.testing.assert_close(found - without, by_hand, rtol=1e-4, atol=1e-6)
-    assert torch.equal(ours.centres.table, table)  # type: ignore[union-attr]
+    assert torch.equal(ours.extras["centres"].table, table)
     ours.training_step(batch, 0)
-    assert not torch.equal(ours.centres.table, table)  # type: ignore[union-attr]
+    assert not torch.equal(ours.extras["centres"].table, table)
 
 
 def test_two_tasks_share_one_table(learner) -> None:
     """Of photos, both tasks move it; of caricatures, verification alone."""
     ours = learner(rate=1.0)
-    own = ours.centres
-    assert own is not None
+    own = ours.extras["centres"]
     assert own.table.shape == (4, 8)
     assert own.branches == {"verification": "verification", "visual": "visual"}
     ours.network.eval()
@@ -178,8 +195,7 @@ def test_two_tasks_share_one_table(learner) -> None:
 
 def test_people_who_are_absent_from_a_batch_stay_where_they_are(learner) -> None:
     ours = learner()
-    own = ours.centres
-    assert own is not None
+    own = ours.extras["centres"]
     people = ours._train.pool.targets["verification"].values.numpy()
     ours.training_step(first_batch(ours), 0)
     before = own.table.clone()
@@ -190,8 +206,7 @@ def test_people_who_are_absent_from_a_batch_stay_where_they_are(learner) -> None
 
 def test_faces_without_a_label_neither_pay_nor_move(learner) -> None:
     ours = learner({"centres": {"tasks": ["verification"], "weight": 10.0, "rate": 0.5}})
-    own = ours.centres
-    assert own is not None
+    own = ours.extras["centres"]
     raw = unlabelled(first_batch(ours), "verification", slice(0, 16))
     found = gradients(ours, raw)
     assert torch.equal(own.table, torch.zeros(4, 8))
@@ -200,13 +215,12 @@ def test_faces_without_a_label_neither_pay_nor_move(learner) -> None:
 
 def test_no_gradient_and_no_optimiser_reaches_the_table(learner) -> None:
     ours = learner()
-    own = ours.centres
-    assert own is not None
+    own = ours.extras["centres"]
     gradients(ours, first_batch(ours))
     assert own.table.grad is None
     grouped = {id(p) for group in ours.configure_optimizers()["optimizer"].param_groups for p in group["params"]}
     assert id(own.table) not in grouped
-    assert "centres.table" in ours.state_dict()
+    assert "extras.centres.table" in ours.state_dict()
 
 
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path, monkeypatch) -> None:
@@ -218,7 +232,7 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path, monkeypatch) -> None
             patch.setattr(Learner, "training_step", stopping_at(step))
             with pytest.raises(Gone):
                 fit(chosen, tmp_path / "killed", checkpoint_steps=1)
-    table = torch.load(tmp_path / "killed/one/last.ckpt", weights_only=True)["state_dict"]["centres.table"]
+    table = torch.load(tmp_path / "killed/one/last.ckpt", weights_only=True)["state_dict"]["extras.centres.table"]
     assert float(table.norm(dim=1).min()) > 0.1
     resumed = fit(chosen, tmp_path / "killed", checkpoint_steps=1)["one"]
     assert resumed.history == whole.history
@@ -229,7 +243,7 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path, monkeypatch) -> None
 def test_without_centres_the_network_learns_otherwise(learner) -> None:
     """The comparison above is about something."""
     ours, plain = learner(weight=3.0), learner({"centres": None})
-    assert plain.centres is None
+    assert "centres" not in plain.extras
     a, b = (gradients(each, first_batch(each)) for each in (ours, plain))
     torch.manual_seed(0)
     assert not torch.allclose(a["network.branches.visual.fc.1.weight"], b["network.branches.visual.fc.1.weight"])

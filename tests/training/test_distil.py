@@ -24,11 +24,10 @@ from polyface.data.table import FaceTable
 from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.models.bundle import Bundle, load_bundle
-from polyface.models.predict import Views, predict
+from polyface.models.predict import TTA, predict
 from polyface.tasks import build
-from polyface.training.distil import Distillation, _of_photos, distillation
+from polyface.training.extras.distil import Distillation, DistilSpec, _of_photos, distillation
 from polyface.training.learner import Learner
-from polyface.training.recipe import DistilSpec
 
 from .recognition import first_batch, fit, gradients, learner_of, recipe_of, stage_tree
 
@@ -153,23 +152,19 @@ def learner(tmp_path: Path, teacher: Path) -> Callable[..., Learner]:
 
     def make(**options: Any) -> Learner:
         chosen = recipe_of(tmp_path, stage_tree({"distil": spec(teacher, **options).model_dump()}))
-        plain = learner_of(chosen)
-        pool = plain._train.pool
-        taught = distillation(spec(teacher, **options), load_bundle(teacher, quiet=True), plain.network, pool)
-        return learner_of(chosen, distillation=taught)
+        return learner_of(chosen)
 
     return make
 
 
 def test_the_teacher_is_asked_of_every_training_face_and_its_mirror_image(learner, teacher) -> None:
     ours = learner()
-    own, pool = ours.distillation, ours._train.pool
-    assert own is not None
+    own, pool = ours.extras["distil"].distillation, ours._train.pool
     assert own.branches == {"verification": "verification", "visual": "visual"}
     bundle = load_bundle(teacher, quiet=True)
     faces = FacePool.unlabelled(pool.table, Boxes(pool.boxes, np.zeros(0, np.int64)), bundle.crop)
     said = [
-        torch.from_numpy(predict(bundle.network, bundle.tasks, faces, views=Views(mirror=mirror))["who"]["embedding"])
+        torch.from_numpy(predict(bundle.network, bundle.tasks, faces, tta=TTA(mirror=mirror))["who"]["embedding"])
         for mirror in (False, True)
     ]
     unit = F.normalize(said[1])
@@ -194,8 +189,7 @@ def test_training_pays_and_validation_does_not(learner) -> None:
             found.append(means)
         differences[training] = found[0] - found[1]
     assert differences[False].tolist() == [0.0] * 3
-    own = ours.distillation
-    assert own is not None
+    own = ours.extras["distil"].distillation
     for place, (task, keep) in enumerate((("verification", slice(None)), ("visual", batch.labelled["visual"][:, 0]))):
         told = F.normalize(F.normalize(output.embeddings[task]) - own.mean)
         expected = 10 * (1 - (told * own.targets[batch.rows]).sum(1))
@@ -209,14 +203,13 @@ def test_a_step_draws_the_embedding_to_the_teachers(learner) -> None:
     ours = learner(weight=1000.0)
     raw = first_batch(ours)
     batch = assemble(raw, ours.crop, ours.tasks, None)
-    assert ours.distillation is not None
-    target = ours.distillation.targets[batch.rows]
+    target = ours.extras["distil"].distillation.targets[batch.rows]
 
     def cosine() -> float:
         with torch.no_grad():
             own = ours.network.eval()(batch.images).embeddings["verification"]
         ours.network.train()
-        return float((F.normalize(own - ours.distillation.mean) * target).sum(1).mean())
+        return float((F.normalize(own - ours.extras["distil"].distillation.mean) * target).sum(1).mean())
 
     before, optimiser = cosine(), torch.optim.Adam(ours.network.parameters(), 0.01)
     for _ in range(15):
@@ -229,10 +222,10 @@ def test_caricatures_whose_people_have_no_photo_do_no_harm(learner) -> None:
     """Bad input: nothing is said of them, and a batch of them alone has the gradients that it has without a teacher."""
     ours, found = learner(people=True), []
     raw = first_batch(ours)
-    assert ours.distillation is not None
-    ours.distillation.targets[raw.rows] = math.nan
-    for taught in (ours.distillation, None):
-        ours.distillation = taught
+    ours.extras["distil"].distillation.targets[raw.rows] = math.nan
+    for taught in (True, False):
+        if not taught:
+            del ours.extras["distil"]
         torch.manual_seed(0)  # dropout
         found.append(gradients(ours, raw))
     assert found[0].keys() == found[1].keys()

@@ -274,7 +274,8 @@ def test_missing_data_set_says_what_was_expected_where(toy, tmp_path) -> None:
         ({"weighting": {"name": "fix"}}, "'fix'.*'fixed'"),
         ({"weighting": {"options": {"weights": {"smiles": 1}}}}, "'smiles'.*'smile'"),
         ({"weighting": {"options": {"wieghts": {}}}}, "weighting.options.*wieghts"),
-        ({"init": {"source": "earlier"}}, "earlier: not a model bundle"),
+        ({"init": {"source": "earlier"}}, "stage one: init.source: no model 'earlier'.*or name one of .*imagenet"),
+        ({"init": {"source": "./earlier"}}, "init.source: earlier: not a model bundle"),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_fit_are_named(train, changes, expected) -> None:

@@ -24,8 +24,9 @@ from polyface.training import recipe as recipes
 from polyface.training import stages
 from polyface.training.learner import Learner
 from polyface.training.progress import AllEpochs, learning_rate
-from polyface.training.recipe import OptimisationSpec, Recipe
-from polyface.training.terms import Terms
+from polyface.training.recipe import Recipe
+from polyface.training.specs import OptimisationSpec
+from polyface.training.terms import LossTerms
 
 SMALL = {"data": {"tables": [{"name": "synthetic", "options": {"n": 100, "size": 48, "seed": 1}}], "batch": 16}}
 NORMALISED = {
@@ -187,7 +188,7 @@ def test_a_stopped_task_is_frozen_to_the_bit(recipe, tmp_path, monkeypatch, opti
 
     def record(self: Learner, *args: Any) -> None:
         after(self, *args)
-        states.append((bool(self.stopping and self.stopping.stopped), snapshot(self.network)))
+        states.append((bool(self.extras["stopping"].stopped), snapshot(self.network)))
 
     monkeypatch.setattr(Learner, "on_train_batch_end", record)
     changes = {
@@ -215,7 +216,7 @@ def test_a_stopped_task_is_frozen_to_the_bit(recipe, tmp_path, monkeypatch, opti
 def test_a_stopped_task_moves_the_trunk_by_exactly_nothing(learner) -> None:
     changes = {"stopping": {"main": ["landmarks"]}}
     stopped, absent = learner(changes), learner(changes)
-    stopped.stopping.stopped["smile"] = 1
+    stopped.extras["stopping"].stopped["smile"] = 1
     raw = first_batch(stopped)
     ours = gradients(stopped, raw)
     assert torch.equal(ours["heads.smile.weight"], torch.zeros_like(ours["heads.smile.weight"]))
@@ -253,7 +254,7 @@ def test_validation_changes_nothing(recipe, tmp_path, monkeypatch, changes) -> N
     monkeypatch.setattr(Learner, "validation_totals", watched)
     result = fit(recipe(changes), tmp_path)
     terms = {"landmarks": slice(0, 5), "smile": slice(5, 6)}
-    assert [row["validation"] for row in result.history] == [Terms.means(totals, terms) for totals in calls]
+    assert [row["validation"] for row in result.history] == [LossTerms.means(totals, terms) for totals in calls]
     assert len(calls) == 3
     faces = calls[0][1].tolist()
     assert faces[:5] == [10] * 5
@@ -316,8 +317,7 @@ def test_running_mean_of_weights_by_hand(recipe, tmp_path, monkeypatch, accumula
 
     def record(self: Learner, *args: Any) -> None:
         if not states:
-            assert self.average is not None
-            states.append(snapshot(self.average))
+            states.append(snapshot(self.extras["running-mean"].network))
         original(self, *args)
         states.append(snapshot(self.network))
 
@@ -454,8 +454,8 @@ def test_checkpoint_holds_tensors_and_primitives_alone(recipe, tmp_path) -> None
     saved = torch.load(tmp_path / "one" / "last.ckpt", weights_only=True)
     assert only_primitives({k: list(v.items()) if k == "state_dict" else v for k, v in saved.items()})
     assert saved["polyface"]["batches_done"] == 15
-    assert "stopping._extra_state" in saved["state_dict"]
-    assert any(name.startswith("average.") for name in saved["state_dict"])
+    assert "extras.stopping.criterion._extra_state" in saved["state_dict"]
+    assert any(name.startswith("extras.running-mean.network.") for name in saved["state_dict"])
 
 
 def test_a_finished_stage_is_not_trained_again(recipe, tmp_path, monkeypatch) -> None:

@@ -18,7 +18,8 @@ from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.schema import ATTRIBUTES
 from polyface.training.papers import PAPERS
-from polyface.training.recipe import Recipe, SourceSpec, StageSpec, load
+from polyface.training.recipe import Recipe, load
+from polyface.training.specs import SourceSpec, StageSpec
 from polyface.training.stages import _rows, stage_tasks
 from polyface.training.start import network_config
 
@@ -81,8 +82,8 @@ def test_defaults_are_merged_key_by_key(write) -> None:
     assert (dense.optimisation.lr, dense.optimisation.epochs) == (0.01, 5)
     assert five.tasks == {"landmarks": {"kind": "landmarks"}}
     assert dense.tasks == {"landmarks": {"kind": "landmarks", "points": 68}}
-    assert five.init is None
-    assert dense.init is not None
+    assert five.init == []
+    assert [start.source for start in dense.init] == ["five"]
     assert recipe.stage("dense") is dense
 
 
@@ -212,7 +213,7 @@ def test_set_changes_one_stage_all_stages_or_the_recipe(write) -> None:
 
 def test_set_null_removes_a_key(write) -> None:
     recipe = load(write(), ["dense.init=null", "five.optimisation.lr=null"])
-    assert recipe.stages[1].init is None
+    assert recipe.stages[1].init == []
     assert recipe.stages[0].optimisation.lr == 1e-3
 
 
@@ -249,10 +250,9 @@ def test_variants_are_rows_with_their_stages_and_changes(write) -> None:
     assert [stage.name for stage in plain.stages] == ["five"]
     assert plain.stages[0] == recipe.stages[0]
     assert hot.stages[0].optimisation.lr == 9
-    assert hot.stages[0].stopping is not None
-    assert hot.stages[0].stopping.main == ["landmarks"]
+    assert hot.measured.extras["stopping"].main == ["landmarks"]
     assert [stage.optimisation.epochs for stage in both.stages] == [2, 2]
-    assert both.stages[1].init is None
+    assert both.stages[1].init == []
     assert isinstance(hot, Recipe)
     assert not hot.variants
     assert recipe == before  # a variant changes its own copy
@@ -329,8 +329,8 @@ def test_rows_with_fixed_thresholds_are_the_networks_of_those_with_adaptive_ones
     for fixed, adaptive in (("DMM-EQ-FIX", "DMM-EQ-AT"), ("DMM-DW-FIX", "DMM-CNN"), ("UW", "DMM-EQ-AT")):
         a, b = recipe.variant(fixed).stages[-1], recipe.variant(adaptive).stages[-1]
         assert recipe.variants[fixed].model == adaptive
-        assert a.model_copy(update={"thresholds": b.thresholds}) == b
-        assert (a.thresholds is None) == fixed.endswith("FIX")
+        assert StageSpec.model_validate(a.model_dump() | {"thresholds": b.extras.get("thresholds")}) == b
+        assert ("thresholds" not in a.extras) == fixed.endswith("FIX")
 
 
 # ------------------------------------------------------------------------------------------ recognition
@@ -385,7 +385,8 @@ def test_where_and_without_choose_rows(tmp_path) -> None:
         ({"init": {"source": "x", "branch": "face"}}, "stages.0.init.branch: unknown key.*'branches'"),
         ({"optimisation": {"body_lr": 0}}, "stages.0.optimisation.body_lr: .*greater than 0"),
         ({"optimisation": {"epsilon": -1}}, "stages.0.optimisation.epsilon: .*greater than 0"),
-        ({"evaluation": {"protocol": "lfw"}}, "stages.0.evaluation.protocol: .*'cavi'"),
+        ({"evaluation": {"protocol": "listed-pear"}}, "stages.0.evaluation.protocol: .*'listed-pairs'"),
+        ({"evaluation": {"protocol": {"name": "per-task", "task": []}}}, "evaluation.protocol.*unknown option 'task'"),
         ({"data": {"tables": [{"name": "a", "witout": {}}]}}, "tables.0.witout: unknown key.*'without'"),
         ({"data": {"tables": [], "balanced": ["modality"]}}, "stages.0.data.balanced: unknown key.*'balance'"),
     ],
@@ -406,11 +407,11 @@ def test_every_row_of_caricature_can_be_built(size: str) -> None:
         assert set(network.branches) == set(network.heads) or stage.name == "photos", name
         assert all(network.embedding_of(task) for task in stage.tasks), name
         assert stage.evaluation.main in stage.tasks, name
-        assert set(stage.centres.tasks if stage.centres else []) <= set(stage.tasks), name
+        assert all(set(extra.tasks) <= set(stage.tasks) for extra in stage.extras.values()), name
         if stage.name != "photos":
             assert stage.data.balance == ["modality", "identity"], name
-            assert (stage.init is None) == ("from scratch" in name)
-            assert stage.init is None or stage.init.branches == "face"
+            assert (not stage.init) == ("from scratch" in name)
+            assert all(start.branches == "face" for start in stage.init)
 
 
 def test_caricatures_default_is_the_papers_network() -> None:

@@ -19,13 +19,13 @@ from polyface.errors import PolyfaceError
 from polyface.metrics.recognition.pairs import squared_distances
 from polyface.models.bundle import load_bundle
 from polyface.networks.parts.residual import ResidualPart
-from polyface.networks.pretrained.dlib import PACKAGE, dlib_weights
+from polyface.networks.pretrained.dlib import PACKAGE, dlib_tensors
 from polyface.networks.shapes import Shape
 from polyface.networks.trunks.face_resnet import FaceResNet
 from polyface.reproduce.jobs import Job, answered, finished, run_jobs, stored
 from polyface.training import stages
 from polyface.training.learner import Learner
-from polyface.training.recipe import StageSpec
+from polyface.training.specs import StageSpec
 from polyface.training.start import build_network, network_config
 from polyface.weighting import Combined
 
@@ -360,7 +360,7 @@ def test_dlibs_weights_are_for_its_network_alone(tmp_path, network: dict[str, An
 
 @published
 def test_all_three_branches_start_as_dlibs(tmp_path) -> None:
-    trunk, branch = dlib_weights()
+    trunk, branch = dlib_tensors()
     stage = dlib_stage(tmp_path)
     own = build_network(stage, stages.stage_tasks(stage), 3, {}).state_dict()
     assert equal(part(own, "trunk."), trunk)
@@ -379,7 +379,7 @@ def test_an_untrained_network_says_what_dlibs_says(tmp_path) -> None:
     norm = network.trunk.stem.norm  # type: ignore[union-attr]
     assert not torch.allclose(norm.running_mean, torch.zeros(()))  # type: ignore[arg-type, union-attr]
     trunk, branch = FaceResNet(64), ResidualPart([Shape(256, 32)], bottleneck=128)
-    for module, weights in zip((trunk, branch), dlib_weights(), strict=True):
+    for module, weights in zip((trunk, branch), dlib_tensors(), strict=True):
         module.eval().start_from(weights)
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
     with torch.no_grad():

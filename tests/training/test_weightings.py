@@ -128,8 +128,7 @@ def test_a_stopped_task_is_absent_for_the_weighting(toy) -> None:
     learner = learner_of(
         toy, {"weighting": {"name": "gls"}, "stopping": {"main": ["landmarks"], "window": 1, "threshold": 1.0}}
     )
-    assert learner.stopping is not None
-    learner.stopping.stopped["smile"] = 1
+    learner.extras["stopping"].stopped["smile"] = 1
     learner.training_step(next(iter(learner.train_dataloader())), 0).backward()
     # the geometric mean of one loss is that loss
     assert learner.weight_sums == {"landmarks": (pytest.approx(1.0), 1)}

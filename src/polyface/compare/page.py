@@ -141,12 +141,12 @@ def _order(runs: Runs, rows: Sequence[str]) -> list[str]:
 
 
 def _side_tasks(comparison: Comparison) -> list[str]:
-    stage = comparison.full.recipe.stages[-1]
+    stage = comparison.full.recipe.measured
     return [task for task in stage.tasks if task != stage.evaluation.main]
 
 
 def _about(comparison: Comparison) -> list[str]:
-    stage, budget = comparison.full.recipe.stages[-1], comparison.budget
+    stage, budget = comparison.full.recipe.measured, comparison.budget
     tasks = ", ".join(_side_tasks(comparison))
     of = f", variant “{comparison.variant}”" if comparison.variant else ""
     text = [

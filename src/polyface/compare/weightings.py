@@ -23,7 +23,8 @@ from polyface.errors import PolyfaceError, nearest
 from polyface.reproduce.jobs import Job, finished, run_jobs, slug, trains
 from polyface.reproduce.runs import Faces, Runs
 from polyface.training import stages
-from polyface.training.recipe import Recipe, StageSpec, VariantSpec
+from polyface.training.recipe import Recipe, VariantSpec
+from polyface.training.specs import StageSpec
 from polyface.weighting import WEIGHTINGS
 
 UNIFORM, AS_IS, ALONE = "uniform", "as in the recipe", "main task alone"
@@ -85,7 +86,7 @@ def comparison(
     here, so that a wrong name or option is an error before anything is trained.
     """
     base = _base(recipe, variant)
-    *before, last = base.stages
+    before, last = base.stages[:-1], base.measured
     rows = _baselines(last) | _exchanged(last, weightings or default_weightings(), options or {})
     start = EARLIER if before else None
     minutes = recipe.variants[variant].minutes if variant else 0.0
@@ -100,7 +101,7 @@ def comparison(
         variants[EARLIER] = VariantSpec(stages=[stage.name for stage in before], set={**every, **earlier}, seeds=1)
     made = base.model_copy(update={"variants": variants})
     for row in rows:
-        stages.build_weighting(made.variant(row).stages[-1], features=1)
+        stages.build_weighting(made.variant(row).measured, features=1)
     return made
 
 
@@ -116,7 +117,7 @@ def _base(recipe: Recipe, variant: str | None) -> Recipe:
             base = base.model_copy(update={"stages": [*recipe.variant(given.start).stages, *base.stages]})
     elif recipe.variants:
         hint = f"; choose a --variant: {', '.join(recipe.variants)}"
-    last = base.stages[-1]
+    last = base.measured
     if last.evaluation.protocol["name"] != protocols.DEFAULT:
         raise PolyfaceError(
             f"recipe {recipe.name}: stage {last.name} is evaluated by a protocol, not by its tasks: compare rows of "
@@ -273,7 +274,7 @@ class Comparison:
         times = [(name, self.minutes(runs)) for name, runs in (("screening", self.short), ("final", self.full))]
         each = ", ".join(f"{minutes:.1f} min a {name} run" for name, minutes in times if minutes)
         if any(row.endswith("(shared)") for row in self.rows):
-            each += f"; at level shared up to {len(self.full.recipe.stages[-1].tasks)} times as long"
+            each += f"; at level shared up to {len(self.full.recipe.measured.tasks)} times as long"
         return f"{text}: about {hours / workers:.1f} hours here ({each})"
 
     def run(

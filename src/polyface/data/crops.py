@@ -157,6 +157,12 @@ def around_centre(size: int, angle: Tensor, zoom: Tensor, shift: Tensor, mirror:
     return torch.cat([linear, middle - linear @ middle + shift[..., None] * size], dim=-1)
 
 
+def scaled(matrices: Tensor, factor: float) -> Tensor:
+    """Matrices [B, 2, 3] to an input that is `factor` times as wide: edges stay edges, at −½ and side − ½."""
+    middle = torch.full((2, 1), (factor - 1) / 2, device=matrices.device)
+    return torch.cat([matrices[:, :, :2] * factor, matrices[:, :, 2:] * factor + middle], dim=-1)
+
+
 def sample(cuts: Tensor, matrices: Tensor, size: int) -> Tensor:
     """Sample cuts uint8 [B, C, P, P] through matrices [B, 2, 3] (cut → input): float [B, C, size, size] in 0..255.
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from polyface.data.augment import AugmentSpec, draws, geometry, photometry
 from polyface.data.boxes import Boxes, key
-from polyface.data.crops import CropSpec, compose, cut, invert, sample
+from polyface.data.crops import CropSpec, compose, cut, invert, sample, scaled
 from polyface.data.sampling import balanced
 from polyface.data.table import FaceTable, Progress
 from polyface.errors import PolyfaceError
@@ -244,15 +244,25 @@ class FaceLoader:
         )
 
 
-def assemble(raw: RawBatch, crop: CropSpec, tasks: Mapping[str, Labeller], augment: AugmentSpec | None) -> FaceBatch:
-    """On the device: compose matrices, sample all cuts at once, move the targets along. No draws: no augmentation."""
+def assemble(
+    raw: RawBatch,
+    crop: CropSpec,
+    tasks: Mapping[str, Labeller],
+    augment: AugmentSpec | None,
+    side: int | None = None,
+) -> FaceBatch:
+    """On the device: compose matrices, sample all cuts at once, move the targets along. No draws: no augmentation.
+
+    side: of the images, in place of the crop's; crops and targets are as if they had the crop's.
+    """
     to_input = torch.from_numpy(crop.cut_to_input()).to(raw.cuts.device)
     varied = augment is not None and len(raw.draws) > 0
     if varied and augment is not None:
         matrices = geometry(augment, raw.draws, to_input, crop.size)
     else:
         matrices = to_input.expand(len(raw.rows), 2, 3)
-    images = sample(raw.cuts, matrices, crop.size)
+    side = side or crop.size
+    images = sample(raw.cuts, matrices if side == crop.size else scaled(matrices, side / crop.size), side)
     if varied and augment is not None:
         images = photometry(augment, raw.draws, images)
     # raw.crops maps image → plain input; what augmentation adds comes after it

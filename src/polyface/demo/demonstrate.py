@@ -112,7 +112,7 @@ def _face(result: ImageResult) -> Image.Image:
 def _training(recipe: Recipe, out: Path, progress: Progress | None) -> list[Section]:
     """A network trained here on rendered faces, measured on others of them."""
     options = stages.RunOptions(accelerator="cpu", progress=progress, threads=THREADS)
-    stage = recipe.stages[-1]
+    stage = recipe.measured
     trained = stages.run(recipe, out, None, options)[stage.name]
     bundle = load_bundle(trained.bundle, quiet=True)
     found = evaluate(bundle, stages.pool_of(stage, None, bundle.tasks), progress=progress)

@@ -25,7 +25,7 @@ from polyface.data.crops import CropSpec
 from polyface.errors import PolyfaceError
 from polyface.files import sha256
 from polyface.networks.network import FaceNetwork, build
-from polyface.networks.pretrained.imagenet import read_weights
+from polyface.networks.pretrained.files import read_weights
 from polyface.tasks import Task
 
 FORMAT = 1

@@ -19,10 +19,11 @@ from polyface.data.table import Progress
 from polyface.errors import PolyfaceError
 from polyface.files import atomic_path
 from polyface.models.bundle import Bundle, load_bundle
-from polyface.models.predict import Views, predict
+from polyface.models.predict import TTA, predict
 from polyface.tasks import Task
 from polyface.training import stages
-from polyface.training.recipe import Recipe, StageSpec, VariantSpec, same_settings
+from polyface.training.recipe import Recipe, VariantSpec
+from polyface.training.specs import StageSpec, same_settings
 from polyface.training.stages import pool_of
 
 Answers = dict[str, dict[str, np.ndarray]]
@@ -170,7 +171,7 @@ def run_job(
 ) -> None:
     """Train a variant at a seed (resuming), then keep the answers of all its tasks on the faces of `parts`."""
     own = recipe.variant(job.variant, job.seed)
-    stage = own.stages[-1]
+    stage = own.measured
     if recipe.variants[job.variant].predictor == "detector":
         for part in parts:
             pool = pool_of(stage, data, {}, part)
@@ -187,12 +188,12 @@ def run_job(
         return
     bundle = load_bundle(_network(recipe, own, job, data, out, options), quiet=True)
     tasks, chosen = _tasks(stage, bundle, data), stage.evaluation
-    views = Views(chosen.translations, chosen.spread, chosen.mirror)
+    tta = TTA(chosen.translations, chosen.spread, chosen.mirror)
     for part in parts:
         if answered(recipe, out, job, part):
             continue
         pool = pool_of(stage, data, {}, part)
-        found = predict(bundle.network, tasks, pool, views=views)
+        found = predict(bundle.network, tasks, pool, tta=tta)
         _store(answers_path(out, job, part), found, pool.missed)
 
 
@@ -217,7 +218,7 @@ def _average(tasks: Mapping[str, Task], others: Sequence[Job], job: Job, out: Pa
 
 def _tasks(stage: StageSpec, bundle: Bundle, data: Path | None) -> dict[str, Task]:
     """A bundle's tasks, with the thresholds it found only where the stage lets them move."""
-    tasks, moved = stages.stage_tasks(stage, data), stage.thresholds.tasks if stage.thresholds else []
+    tasks, moved = stages.stage_tasks(stage, data), stage.moved
     return {name: bundle.tasks[name] if name in moved else task for name, task in tasks.items()}
 
 

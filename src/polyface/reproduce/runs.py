@@ -12,7 +12,8 @@ from polyface.metrics.result import Result
 from polyface.protocols.base import EvaluationSet, Protocol
 from polyface.reproduce.jobs import Answers, Job, finished, record, stored
 from polyface.tasks import Task
-from polyface.training.recipe import Recipe, StageSpec
+from polyface.training.recipe import Recipe
+from polyface.training.specs import StageSpec
 from polyface.training.stages import pool_of, stage_tasks
 
 _MOST_SEEDS = 100
@@ -69,7 +70,7 @@ class Runs:
         """The stage of a variant that is evaluated."""
         job = self._of(name, seed)
         if job not in self._stages:
-            self._stages[job] = self.recipe.variant(name, job.seed).stages[-1]
+            self._stages[job] = self.recipe.variant(name, job.seed).measured
         return self._stages[job]
 
     def tasks(self, name: str, seed: int = 0) -> dict[str, Task]:

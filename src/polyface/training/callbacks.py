@@ -98,7 +98,5 @@ class Bar(L.Callback):
         done = learner.batches_done + 1
         what = f"{self.stage} epoch {(done - 1) // size + 1}/{epochs}"
         if learner.history and (row := learner.history[-1]).get("validation"):
-            what += (
-                f" · validation {learner.spec.evaluation.main} {row['validation'][learner.spec.evaluation.main]:.4g}"
-            )
+            what += f" · validation {learner.spec.main} {row['validation'][learner.spec.main]:.4g}"
         self.report(done, epochs * size, what)

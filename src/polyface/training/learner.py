@@ -1,4 +1,4 @@
-"""The learner: losses under masks, weighting, stopping and validation, as a LightningModule.
+"""The learner: losses under masks, weighting, validation and the moments of extras, as a LightningModule.
 
 Lightning gives devices, precision, DDP, accumulation, clipping and loggers. The order of faces is a pure function of
 (seed, stage, epoch, row), so the number of finished batches is all there is to know about where a run stands: a whole
@@ -7,12 +7,11 @@ run is one pass over all batches of all epochs, and a resumed run begins that pa
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -21,20 +20,28 @@ from torch import Tensor, nn
 
 from polyface.data.crops import CropSpec
 from polyface.data.loader import FaceBatch, FaceLoader, RawBatch, assemble
+from polyface.data.table import Progress
 from polyface.errors import PolyfaceError
 from polyface.networks import FaceNetwork, FaceOutput
-from polyface.tasks import Task, masked_sums, term_means, with_thresholds
-from polyface.training.centres import Centres, centres_of
-from polyface.training.distil import Distillation
+from polyface.tasks import Task, masked_sums, term_means
+from polyface.training.extras import EXTRAS
+from polyface.training.extras.base import Extra, Setup
 from polyface.training.progress import AllEpochs, learning_rate
-from polyface.training.recipe import StageSpec, same_settings
-from polyface.training.terms import Terms
-from polyface.weighting import AdaptiveThresholds, Context, TaskStopping, Weighting
+from polyface.training.specs import StageSpec, same_settings
+from polyface.training.start import evaluating
+from polyface.training.terms import LossTerms
+from polyface.weighting import Context, Weighting
 from polyface.weighting.base import sum_over_ranks, world_size
+
+LAYOUT = 2
+"""Of checkpoints; 1 had a place of its own for each of five extras."""
 
 
 class Learner(L.LightningModule):
-    """Trains one stage. State: network, its running mean (EMA), weighting, stopping, loss sums, history, position."""
+    """Trains one stage. State: network, weighting, extras, loss sums, history, position.
+
+    earlier, progress: for the extras that it builds (`Setup`).
+    """
 
     loss_sums: Tensor
     loss_counts: Tensor
@@ -48,28 +55,15 @@ class Learner(L.LightningModule):
         weighting: Weighting,
         train: FaceLoader,
         validation: FaceLoader | None,
-        distillation: Distillation | None = None,
+        earlier: Mapping[str, Path] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         super().__init__()
         self.spec, self.seed, self.tasks, self.weighting = spec, seed, tasks, weighting
         self.network = network
-        self.stopping = (
-            TaskStopping(list(tasks), spec.stopping.main, spec.stopping.window, spec.stopping.threshold)
-            if spec.stopping
-            else None
-        )
-        self.average: nn.Module | None = None
-        if spec.optimisation.ema:
-            self.average = copy.deepcopy(network).requires_grad_(False).eval()
-        self.terms = Terms(tasks, spec.weighting.terms)
-        self.thresholds = nn.ModuleDict()
-        if chosen := spec.thresholds:
-            for name in chosen.tasks:
-                self.thresholds[name] = AdaptiveThresholds(with_thresholds(tasks, name).thresholds, chosen.rate)
-        self.distillation = distillation
-        self.centres: Centres | None = None
-        if spec.centres:
-            self.centres = centres_of(spec.centres, network, tasks)
+        self.terms = LossTerms(tasks, spec.weighting.terms)
+        setup = Setup(spec, network, tasks, self.terms, train.pool, earlier or {}, progress)
+        self.extras = nn.ModuleDict({name: EXTRAS.get(name)(own, setup) for name, own in spec.extras.items()})
         self.register_buffer("loss_sums", torch.zeros(self.terms.count, dtype=torch.float64))
         self.register_buffer("loss_counts", torch.zeros(self.terms.count, dtype=torch.float64))
         self.history: list[dict[str, Any]] = []
@@ -78,10 +72,9 @@ class Learner(L.LightningModule):
         self._last: FaceBatch | None = None
         self._train, self._validation = train, validation
         self._random: dict[str, Tensor] = {}
-        self.best: tuple[float, dict[str, Tensor], dict[str, list[float]]] | None = None
-        """Its validation loss, the network's state, thresholds by task."""
+        self.best: tuple[float, dict[str, Tensor], dict[str, Any]] | None = None
+        """Its validation loss, the network's state, what extras keep with it."""
         self._validated: tuple[int, Tensor] | None = None
-        self._mistakes: dict[str, Tensor] = {}
         self.validation_seconds = 0.0
         self.after_batch: Callable[[int], None] = lambda done: None
         """Called with the number of finished batches, when all that the batch changes has changed."""
@@ -93,11 +86,21 @@ class Learner(L.LightningModule):
     def crop(self) -> CropSpec:
         return self.spec.data.crop
 
+    @property
+    def side(self) -> int:
+        """Of the pictures in the present step of training, in pixels: a pure function of the step."""
+        sizes = self.spec.data.sizes or [self.crop.size]
+        return sizes[self.batches_done // self.spec.optimisation.accumulate % len(sizes)]
+
     def train_dataloader(self) -> Any:
         return AllEpochs(self._train, self.spec.optimisation.epochs, self.batches_done)
 
     def transfer_batch_to_device(self, batch: RawBatch, device: torch.device, dataloader_idx: int) -> RawBatch:
         return batch if batch.cuts.device == device else batch.to(device)
+
+    def _extras(self) -> list[Extra]:
+        """In the order in which they act."""
+        return list(self.extras.values())  # type: ignore[arg-type]
 
     # ------------------------------------------------------------------------------------------------ steps
 
@@ -105,53 +108,57 @@ class Learner(L.LightningModule):
         """(output, mean loss of every term, sums and counts [2, terms] of the global batch). A mean is over the
         labelled faces of the global batch; under DDP local sum × world size / reduced count, since DDP averages."""
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        output: FaceOutput = network(images)
+        output: FaceOutput = network(images, self._routes(batch) if network.training else None)
         losses = {name: task.loss(output.outputs[name], batch.targets[name]) for name, task in self.tasks.items()}
-        if self.centres:
-            self.centres.add_to(losses, output.embeddings, batch.targets)
-        if self.distillation and network.training:  # the teacher was asked of training faces alone
-            self.distillation.add_to(losses, output.embeddings, batch.rows)
+        for extra in self._extras():
+            extra.add_losses(losses, output, batch, network.training)
         pairs = [masked_sums(each, batch.labelled[name]) for name, each in losses.items()]
         sums = torch.cat([s for s, _ in pairs])
         totals = torch.stack([sums.detach(), torch.cat([c for _, c in pairs]).to(sums.dtype)])
         totals = sum_over_ranks(totals)
         return output, term_means(world_size() * sums, totals[1]), totals
 
+    def _routes(self, batch: FaceBatch) -> dict[str, Tensor]:
+        """The labels [B] by which the network routes faces in training; −1: by its own answer."""
+        labels = {name: batch.targets[name] for name in self.network.routed_by if name in batch.targets}
+        return {name: torch.where(batch.labelled[name][:, 0], label, -1) for name, label in labels.items()}
+
     def training_step(self, raw: RawBatch, index: int) -> Tensor:
-        batch = assemble(raw, self.crop, self.tasks, self.spec.data.augment)
+        batch = assemble(raw, self.crop, self.tasks, self.spec.data.augment, self.side)
         if self.weighting.validation_faces and self._validation is not None:
             self._validate_few(self._validation, self.weighting.validation_faces)
         output, means, totals = self._losses(batch, self.network)
         losses = self.terms.losses(means)
-        context = Context(output.shared, tuple(self.network.trunk.parameters()), self._counts(totals))
+        context = Context(output.shared, self.network.shared_parameters(), self._counts(totals))
         combined = self.weighting.combine(losses, context)
-        self._check_finite(combined.total, means, batch)
+        added = [extra.add_total(output, batch) for extra in self._extras()]
+        total = sum((loss for loss in added if loss is not None), combined.total)
+        self._check_finite(total, means, batch)
         self.loss_sums += totals[0]  # of all ranks: DDP copies buffers from rank 0, and so does a resumed run
         self.loss_counts += totals[1]
         for name, count in (context.counts or {}).items():
             if count:
                 weight_sum, steps = self.weight_sums.get(name, (0.0, 0))
                 self.weight_sums[name] = (weight_sum + combined.weights[name], steps + 1)
-        if self.centres:
-            self.centres.follow(output.embeddings, batch.targets, batch.labelled)
         if self.weighting.second_forward:
             self._last = batch
-        return combined.total
+        return total
 
     def _counts(self, totals: Tensor) -> dict[str, int]:
-        """Labelled faces of what the weighting weighs; 0 once its task has stopped."""
-        stopped = self.stopping.stopped if self.stopping else {}
+        """Labelled faces of each weighted loss, as extras let the weighting see them."""
         counts = self.terms.counts(totals[1])
-        return {name: 0 if self.terms.task_of[name] in stopped else count for name, count in counts.items()}
+        for extra in self._extras():
+            counts = extra.counts(counts)
+        return counts
 
     @torch.no_grad()
     def _validate_few(self, loader: FaceLoader, faces: int) -> None:
         """Tell the weighting the losses of the next few validation faces."""
         raw = loader.some(self.batches_done, max(faces, loader.world))
         batch = assemble(self.transfer_batch_to_device(raw, self.device, 0), self.crop, self.tasks, None)
-        with _evaluating(self.network):
+        with evaluating(self.network):
             totals = self._losses(batch, self.network)[2]
-        self.weighting.on_validation_batch(self.terms.means(totals, self.terms.weighed), self._counts(totals))
+        self.weighting.on_validation_batch(self.terms.means(totals, self.terms.weighted), self._counts(totals))
 
     @torch.no_grad()
     def _after_step(self, batch: FaceBatch) -> None:
@@ -182,11 +189,8 @@ class Learner(L.LightningModule):
         )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        # A stopped task's head took part in the step (×0, so that DDP sees every parameter); without a gradient the
-        # optimiser leaves it as it is, momentum and weight decay included.
-        for task in self.stopping.stopped if self.stopping else ():
-            for parameter in self.network.heads[task].parameters():
-                parameter.grad = None
+        for extra in self._extras():
+            extra.before_step(self.network)
 
     def configure_gradient_clipping(
         self,
@@ -194,8 +198,9 @@ class Learner(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        # The weighting's gradients are those of another objective: neither may shorten the other's.
-        for parameters in (list(self.network.parameters()), list(self.weighting.parameters())):
+        # The weighting's gradients, and an extra's, are those of another objective: none may shorten another's.
+        for module in (self.network, self.weighting, self.extras):
+            parameters = list(module.parameters())
             if gradient_clip_val and parameters:
                 torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
@@ -207,8 +212,8 @@ class Learner(L.LightningModule):
             self._follow_validation((self.batches_done - 1) // len(self._train) + 1)
         last = self.batches_done == optimisation.epochs * len(self._train)  # steps, however few micro-batches are left
         if self.batches_done % optimisation.accumulate == 0 or last:
-            if self.average is not None:
-                self._update_average(float(optimisation.ema or 0))
+            for extra in self._extras():
+                extra.after_step(self.network, math.ceil(self.batches_done / optimisation.accumulate))
             if self._last is not None:
                 self._after_step(self._last)
         epoch, rest = divmod(self.batches_done, len(self._train))
@@ -216,27 +221,20 @@ class Learner(L.LightningModule):
             self._end_epoch(epoch)
         self.after_batch(self.batches_done)
 
-    @torch.no_grad()
-    def _update_average(self, decay: float) -> None:
-        assert self.average is not None
-        step = math.ceil(self.batches_done / self.spec.optimisation.accumulate)
-        decay = min(decay, (1 + step) / (10 + step))  # short runs: do not average the random start in
-        for mean, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
-            mean.lerp_(value, 1 - decay)
-        for kept, current in zip(self.average.buffers(), self.network.buffers(), strict=True):
-            kept.copy_(current)
-
     # ------------------------------------------------------------------------------------------------ epochs
 
     @property
     def evaluated(self) -> FaceNetwork:
-        """The network that is validated and saved: the running mean of the weights where there is one."""
-        return self.network if self.average is None else self.average  # type: ignore[return-value]
+        """The network that is validated and saved."""
+        network = self.network
+        for extra in self._extras():
+            network = extra.evaluated(network)
+        return network
 
     def _end_epoch(self, epoch: int) -> None:
         sums = torch.stack([self.loss_sums, self.loss_counts])
         train = self.terms.means(sums, self.terms.tasks)
-        self.weighting.on_epoch_end(self.terms.means(sums, self.terms.weighed))
+        self.weighting.on_epoch_end(self.terms.means(sums, self.terms.weighted))
         self.loss_sums.zero_()
         self.loss_counts.zero_()
         weights = {name: total / steps for name, (total, steps) in self.weight_sums.items()}
@@ -253,31 +251,24 @@ class Learner(L.LightningModule):
                 self._follow_validation(epoch)
             validation = self.terms.means(self.validation_totals(), self.terms.tasks)
             row["validation"] = validation
-            if self.stopping:
-                self.stopping.update(train, validation, weights)
-                row["criterion"], row["stopped"] = dict(self.stopping.values), dict(self.stopping.stopped)
-            value = validation[self.spec.evaluation.main]
+            value = validation[self.spec.main]
             if self.spec.evaluation.select == "best" and (self.best is None or value < self.best[0]):
                 state = {k: v.detach().cpu().clone() for k, v in self.evaluated.state_dict().items()}
-                self.best = (value, state, self._thresholds())
-        if self.thresholds:
-            row["thresholds"] = self._thresholds()
+                self.best = (value, state, {name: extra.best() for name, extra in self.extras.items()})  # type: ignore[operator]
+        for extra in self._extras():
+            extra.end_epoch(row)
         self.history.append(row)
         for logger in self.loggers:
             flat = {f"{part}/{k}": v for part in ("train", "validation") for k, v in row.get(part, {}).items()}
             logger.log_metrics(flat | {"lr": row["lr"]}, step=self.batches_done)
 
     def _follow_validation(self, epoch: int) -> None:
-        """What follows from a validation: first thresholds, then weights (Mao et al. 2020, Algorithm 1)."""
+        """What follows from a validation: first extras, such as thresholds, then weights (Mao et al. 2020, Alg. 1)."""
         totals = self.validation_totals()
         counts = totals[1].cpu()
-        for name, module in self.thresholds.items():
-            assert isinstance(module, AdaptiveThresholds)
-            above, below = self._mistakes[name].cpu().numpy()
-            with_thresholds(self.tasks, name).thresholds = module.update(
-                above, below, counts[self.terms.tasks[name]].numpy(), epoch
-            )
-        self.weighting.on_validation(self.terms.means(totals, self.terms.weighed), self.terms.counts(counts))
+        for extra in self._extras():
+            extra.after_validation(counts, epoch)
+        self.weighting.on_validation(self.terms.means(totals, self.terms.weighted), self.terms.counts(counts))
 
     @torch.no_grad()
     def validation_totals(self) -> Tensor:
@@ -288,44 +279,41 @@ class Learner(L.LightningModule):
         began = time.monotonic()
         network = self.evaluated
         totals = torch.zeros(2, self.terms.count, dtype=torch.float64, device=self.device)
-        mistakes = {name: torch.zeros_like(totals[:, self.terms.tasks[name]]) for name in self.thresholds}
-        with _evaluating(network), self.trainer.precision_plugin.val_step_context():
+        for extra in self._extras():
+            extra.before_validation()
+        with evaluating(network), self.trainer.precision_plugin.val_step_context():
             for raw in self._validation:
                 raw = self.transfer_batch_to_device(raw, self.device, 0)
                 batch = assemble(raw, self.crop, self.tasks, None)
                 output, _, of_batch = self._losses(batch, network)
                 totals += of_batch.double()
-                for name, counts in mistakes.items():
-                    task = with_thresholds(self.tasks, name)
-                    found = task.mistakes(output.outputs[name], batch.targets[name], batch.labelled[name])
-                    counts += torch.stack(found)
-        self._mistakes = {name: sum_over_ranks(counts) for name, counts in mistakes.items()}
+                for extra in self._extras():
+                    extra.on_validation_batch(output, batch)
         self._validated = (self.batches_done, totals)
         self.validation_seconds += time.monotonic() - began
         return totals
-
-    def _thresholds(self) -> dict[str, list[float]]:
-        return {name: with_thresholds(self.tasks, name).thresholds for name in self.thresholds}
 
     def finish(self) -> None:
         """Put back what the best epoch had, where the recipe selects it."""
         if self.best is not None:
             self.evaluated.load_state_dict(self.best[1])
-            for name, thresholds in self.best[2].items():
-                with_thresholds(self.tasks, name).thresholds = thresholds
+            for name, kept in self.best[2].items():
+                self.extras[name].restore(kept)  # type: ignore[operator]
 
     # ------------------------------------------------------------------------------------------------ optimiser
 
     def configure_optimizers(self) -> Any:
         o = self.spec.optimisation
-        named = [(name.startswith("heads."), p) for name, p in self.network.named_parameters()]
+        named = [(name.startswith("heads."), p) for name, p in self.network.named_parameters() if p.requires_grad]
         apart = o.body_lr != 1  # trunk and branches have a rate of their own
         groups: list[dict[str, Any]] = []
         for heads, lr in ((True, o.lr), (False, o.lr * o.body_lr)):
-            own = [p for of_heads, p in named if (apart and of_heads) == heads]
+            part = [p for of_heads, p in named if (apart and of_heads) == heads]
             for matrix, decay in ((True, o.weight_decay), (False, 0.0)):
-                if chosen := [p for p in own if (p.ndim > 1) == matrix]:
+                if chosen := [p for p in part if (p.ndim > 1) == matrix]:
                     groups.append({"params": chosen, "weight_decay": decay, "lr": lr})
+        if own := [p for p in self.extras.parameters() if p.requires_grad]:
+            groups.append({"params": own, "weight_decay": 0.0, "lr": o.lr})
         if weights := list(self.weighting.parameters()):
             groups.append({"params": weights, "weight_decay": 0.0, "lr": self.weighting.lr or o.lr})
         optimiser: torch.optim.Optimizer
@@ -350,6 +338,7 @@ class Learner(L.LightningModule):
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
         checkpoint["polyface"] = {
+            "layout": LAYOUT,
             "stage": self.spec.model_dump_json(),
             "seed": self.seed,
             "data": self._train.pool.table.fingerprint,
@@ -380,23 +369,8 @@ class Learner(L.LightningModule):
         self.validation_seconds = own["validation_seconds"]
 
     def on_train_start(self) -> None:
-        for name, module in self.thresholds.items():
-            assert isinstance(module, AdaptiveThresholds)
-            with_thresholds(self.tasks, name).thresholds = module.thresholds
         if self._random:
             torch.set_rng_state(self._random["cpu"].cpu())
             if "cuda" in self._random and self.device.type == "cuda":
                 torch.cuda.set_rng_state(self._random["cuda"].cpu(), self.device)
             self._random = {}
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and afterwards every module as it was."""
-    was = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in was.items():
-            module.training = training

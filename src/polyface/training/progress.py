@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from polyface.data.loader import FaceLoader, RawBatch
-from polyface.training.recipe import StageSpec
+from polyface.training.specs import StageSpec
 
 
 class AllEpochs:
@@ -37,7 +37,7 @@ def learning_rate(spec: StageSpec, done: float, history: Sequence[Mapping[str, A
     if o.schedule == "steps":
         return 0.1 ** sum(done >= milestone for milestone in o.milestones)
     if o.schedule == "plateau":
-        main = spec.evaluation.main
+        main = spec.main
         return 0.1 ** plateaus(
             [row["validation"][main] for row in history if main in row.get("validation", {})], o.patience
         )

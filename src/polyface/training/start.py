@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from polyface import networks
+from polyface.data.loader import FaceLoader, FacePool, assemble
 from polyface.errors import PolyfaceError, nearest
+from polyface.models import find
 from polyface.models.bundle import load_bundle
-from polyface.networks.parts.residual import ResidualPart
-from polyface.networks.pretrained.dlib import dlib_weights
-from polyface.networks.pretrained.imagenet import imagenet_weights, read_weights
-from polyface.networks.trunks.face_resnet import FaceResNet
-from polyface.networks.trunks.timm_trunk import TimmTrunk
+from polyface.networks import FaceNetwork
+from polyface.networks.pretrained import PRETRAINED, PublishedWeights, published
 from polyface.tasks import Task
-from polyface.training.recipe import InitSpec, StageSpec
+from polyface.training.specs import InitSpec, StageSpec
 
 
 def network_config(stage: StageSpec, tasks: dict[str, Task]) -> dict[str, Any]:
@@ -72,37 +73,91 @@ def _part(stage: str, name: str, given: dict[str, Any], tasks: dict[str, Task]) 
     return given | {"rows": rows | {"classes": places}}
 
 
-def build_network(
-    stage: StageSpec, tasks: dict[str, Task], seed: int, earlier: dict[str, Path]
-) -> networks.FaceNetwork:
+def build_network(stage: StageSpec, tasks: dict[str, Task], seed: int, earlier: Mapping[str, Path]) -> FaceNetwork:
     """The stage's network: random by seed, then what `init` names copied over it."""
     torch.manual_seed(seed)
-    network = networks.build(network_config(stage, tasks))
+    config = network_config(stage, tasks)
+    try:
+        network = networks.build(config)
+    except PolyfaceError as error:
+        raise PolyfaceError(f"stage {stage.name}: {error}") from error
     if (network.size, network.channels) != (stage.data.crop.size, stage.data.crop.channels):
         raise PolyfaceError(
             f"stage {stage.name}: the trunk takes {network.channels}×{network.size}² pixels but data.crop gives "
             f"{stage.data.crop.channels}×{stage.data.crop.size}²: set data.crop.size and channels to match"
         )
-    if stage.init:
-        _start(network, stage.name, stage.init, earlier)
+    _run_empty(network, stage)
+    for init in stage.init:
+        if weights := _published(init, earlier):
+            try:
+                weights.start(network, init.parts)
+            except PolyfaceError as error:
+                raise PolyfaceError(f"stage {stage.name}: {error}") from error
+        else:
+            _start(network, stage.name, init, earlier)
     return network
 
 
-def _start(network: networks.FaceNetwork, stage: str, init: InitSpec, earlier: dict[str, Path]) -> None:
-    """Copy over a network what `init` names: parts of a stage's or bundle's, or published weights of a timm trunk."""
+def _run_empty(network: FaceNetwork, stage: StageSpec) -> None:
+    """Run empty faces through the network, so that parts that do not fit are told of before any picture is read."""
+    if stage.data.sizes and not network.any_size:
+        raise PolyfaceError(
+            f"stage {stage.name}: data.sizes: this network takes pictures of {network.size} pixels alone: choose "
+            "another network.trunk, or leave sizes out"
+        )
+    with evaluating(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for side in (network.size, *stage.data.sizes):
+            try:
+                network(torch.zeros(2, network.channels, side, side))
+            except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise PolyfaceError(
+                    f"stage {stage.name}: network: pictures of {side} pixels do not pass through it "
+                    f"({str(error).splitlines()[0]}): check the options of its parts"
+                ) from error
+
+
+def adapt(
+    network: FaceNetwork,
+    stage: StageSpec,
+    tasks: Mapping[str, Task],
+    pool: FacePool,
+    seed: int,
+    earlier: Mapping[str, Path],
+) -> None:
+    """Show training faces to a network that began with published weights which need to see some."""
+    for weights in filter(None, (_published(init, earlier) for init in stage.init)):
+        if weights.faces:
+            loader = FaceLoader(pool, stage.data.batch, seed=seed, shuffle=False)
+            raw = loader.some(0, min(weights.faces, len(pool)))
+            weights.adapt(network, assemble(raw, stage.data.crop, tasks, stage.data.augment).images)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and afterwards every module as it was."""
+    was = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in was.items():
+            module.training = training
+
+
+def _published(init: InitSpec, earlier: Mapping[str, Path]) -> PublishedWeights | None:
+    """The published weights that `init` names; None where it names a stage or a bundle."""
+    return None if init.source in earlier else published(init.source)
+
+
+def _start(network: FaceNetwork, stage: str, init: InitSpec, earlier: Mapping[str, Path]) -> None:
+    """Copy over a network the parts of another stage's or bundle's that `init` names."""
     source = init.source
-    if source == "dlib" and source not in earlier:
-        _start_as_dlib(network, stage, init.parts)
-        return
-    if source not in earlier and (source == "imagenet" or Path(source).suffix in (".safetensors", ".pth")):
-        trunk = network.trunk
-        if not isinstance(trunk, TimmTrunk):
-            raise PolyfaceError(f"stage {stage}: init.source {source} is for trunks of timm alone")
-        if init.parts != ["trunk"]:
-            raise PolyfaceError(f"stage {stage}: init.source {source} has a trunk alone: init.parts must be [trunk]")
-        trunk.start_from(imagenet_weights(trunk.model) if source == "imagenet" else read_weights(Path(source)))
-        return
-    start = load_bundle(earlier.get(source, Path(source)), quiet=True).network
+    try:
+        folder = earlier.get(source) or find(source)
+    except PolyfaceError as error:
+        others = ", ".join([*earlier, *PRETRAINED.names()])
+        raise PolyfaceError(f"stage {stage}: init.source: {error}; or name one of {others}") from error
+    start = load_bundle(folder, quiet=True).network
     sources = init.branches if isinstance(init.branches, dict) else dict.fromkeys(network.branches, init.branches)
     if unknown := [name for name in sources if name not in network.branches]:
         raise PolyfaceError(
@@ -123,19 +178,6 @@ def _start(network: networks.FaceNetwork, stage: str, init: InitSpec, earlier: d
                 "tensors: both stages need the same network.trunk"
             )
         getattr(network, part).load_state_dict(own | shared)
-
-
-def _start_as_dlib(network: networks.FaceNetwork, stage: str, parts: Sequence[str]) -> None:
-    started: list[Any] = [network.trunk, *network.branches.values()] if "branches" in parts else [network.trunk]
-    wrong = not isinstance(network.trunk, FaceResNet) or not all(isinstance(m, ResidualPart) for m in started[1:])
-    if wrong or "heads" in parts or "trunk" not in parts:
-        raise PolyfaceError(
-            f"stage {stage}: init.source dlib is for trunk face-resnet and branches of kind residual: init.parts are "
-            "[trunk] or [trunk, branches]"
-        )
-    trunk, branch = dlib_weights()
-    for module, weights in zip(started, [trunk, *[branch] * (len(started) - 1)], strict=True):
-        module.start_from(weights)
 
 
 def _copied(given: Mapping[str, Any], branches: Sequence[str], sources: Mapping[str, str]) -> dict[str, Any]:

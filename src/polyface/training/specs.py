@@ -1,0 +1,260 @@
+"""The settings of a stage: data, network, tasks, how it is trained and what it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from polyface import protocols
+from polyface.data.augment import AugmentSpec
+from polyface.data.boxes import BoxSpec
+from polyface.data.crops import CropSpec
+from polyface.errors import PolyfaceError, nearest
+from polyface.training.extras import EXTRAS
+from polyface.training.learners import LEARNERS
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class SourceSpec(Strict):
+    """One face table of a stage. name: a reader's name, a table file, or "synthetic"; options: the reader's (or n,
+    size, seed of the synthetic faces; the value `seed` stands for the run's seed); where: words its columns must hold;
+    without: words that they must not; faces: how many it holds if it is whole;
+    labels: models (bundles, shipped names or earlier stages) whose answers stand in for labels that it lacks, as
+    `polyface data label` writes them."""
+
+    name: str
+    ratio: float = Field(1.0, gt=0)
+    where: dict[str, str | list[str]] = {}
+    without: dict[str, str | list[str]] = {}
+    options: dict[str, Any] = {}
+    faces: int = Field(0, ge=0)
+    labels: list[str] = []
+
+
+class DataSpec(Strict):
+    """Faces of a stage: training rows have split "train", validation rows "val", test rows "test".
+
+    balance: columns whose words are drawn equally often in training, the first before the next: [modality, identity]
+    fills a batch with as many photos as caricatures, and each half with as many faces of one person as of another.
+    limit: at most so many training faces (the first by a fixed order), for trials. validate_on: "train" lets the
+    training faces stand in for validation faces that a set lacks, as Mao et al. 2020 do on LFWA. sizes: sides in pixels
+    that training gives the crop in turn, step by step; everything else takes crop.size.
+    """
+
+    tables: list[SourceSpec]
+    boxes: BoxSpec = BoxSpec()
+    crop: CropSpec = CropSpec()
+    augment: AugmentSpec = AugmentSpec()
+    batch: int = Field(64, ge=1)
+    balance: list[str] = []
+    limit: int | None = Field(None, ge=1)
+    validate_on: Literal["val", "train"] = "val"
+    sizes: list[Annotated[int, Field(ge=8, le=1024)]] = []
+
+
+class NetworkSpec(Strict):
+    """trunk: its name and options; frozen: true keeps it as it starts.
+
+    parts: name → {kind, its options, and: reads: what it reads, of trunk, trunk.<map>, <part>, <part>.<map> (by default
+    [trunk]); frozen: true; rows: {task, classes}, the faces that it learns from and answers for; similarity: cosine,
+    euclidean or inner, where its output is an embedding}. branches: the same, as older recipes call it.
+    heads: task → the part it reads, {part: terms of the task}, {reads: several parts, joined}, or {merge: rows, of:
+    parts that are routed}; tasks not named read the trunk. embeddings: task → {reads, merge: concat, rows or
+    stochastic, similarity}. normalise: mean and std of pixel values 0..255, one number or one a channel."""
+
+    trunk: dict[str, Any]
+    branches: dict[str, dict[str, Any]] = {}
+    parts: dict[str, dict[str, Any]] = {}
+    heads: dict[str, str | dict[str, Any]] = {}
+    embeddings: dict[str, dict[str, Any]] = {}
+    normalise: dict[str, float | list[float]] = {"mean": 127.5, "std": 128.0}
+
+
+class WeightingSpec(Strict):
+    """name of a weighting and its options. terms: tasks whose loss terms each have a weight of their own
+    (`attributes/Bald`)."""
+
+    name: str = "fixed"
+    options: dict[str, Any] = {}
+    terms: list[str] = []
+
+
+class OptimisationSpec(Strict):
+    """optimiser sgd, adamw or rmsprop. body_lr: the learning rate of trunk and branches over that of the heads.
+    schedule constant, cosine (to 0), steps of ×0.1 at `milestones` (fractions of the run), or plateau: ×0.1 when the
+    main task's validation loss has not fallen for `patience` validations. warmup: fraction of the run. ema: decay of a
+    running mean of the weights, which is then what is evaluated and saved. precision: Lightning's ("32-true",
+    "bf16-mixed", …), or "auto": bf16-mixed where the device has units for bfloat16, else 32-true; history and bundle
+    say which it was. epsilon: of rmsprop, added to the root (TensorFlow's is inside it). validate_every: epochs
+    between validations; validate_steps: let weights and thresholds follow a validation every so many steps instead of
+    those (the paper's P)."""
+
+    optimiser: Literal["sgd", "adamw", "rmsprop"] = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    body_lr: float = Field(1.0, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    epsilon: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(5e-4, ge=0)
+    epochs: int = Field(30, ge=1)
+    schedule: Literal["constant", "cosine", "steps", "plateau"] = "cosine"
+    milestones: list[float] = [0.5, 0.75]
+    patience: int = Field(2, ge=1)
+    warmup: float = Field(0.0, ge=0, lt=1)
+    ema: float | None = Field(None, gt=0, lt=1)
+    clip: float | None = Field(None, gt=0)
+    accumulate: int = Field(1, ge=1)
+    precision: str = "32-true"
+    validate_every: int = Field(1, ge=1)
+    validate_steps: int | None = Field(None, ge=1)
+
+
+class InitSpec(Strict):
+    """One thing that a network starts from. source: an earlier stage, a model bundle's folder or shipped name, a kind
+    of published weights (`polyface parts weights`), or a .safetensors or .pth file with timm's names. parts: which
+    parts are taken over. branches: the branch that all start from, or {own: given}."""
+
+    source: str
+    parts: list[Literal["trunk", "branches", "heads"]] = ["trunk"]
+    branches: str | dict[str, str] = {}
+
+
+def _listed(given: Any) -> Any:
+    """One start alone is a list of one."""
+    if isinstance(given, Mapping | InitSpec):
+        return [InitSpec.model_validate(given)]  # here, so that an error is placed at `init` itself
+    return [] if given is None else given
+
+
+def _protocol(given: Any) -> dict[str, Any]:
+    try:
+        return protocols.settings(given)
+    except PolyfaceError as error:
+        raise PydanticCustomError("protocol", "{why}", {"why": str(error)}) from error
+
+
+class EvaluationSpec(Strict):
+    """main: the task that selects and is reported first. select: keep the best epoch by its validation error, or the
+    last. translations: predictions averaged over so many small shifts (TCDCN-Averaged; 1: plain) of ±`spread` sides;
+    mirror: over the mirrored face as well. protocol: what is compared with what: the name of a protocol and its
+    options, a protocol's name alone, or that of a data set's reader that says how the set is evaluated."""
+
+    protocol: Annotated[dict[str, Any], BeforeValidator(_protocol)] = {"name": protocols.DEFAULT}
+    main: str = "landmarks"
+    select: Literal["last", "best"] = "last"
+    translations: int = Field(1, ge=1)
+    spread: float = Field(0.03, ge=0)
+    mirror: bool = False
+
+
+class BaseStage(Strict):
+    """What every stage has, whatever trains it. learner: the part that does (`polyface parts learner`)."""
+
+    name: str
+    learner: str = "multitask"
+    data: DataSpec
+
+    @property
+    def main(self) -> str:
+        """The task that selects and is reported first; "" where the stage trains no tasks."""
+        return ""
+
+    @property
+    def with_tasks(self) -> StageSpec:
+        """The stage as one that trains tasks, for what asks tasks of it."""
+        raise PolyfaceError(f"stage {self.name}: learner {self.learner} trains no tasks: nothing can be measured on it")
+
+    def check(self) -> None:
+        """Raise a `PolyfaceError` where keys do not fit together; called when the recipe is read."""
+
+
+class StageSpec(BaseStage):
+    """A stage that trains one network on tasks. Beside these keys it may have those of extras (`EXTRAS`)."""
+
+    model_config = ConfigDict(extra="allow")
+    network: NetworkSpec
+    tasks: dict[str, dict[str, Any]]
+    weighting: WeightingSpec = WeightingSpec()
+    optimisation: OptimisationSpec = OptimisationSpec()
+    init: Annotated[list[InitSpec], BeforeValidator(_listed)] = []
+    evaluation: EvaluationSpec = EvaluationSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _extras(cls, given: Any) -> Any:
+        """Each key that is no field as the settings of its extra; null is as if it were not there."""
+        if not isinstance(given, Mapping):
+            return given
+        own = {key: value for key, value in given.items() if key in cls.model_fields}
+        others = {
+            key: value for key, value in given.items() if key not in own and (value is not None or key not in EXTRAS)
+        }
+        specs = {key: spec for key in others if key in EXTRAS and (spec := EXTRAS.get(key).Spec)}
+        fields: dict[str, Any] = {key: (spec, ...) for key, spec in specs.items()}
+        checked = create_model("Extras", __config__=ConfigDict(extra="forbid"), **fields).model_validate(others)
+        return own | {key: getattr(checked, key) for key in specs}
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """The settings of the extras that it asks for, by name, in the order in which they act."""
+        found = dict(self.__pydantic_extra__ or {})
+        if self.optimisation.ema:
+            found["running-mean"] = self.optimisation.ema
+        return dict(sorted(found.items()))
+
+    @property
+    def moved(self) -> list[str]:
+        """The tasks whose own settings, such as thresholds, training changes."""
+        return [task for name, spec in self.extras.items() for task in EXTRAS.get(name).moves(spec)]
+
+    @property
+    def main(self) -> str:
+        return self.evaluation.main
+
+    @property
+    def with_tasks(self) -> StageSpec:
+        return self
+
+    def check(self) -> None:
+        if self.main not in self.tasks:
+            raise PolyfaceError(
+                f"stages.{self.name}.evaluation.main is '{self.main}'; {nearest(self.main, self.tasks)}"
+            )
+        for name, spec in self.extras.items():
+            EXTRAS.get(name).check(spec, self)
+
+
+def stage_spec(given: Any) -> Any:
+    """A stage's settings, of the class that its learner has for them."""
+    if not isinstance(given, Mapping):
+        return given
+    learner = str(given.get("learner", "multitask"))
+    spec: type[BaseStage] = LEARNERS.get(learner, f"stages.{given.get('name', '')}.learner").Spec
+    return spec.model_validate(given)
+
+
+Stage = Annotated[SerializeAsAny[BaseStage], BeforeValidator(stage_spec)]
+"""A stage of any learner."""
+
+
+def same_settings(stage: BaseStage, seed: int, kept: Mapping[str, Any]) -> bool:
+    """Whether a finished run's settings are these. A key that was added since, and has its default, changes nothing."""
+    settings = dict(kept)
+    try:
+        return bool(settings.pop("seed", None) == seed) and stage_spec(settings) == stage
+    except (ValidationError, PolyfaceError):  # of an older or newer Polyface, or of a package that is gone
+        return False

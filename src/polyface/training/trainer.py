@@ -1,0 +1,117 @@
+"""Lightning's trainer, as every learner wants it: one pass that can be interrupted and resumed at every step."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+
+from polyface.errors import PolyfaceError
+from polyface.training.callbacks import Bar, Saver, stopping_between_steps
+from polyface.training.learner import LAYOUT, Learner
+from polyface.training.memory import keep_freed_memory
+from polyface.training.precision import precision
+from polyface.training.specs import StageSpec
+from polyface.training.stages import RunOptions
+
+CHECKPOINT = "last.ckpt"
+
+
+def trainer_of(stage: StageSpec, options: RunOptions, folder: Path) -> tuple[L.Trainer, Saver]:
+    """Lightning's trainer for one pass over all batches of all epochs, and what saves its checkpoints."""
+    _quiet()
+    keep_freed_memory()
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / CHECKPOINT
+    if options.fresh:
+        checkpoint.unlink(missing_ok=True)
+    saver = Saver(checkpoint, stage.optimisation.accumulate, options.checkpoint_minutes, options.checkpoint_steps)
+    callbacks: list[L.Callback] = [saver]
+    if options.progress:
+        callbacks.append(Bar(options.progress, stage.name))
+    trainer = L.Trainer(
+        accelerator=options.accelerator,
+        devices=options.devices,
+        strategy=options.strategy,
+        precision=precision(stage.optimisation.precision, options.accelerator),  # type: ignore[arg-type]
+        max_epochs=1,
+        accumulate_grad_batches=stage.optimisation.accumulate,
+        gradient_clip_val=stage.optimisation.clip,
+        callbacks=callbacks,
+        logger=_logger(options.logger, folder),
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=50,
+    )
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise PolyfaceError(
+            f"strategy '{options.strategy}' trains in copies of this process, whose results stay there: use 'ddp'"
+        )
+    return trainer, saver
+
+
+def fit(trainer: L.Trainer, learner: Learner, saver: Saver, seed: int) -> None:
+    """Train to the end, from the checkpoint if there is one."""
+    learner.after_batch = lambda done: saver.after_batch(trainer, done)  # callbacks run before the learner's own hook
+    start = saver.path if saver.path.exists() else None
+    began = time.monotonic()
+    seconds_before = 0.0
+    if start is not None:
+        # Lightning asks for the loader before it restores the learner, so the position is read first.
+        own = _position(start)
+        learner.on_load_checkpoint({"polyface": own})
+        seconds_before = float(own.get("seconds", 0.0))
+    learner.seconds = lambda: seconds_before + time.monotonic() - began
+    torch.manual_seed(seed + 1)
+    with stopping_between_steps(saver):
+        trainer.fit(learner, ckpt_path=start, weights_only=True)
+
+
+def _position(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of where its run stood."""
+    try:
+        own: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu")["polyface"]
+    except Exception as error:  # a damaged file raises as variously as it can be damaged
+        raise PolyfaceError(
+            f"{checkpoint}: not a readable checkpoint ({type(error).__name__}): put an intact copy there, or pass "
+            "--fresh to start over"
+        ) from error
+    if own.get("layout") != LAYOUT:
+        raise PolyfaceError(
+            f"{checkpoint}: made by another version of Polyface, which kept its state in other places: finish the run "
+            "with that version, or move the file away to start over"
+        )
+    return own
+
+
+def _logger(kind: str, folder: Path) -> list[Logger]:
+    if kind == "none":
+        return []
+    if kind == "csv":
+        return [CSVLogger(folder, name="", version="logs")]
+    if kind == "tensorboard":
+        try:
+            from lightning.pytorch.loggers import TensorBoardLogger
+
+            return [TensorBoardLogger(folder, name="", version="tensorboard")]
+        except ModuleNotFoundError as error:
+            raise PolyfaceError("--logger tensorboard needs `pip install 'polyface[track]'`") from error
+    raise PolyfaceError(f"--logger is '{kind}'; expected csv, tensorboard or none")
+
+
+def _quiet() -> None:
+    """Lightning's advice about settings that are fixed here would bury the progress bar."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
