@@ -11,7 +11,9 @@ from polyface.training.extras.base import Extra, Setup
 
 
 class RunningMean(Extra):
-    """mean ← decay · mean + (1 − decay) · weights, after every step; buffers are copied.
+    """A running mean of the network's weights, which is what is validated and saved.
+
+    mean ← decay · mean + (1 − decay) · weights, after every step; buffers are copied.
 
     In the first steps the decay is at most (1 + step) / (10 + step), or a short run would keep its random start.
     """
