@@ -236,3 +236,21 @@ def test_a_shipped_embedder_needs_a_protocol_that_compares(tmp_path: Path, polyf
     said = polyface("evaluate", tmp_path / "model", tmp_path / "t.parquet", *compare)
     assert re.search(r"all +rank-1 +[\d.]+ .* 12\n", said), said
     assert re.search(r"gender female +rank-1 .* 6\n", said), said
+
+
+def test_the_example_of_the_documents(tmp_path: Path) -> None:
+    """Two photos each of twelve people in a row: twelve pairs of one person, eleven of two."""
+    text = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
+    code = text.partition("## A protocol")[2].partition("```python\n")[2].partition("```")[0]
+    made: dict[str, Any] = {}
+    exec(compile(code, "extending.md", "exec"), made)
+    protocols.PROTOCOLS.add("neighbours", made["Neighbours"])
+    try:
+        protocol = protocols.build({"name": "neighbours"})
+    finally:
+        protocols.PROTOCOLS.remove("neighbours")
+    table = table_of(tmp_path / "t.parquet", [(f"p{row // 2}", "photo") for row in range(24)])
+    cases = protocol.cases(EvaluationSet(table))
+    (result,) = protocol.evaluate({"x": {"embedding": np.eye(12)[np.arange(24) // 2]}}, cases).values()
+    assert (result.units, result.figure(result.metrics[0])) == (23, 100)
+    assert cases.groups("", "modality")["photo"].all()
