@@ -30,9 +30,9 @@ def blocks() -> tuple[dict[str, str], list[str]]:
 
 
 FILES, COMMANDS = blocks()
+KINDS_OF = {registry(kind).group: kind for kind in KINDS}
 POINTS = {
-    group.removeprefix("polyface.").removesuffix("s"): named
-    for group, named in tomllib.loads(FILES["pyproject.toml"])["project"]["entry-points"].items()
+    KINDS_OF[group]: named for group, named in tomllib.loads(FILES["pyproject.toml"])["project"]["entry-points"].items()
 }
 
 
@@ -77,7 +77,7 @@ def run(polyface: Command, line: str) -> Any:
 
 
 def test_every_kind_of_part_has_an_example() -> None:
-    assert set(POINTS) == set(KINDS) - {"weights"}
+    assert set(POINTS) == set(KINDS)
 
 
 def test_parts_are_listed_and_loaded(package: Path, polyface: Command) -> None:
