@@ -23,12 +23,11 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from polyface.protocols.recognition import judge_cavi
 
+from polyface import protocols
 from polyface.data.boxes import boxes_of
 from polyface.data.crops import sample
 from polyface.data.loader import FaceLoader, FacePool
-from polyface.data.readers import cavi
 from polyface.data.store import open_source
 from polyface.export import export_onnx
 from polyface.metrics.result import Row
@@ -36,6 +35,7 @@ from polyface.models import find
 from polyface.models.bundle import Bundle, load_bundle
 from polyface.networks.folding import chosen_embedding, embedding_only, folded, in_bfloat16
 from polyface.networks.network import FaceNetwork
+from polyface.protocols.base import EvaluationSet
 from polyface.report.results import write_results
 from speed import turns
 
@@ -118,7 +118,9 @@ def speed(ways: dict[str, Engine], batch: int, threads: int, faces: Floats, quic
     return rows
 
 
-def verification(ways: dict[str, Engine], pool: FacePool, pairs: list[cavi.Pair]) -> list[Row]:
+def verification(ways: dict[str, Engine], pool: FacePool, data: Path) -> list[Row]:
+    protocol = protocols.build({"name": "listed-pairs", "reader": "cavi"})
+    cases = protocol.cases(EvaluationSet(pool.table, "test", data))
     found: dict[str, list[Floats]] = {name: [] for name in ways}
     for images in inputs(pool):
         for name, way in ways.items():
@@ -126,12 +128,11 @@ def verification(ways: dict[str, Engine], pool: FacePool, pairs: list[cavi.Pair]
     rows: list[Row] = []
     for name, parts in found.items():
         answers = {"verification": {"embedding": np.concatenate(parts)}}
-        result = judge_cavi(answers, pool.table.words("identity").tolist()[:1], pool.table, pairs).verification
-        assert result is not None  # the pairs were given
-        for metric in ("verification", "AUC"):
-            value = result.figures[metric].value
+        (result,) = protocol.evaluate(answers, cases).values()
+        for one in (one for one in result.metrics if one.name in ("verification", "AUC")):
+            metric, value = one.name, result.figure(one)
             note = "" if name == PEER else f"{value - rows[metric == 'AUC'].mean:+.3f} from {PEER}"
-            rows.append(Row(name, metric, value, n=len(pairs), note=note))
+            rows.append(Row(name, metric, value, n=result.units, note=note))
             print(f"{name:50} {metric:12} {value:7.3f} %  {note}")
     return rows
 
@@ -158,7 +159,7 @@ def main() -> None:
             for batch in ROUNDS:
                 rows += speed(ways, batch, threads, calibration, given.quick)
         if not given.quick:
-            rows += verification(ways, part(bundle, given.data, "test"), cavi.pairs(given.data / "cavi", "test"))
+            rows += verification(ways, part(bundle, given.data, "test"), given.data)
     if not given.quick:
         size = f"{bundle.network.config['trunk'].get('name')} {bundle.network.size} px"
         prefix = f"{given.name}: " if given.name else ""

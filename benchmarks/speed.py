@@ -195,7 +195,7 @@ def command_line(bench: Bench) -> None:
 
 def training_stage(bench: Bench) -> StageSpec:
     drawn = ["mtfl.data.tables=[{name: synthetic, options: {n: 6000, size: 64}}]", "mtfl.data.boxes.source=table"]
-    return load("tcdcn", [] if bench.data else drawn).variant("FLD+all (shared)").stages[0]
+    return load("tcdcn", [] if bench.data else drawn).variant("FLD+all (shared)").measured
 
 
 class _Clock(L.Callback):

@@ -13,6 +13,7 @@ import pytest
 from polyface.errors import PolyfaceError
 from polyface.papers import PAPERS, Paper, paper
 from polyface.report.published import Published, read_published
+from polyface.reproduce import Runs
 from polyface.schema import ATTRIBUTES
 from polyface.training.recipe import load
 
@@ -172,6 +173,11 @@ def test_a_folder_added_in_a_notebook_is_a_paper(made_up: Path) -> None:
         PAPERS.remove("doe-2020")
     assert paper("doe-2020") == Paper("doe-2020")
     assert list(paper("doe-2020").sections(None)) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_the_page_of_every_paper_can_be_loaded(name: str, tmp_path: Path) -> None:
+    assert list(paper(name).sections(Runs(load(name), None, tmp_path))) == []
 
 
 @pytest.mark.parametrize(

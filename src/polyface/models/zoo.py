@@ -52,7 +52,7 @@ def default_models() -> list[Path]:
     found = [model.path for model in models() if model.tasks]
     if not found:
         raise PolyfaceError(
-            "this installation ships no model: train one (`polyface train tcdcn`) and give its bundle's folder"
+            "this installation ships no model: train one (`polyface train RECIPE`) and give its bundle's folder"
         )
     return found
 

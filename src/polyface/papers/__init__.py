@@ -7,6 +7,7 @@ folder's name, with - for _, is the paper's and its recipe's: `polyface reproduc
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import module_from_spec, spec_from_file_location
@@ -38,7 +39,7 @@ class Paper:
         spec = spec_from_file_location(f"polyface.papers._page_of_{self.name}", file)
         assert spec is not None
         assert spec.loader is not None
-        module = module_from_spec(spec)
+        sys.modules[spec.name] = module = module_from_spec(spec)  # where dataclasses look for it
         spec.loader.exec_module(module)
         made: Sequence[Section] = module.sections(runs)
         return made

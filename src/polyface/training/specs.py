@@ -15,6 +15,7 @@ from pydantic import (
     create_model,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from polyface import protocols
 from polyface.data.augment import AugmentSpec
@@ -143,7 +144,7 @@ def _protocol(given: Any) -> dict[str, Any]:
     try:
         return protocols.settings(given)
     except PolyfaceError as error:
-        raise ValueError(str(error)) from error
+        raise PydanticCustomError("protocol", "{why}", {"why": str(error)}) from error
 
 
 class EvaluationSpec(Strict):
@@ -152,7 +153,7 @@ class EvaluationSpec(Strict):
     mirror: over the mirrored face as well. protocol: what is compared with what: the name of a protocol and its
     options, a protocol's name alone, or that of a data set's reader that says how the set is evaluated."""
 
-    protocol: Annotated[dict[str, Any], BeforeValidator(_protocol)] = {"name": "per-task"}
+    protocol: Annotated[dict[str, Any], BeforeValidator(_protocol)] = {"name": protocols.DEFAULT}
     main: str = "landmarks"
     select: Literal["last", "best"] = "last"
     translations: int = Field(1, ge=1)
@@ -210,10 +211,10 @@ class StageSpec(BaseStage):
     @property
     def extras(self) -> dict[str, Any]:
         """The settings of the extras that it asks for, by name, in the order in which they act."""
-        found = dict(self.__pydantic_extra__ or {})
+        asked = dict(self.__pydantic_extra__ or {})
         if self.optimisation.ema:
-            found["running-mean"] = self.optimisation.ema
-        return dict(sorted(found.items()))
+            asked["running-mean"] = self.optimisation.ema
+        return dict(sorted(asked.items()))
 
     @property
     def moved(self) -> list[str]:

@@ -4,7 +4,7 @@ Takes seed 0 of `Best network across`, whose test people no setting was chosen b
 half precision. What is stored is measured on WebCaricature's people and by LFW's pairs, both without people whom it was
 trained on, beside dlib's network, which it began as. Writes the model card.
 
-    python benchmarks/ship_embedder.py --data DIR --runs runs/caricature-small
+    python tools/ship_embedder.py --data DIR --runs runs/caricature-small
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from polyface.protocols.recognition import judge_across
 
+from polyface import protocols
 from polyface.data.boxes import boxes_of
 from polyface.data.readers.folder import Folder
 from polyface.data.store import open_source
@@ -29,6 +29,7 @@ from polyface.metrics.recognition.pairs import pair_distances
 from polyface.metrics.recognition.verification import evaluate_verification
 from polyface.models.bundle import Bundle, load_bundle
 from polyface.networks.folding import chosen_embedding, embedding_only
+from polyface.protocols.base import EvaluationSet
 from polyface.reproduce import Job, folder
 from polyface.tasks.identity import IdentityTask
 from ship_models import TERMS
@@ -90,11 +91,16 @@ def figures(bundle: Bundle, data: Path, known: set[str]) -> tuple[dict[str, floa
     """Figures in percent of people who are not `known` to any of the models that are compared, and the LFW pairs."""
     embedder = BundleEmbedder(bundle)
     web = open_source("webcaricature", data, {"split": "test"}).where(split="test")
-    across = judge_across({NAME: {"embedding": embeddings(embedder, bundle, web)}}, web)
-    sought = across.retrieval
-    out = {f"WebCaricature, {way} rank-{r}, %": sought[way].rate[r].value for way in sought for r in (1, 10)}
-    assert across.verification is not None  # of all pairs
-    out["WebCaricature, VAL at 1 % FAR, %"] = across.verification.figures["VAL@1%"].value
+    protocol = protocols.build(protocols.settings("webcaricature"))
+    answers = {NAME: {"embedding": embeddings(embedder, bundle, web)}}
+    across = {
+        prefix + metric.name: one.figure(metric)
+        for prefix, one in protocol.evaluate(answers, protocol.cases(EvaluationSet(web))).items()
+        for metric in one.metrics
+    }
+    searched = [f"{way} rank-{rank}" for way in ("C2P", "P2C") for rank in (1, 10)]
+    out = {f"WebCaricature, {metric}, %": across[metric] for metric in searched}
+    out["WebCaricature, VAL at 1 % FAR, %"] = across["VAL@1%"]
     pairs = [p for p in lfw_pairs(data / "lfw" / "pairs.txt") if not known & {q.split("/")[0].lower() for q in p[:2]}]
     table = lfw_table(data)
     place = {table.path(row): row for row in range(len(table))}

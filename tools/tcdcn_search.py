@@ -4,7 +4,7 @@ First the settings that FLD alone has (learning rate, crop, augmentation, landma
 kept; then, with those fixed, the ones that only side tasks have (λ, task-wise stopping's k and ε) are drawn 30 times.
 The order favours FLD. Trials are short (8 epochs), each is a line of the log, and a stopped search goes on.
 
-    python benchmarks/tcdcn_search.py --data DIR [--part FLD|all] [--worker I/N] [--write]
+    python tools/tcdcn_search.py --data DIR [--part FLD|all] [--worker I/N] [--write]
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def main() -> None:
                 Row(f"trial {t['trial']}", metric, float(t[metric]), None, 1000, (0,), note=json.dumps(settings))
             )  # type: ignore[arg-type]
     write_results(
-        Path("docs/results/tcdcn-search.json"), rows, command="python benchmarks/tcdcn_search.py --write",
+        Path("docs/results/tcdcn-search.json"), rows, command="python tools/tcdcn_search.py --write",
         data="MTFL, 1,000 validation faces", merge=False,
     )  # fmt: skip
     print(len(rows), "rows;", np.round(min(r.mean for r in rows if r.metric == "mean error"), 2))

@@ -3,7 +3,7 @@
 Picks the seed by validation loss, measures on test faces and on sets the model never saw, stores in half precision, and
 writes the model cards.
 
-    python benchmarks/ship_models.py --data DIR --runs runs/tcdcn
+    python tools/ship_models.py --data DIR --runs runs/tcdcn
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def figures(bundle: Bundle, recipe: Recipe, variant: str, data: Path) -> dict[st
     stage = recipe.variant(variant).stages[-1]
     found = evaluate(bundle, pool_of(stage, data, bundle.tasks))
     out: dict[str, Any] = {}
-    for name, result in found.results.items():
+    for prefix, result in found.results.items():
         for metric in result.metrics:
-            out[f"{name}: {metric.name}, {metric.unit}"] = round(result.figure(metric), 2)
+            out[f"{prefix.strip()}: {metric.name}, {metric.unit}"] = round(result.figure(metric), 2)
     return out
 
 

@@ -3,7 +3,7 @@ pairs, those of `across` on people of CaVI who are held out of training.
 
 Every trial changes the recipe as `TRIALS` says; it is a line of the log, and a stopped search goes on.
 
-    python benchmarks/caricature_search.py --data DIR [--only NAME] [--write]
+    python tools/caricature_search.py --data DIR [--only NAME] [--write]
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from polyface.protocols.recognition import RecognitionResult, judge_across, judge_cavi, recognition_rows
-
-from polyface.data.readers import cavi
 from polyface.metrics.result import Row
+from polyface.metrics.result import rows as rows_of
 from polyface.models.bundle import load_bundle
-from polyface.models.predict import Views, predict
+from polyface.models.predict import TTA
+from polyface.protocols.evaluation import evaluate
 from polyface.report.results import write_results
 from polyface.training import stages
 from polyface.training.recipe import Recipe, load
@@ -101,8 +100,8 @@ def run(name: str, data: Path, folder: Path) -> dict[str, Any]:
     recipe.variants[row].set |= changes
     recipe.variants[row].set["*.optimisation.validate_every"] = 1000
     one = recipe.variant(row)
-    stage = one.stages[-1]
-    strangers = stage.evaluation.protocol == "webcaricature"
+    stage = one.measured
+    strangers = stage.evaluation.protocol["name"] == "gallery-probe"
     if strangers:
         source = recipe.stage("across").data.tables[0]
         stage.data.tables = [source.model_copy(update={"options": {"split": "people"}})]
@@ -115,20 +114,18 @@ def run(name: str, data: Path, folder: Path) -> dict[str, Any]:
         model = stages.run(one, place, data, options, earlier)[stage.name].bundle
     seconds = round(time.monotonic() - began)
     bundle = load_bundle(model, quiet=True)
-    pool = pool_of(stage, data, bundle.tasks if not strangers else {}, "test" if strangers else "val")
-    answers: Any = predict(bundle.network, bundle.tasks, pool, views=Views(mirror=stage.evaluation.mirror))
-    found = judged(answers, bundle.tasks, pool, data, strangers)
-    figures = {r.metric: round(r.mean, 3) for r in recognition_rows(name, {0: found}, resamples=0)}
+    part = "test" if strangers else "val"
+    pool, tta = pool_of(stage, data, {}, part), TTA(mirror=stage.evaluation.mirror)
+    sources = [source.name for source in stage.data.tables]
+    found = evaluate(bundle, pool, stage.evaluation.protocol, part=part, data=data, sources=sources, tta=tta)
+    figures = {
+        row.metric: round(row.mean, 3)
+        for prefix, one in found.results.items()
+        for row in rows_of(name, {0: one}, prefix=prefix, resamples=0)
+    }
     shutil.rmtree(place)
     said = {"trial": name, "row": row, "settings": changes, "faces": len(pool)}
     return said | {"figures": figures, "seconds": seconds}
-
-
-def judged(answers: Any, tasks: Any, pool: Any, data: Path, strangers: bool) -> RecognitionResult:
-    if strangers:
-        return judge_across(answers, pool.table)
-    people = next(iter(tasks.values())).vocabulary
-    return judge_cavi(answers, people, pool.table, cavi.pairs(data / "cavi", "val"))
 
 
 def read(log: Path) -> list[dict[str, Any]]:
@@ -158,7 +155,7 @@ def main() -> None:
         ]
         write_results(
             Path("docs/results/caricature-search.json"), rows, merge=False,
-            command="python benchmarks/caricature_search.py --write",
+            command="python tools/caricature_search.py --write",
             data="CaVI: validation images and pairs; for `across` people held out of training",
         )  # fmt: skip
 

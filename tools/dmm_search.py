@@ -6,7 +6,7 @@ that only it has (β, P, and what Eq. 4 leaves open: a floor, normalising). What
 them (`BY_HAND`): why DMM-CNN falls behind in a short run, what longer runs bring, and then EfficientNet-Lite0 from
 ImageNet, which the recipe has taken. Each trial is a line of the log, and a stopped search goes on.
 
-    python benchmarks/dmm_search.py --data DIR [--row Baseline|DMM-EQ-AT|DMM-CNN] [--worker I/N] [--write]
+    python tools/dmm_search.py --data DIR [--row Baseline|DMM-EQ-AT|DMM-CNN] [--worker I/N] [--write]
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def run(row: str, trial: int | str, data: Path, folder: Path) -> dict[str, Any]:
     result = stages.run(one, place, data, options)["celeba"]
     bundle = load_bundle(result.bundle, quiet=True)
     bundle.tasks.pop("landmarks", None)
-    found = evaluate(bundle, pool_of(one.stages[0], data, bundle.tasks, "val")).results["attributes"]
+    found = evaluate(bundle, pool_of(one.stages[0], data, bundle.tasks, "val")).results["attributes "]
     assert isinstance(found, AttributesResult)
     shutil.rmtree(place)
     return {
@@ -196,7 +196,7 @@ def main() -> None:
         for metric in ("mean accuracy", "mean balanced accuracy")
     ]
     write_results(
-        Path("docs/results/dmm-cnn-search.json"), rows, command="python benchmarks/dmm_search.py --write",
+        Path("docs/results/dmm-cnn-search.json"), rows, command="python tools/dmm_search.py --write",
         data="CelebA, 1,579 validation faces", merge=False,
     )  # fmt: skip
     print(len(rows), "rows;", np.round(max(r.mean for r in rows if r.metric == "mean accuracy"), 2))
