@@ -46,9 +46,9 @@ def learning_rate(spec: StageSpec, done: float, history: Sequence[Mapping[str, A
 
 def plateaus(losses: Sequence[float], patience: int) -> int:
     """How often a validation loss did not fall below its lowest for `patience` validations in a row."""
-    best, waited, found = math.inf, 0, 0
+    best, waited, count = math.inf, 0, 0
     for loss in losses:
         best, waited = (loss, 0) if loss < best else (best, waited + 1)
         if waited == patience:
-            found, waited = found + 1, 0
-    return found
+            count, waited = count + 1, 0
+    return count

@@ -102,8 +102,8 @@ class Recipe(Strict):
         tree["stages"] = [self.stage(stage).model_dump() for stage in chosen.stages]
         tree["variants"], tree["comparisons"], tree["sizes"] = {}, [], {}
         tree = _keep(_override(tree, chosen.set, f"variants.{name}.set"), chosen.keep, f"variants.{name}.keep")
-        found = _checked(tree, f"{self.name}: {name}")
-        return found.at(self.seed if seed is None else seed)
+        recipe = _checked(tree, f"{self.name}: {name}")
+        return recipe.at(self.seed if seed is None else seed)
 
 
 def load(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
@@ -139,13 +139,13 @@ def load(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
 
 def assignments(texts: Sequence[str], option: str, form: str = "name=value") -> dict[str, Any]:
     """The name=value words of a command's option, the values read as YAML."""
-    found = {}
+    values = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
             raise PolyfaceError(f"{option} {text}: expected {form}")
-        found[name] = _yaml(value, f"{option} {text}")
-    return found
+        values[name] = _yaml(value, f"{option} {text}")
+    return values
 
 
 def _yaml(text: str, where: str) -> Any:

@@ -211,10 +211,10 @@ class StageSpec(BaseStage):
     @property
     def extras(self) -> dict[str, Any]:
         """The settings of the extras that it asks for, by name, in the order in which they act."""
-        found = dict(self.__pydantic_extra__ or {})
+        asked = dict(self.__pydantic_extra__ or {})
         if self.optimisation.ema:
-            found["running-mean"] = self.optimisation.ema
-        return dict(sorted(found.items()))
+            asked["running-mean"] = self.optimisation.ema
+        return dict(sorted(asked.items()))
 
     @property
     def moved(self) -> list[str]:

@@ -139,7 +139,7 @@ def stage_pool(
 
     earlier: bundles of other stages, which may label its faces.
     """
-    found = []
+    parts = []
     for opened, rows, source in _chosen(stage, part, data, progress):
         if not len(rows):
             continue
@@ -151,10 +151,10 @@ def stage_pool(
         whole = boxes_of(opened if detected else table, stage.data.boxes, progress=progress)
         missed = np.flatnonzero(np.isin(rows, whole.missed))
         boxes = type(whole)(whole.xyxy[rows], missed, None if whole.points is None else whole.points[rows])
-        found.append((table.take(rows), boxes, source.ratio))
-    if not found:
+        parts.append((table.take(rows), boxes, source.ratio))
+    if not parts:
         return None
-    pool = FacePool(found, stage.data.crop, tasks, progress, stage.data.balance if part == "train" else ())
+    pool = FacePool(parts, stage.data.crop, tasks, progress, stage.data.balance if part == "train" else ())
     needed = tasks if part == "train" else [name for name in tasks if name == stage.main]
     for name in needed:  # a side task may have no labels where it is not learnt: people of other parts, say
         if not pool.targets[name].labelled.any():

