@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from polyface.errors import PolyfaceError
+from polyface.metrics.groups import groups_of, within
 from polyface.metrics.landmarks import evaluate_landmarks
-from polyface.metrics.result import Row, groups_of, rows, within
+from polyface.metrics.result import Row, rows
 from polyface.metrics.sections import Curves, Face, Table, Text
 from polyface.report.page import (
     Code,
