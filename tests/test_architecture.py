@@ -196,7 +196,13 @@ def test_rooms_that_stand_alone_import_little(room: str) -> None:
 
 def test_networks_import_only_torch() -> None:
     """And where they are named: timm, and what reads published weights."""
-    named = {"timm_trunk": {"timm"}, "depthwise": {"timm"}, "imagenet": {"safetensors", "timm"}, "dlib": {"numpy"}}
+    named = {
+        "timm_trunk": {"timm"},
+        "depthwise": {"timm"},
+        "imagenet": {"timm"},
+        "files": {"safetensors"},
+        "dlib": {"numpy"},
+    }
     allowed = {"torch", *sys.stdlib_module_names}
     ours = ("polyface.networks", "polyface.errors", "polyface.registry")
     strangers = [

@@ -85,6 +85,21 @@ def test_only_the_last_weighting_differs_between_rows(recipe: Recipe) -> None:
     assert rows.variants["dwa"].minutes == 3
 
 
+def test_the_main_task_alone_leaves_heads_and_mentions_of_the_others_behind(recipe: Recipe) -> None:
+    changed = recipe.model_copy(deep=True)
+    stage = changed.stages[-1]
+    pooled = {"kind": "pool", "levels": 1}
+    trunk = {"name": "timm", "model": "test_resnet", "size": 40, "pool": "map"}
+    heads = {"landmarks": "points", "smile": "words"}
+    network = {"trunk": trunk, "branches": {"points": pooled, "words": pooled}, "heads": heads}
+    given = stage.model_dump() | {"network": network, "thresholds": {"tasks": ["smile"]}}
+    changed.stages[-1] = type(stage).model_validate(given)
+    (alone,) = weightings.comparison(changed, None, ["dwa"]).variant(ALONE).stages
+    assert list(alone.tasks) == list(alone.network.heads) == ["landmarks"]  # type: ignore[attr-defined]
+    assert list(alone.network.branches) == ["points"]  # type: ignore[attr-defined]
+    assert alone.extras == {}  # type: ignore[attr-defined]
+
+
 def test_by_default_every_registered_weighting_is_a_row(recipe: Recipe) -> None:
     rows = weightings.comparison(recipe, "two of them").variants
     assert set(rows) == {AS_IS, ALONE, *weightings.WEIGHTINGS.names()} - {"fixed"}

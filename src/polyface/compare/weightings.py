@@ -96,6 +96,7 @@ def comparison(
         row: VariantSpec(stages=[last.name], set={**set_, **own}, start=start, seeds=1, minutes=minutes, note=note)
         for row, (set_, note) in rows.items()
     }
+    variants[ALONE].keep = [last.main]
     if start:
         every = {key: value for key, value in own.items() if key.startswith("*.")}
         variants[EARLIER] = VariantSpec(stages=[stage.name for stage in before], set={**every, **earlier}, seeds=1)
@@ -130,11 +131,9 @@ def _base(recipe: Recipe, variant: str | None) -> Recipe:
 
 def _baselines(last: StageSpec) -> dict[str, tuple[dict[str, Any], str]]:
     """{row: (what it sets, its note)} of the rows that every comparison has."""
-    main = last.evaluation.main
-    alone = {"weighting": {"name": "fixed"}, "tasks": {main: last.tasks[main]}, "stopping": None}
     return {
         AS_IS: ({}, ""),
-        ALONE: ({f"{last.name}.{key}": value for key, value in alone.items()}, ""),
+        ALONE: ({f"{last.name}.weighting": {"name": "fixed"}, f"{last.name}.stopping": None}, ""),
         UNIFORM: (_weighed(last, UNIFORM, {}), ""),
     }
 

@@ -31,9 +31,9 @@ class CentresSpec(Strict):
 class Centres(Extra):
     """A loss that draws every face's embedding to the centre of its person.
 
-    One table of centres [people, E], which the embeddings of several tasks share; it starts at 0. branches: task → the
-    branch whose embedding it reads. A step moves the centre of every person in the batch α (the setting `rate`) of the
-    way to the mean of that person's embeddings, and no other:
+    The table of centres [people, E], which several tasks share, starts at 0. branches: task → the embedding that it
+    reads. A step moves the centre of every person in the batch α (the setting `rate`) of the way to the mean of that
+    person's embeddings, and no other:
 
         c_y ← c_y − α · mean over the batch's faces of y of (c_y − e)
     """
