@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from polyface.errors import PolyfaceError
+from polyface.metrics.groups import groups_of, within
 from polyface.metrics.landmarks import (
     LandmarkResult,
     auc,
@@ -23,7 +24,7 @@ from polyface.metrics.landmarks import (
     normalising_distance,
     point_errors,
 )
-from polyface.metrics.result import Metric, groups_of, paired_differences, rows, within
+from polyface.metrics.result import Metric, paired_differences, rows
 from polyface.schema import eyes
 
 NAN = math.nan

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from polyface.errors import PolyfaceError
-from polyface.metrics.resampling import resampled_counts
+from polyface.metrics.groups import groups_of, within
+from polyface.metrics.resampling import Bools, Counts, Floats, resampled_counts
 from polyface.metrics.result import (
     Metric,
     Result,
     Row,
     differences,
     digest,
-    groups_of,
     paired_differences,
     relative_differences,
     rows,
-    within,
 )
 
 from . import systems
@@ -355,3 +355,20 @@ def test_a_row_refuses_what_no_file_may_hold(wrong: dict[str, object]) -> None:
     assert Row(**good).key == ("FLD", "mean error")  # type: ignore[arg-type]
     with pytest.raises(PolyfaceError, match="result row"):
         Row(**(good | wrong))  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------------------- undefined draws
+
+
+def test_a_figure_that_no_resample_defines_has_neither_interval_nor_difference() -> None:
+    @dataclass(frozen=True)
+    class Whole(Toy):
+        """Defined of every unit once, and of nothing else."""
+
+        def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
+            return {metric: np.where((counts == 1).all(1), 7.0, NAN) for metric in wanted}
+
+    result = Whole(np.arange(30.0))
+    (row,) = rows("x", {0: result}, resamples=50)
+    assert (row.mean, row.interval) == (14.5, None)
+    assert differences("x", "y", {0: result}, {0: result}, resamples=50) == []

@@ -28,7 +28,8 @@ from polyface import protocols
 from polyface.data.readers.common import Pair
 from polyface.data.table import FaceTable
 from polyface.errors import NoDataError, PolyfaceError
-from polyface.metrics.result import rows, within
+from polyface.metrics.groups import within
+from polyface.metrics.result import rows
 
 
 def test_pairs_by_hand(six: FaceTable) -> None:

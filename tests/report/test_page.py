@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from polyface.errors import PolyfaceError
+from polyface.metrics.groups import groups_of, within
 from polyface.metrics.landmarks import evaluate_landmarks
-from polyface.metrics.result import Row, groups_of, rows, within
+from polyface.metrics.result import Row, rows
 from polyface.metrics.sections import Curves, Face, Table, Text
 from polyface.report.page import (
     Code,
@@ -22,7 +23,6 @@ from polyface.report.page import (
     MeasuredSection,
     Notes,
     PhotoSection,
-    PlotSection,
     RecipeSection,
     ResultSection,
     Section,
@@ -92,7 +92,6 @@ def sections() -> list[Section]:
         *(ResultSection(section.title, section, lambda face: PICTURE) for section in RESULT.sections()),
         parts_section("Poses", "pose", BY_POSE),
         PhotoSection("Photo", PICTURE, "Two faces", [{"face": "1", "pose": "left"}, {"face": "2", "smile": "yes"}]),
-        PlotSection("Plot", PICTURE, "A grey plot"),
         TableSection("Answers", Table(["person", ">age"], [["Anna", "30"]]), "Each line is a person."),
         RecipeSection("Recipe", "seed: 1\nstages: []", "polyface train tcdcn"),
     ]
@@ -116,7 +115,7 @@ def test_the_page_fetches_nothing() -> None:
     page = Page(text)
     assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe")]
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == 1 + 2 + 18 + 1 + 1
+    assert len(images) == 1 + 2 + 18 + 1
     assert all(re.match(r"data:image/(png|jpeg);base64,", image["src"] or "") and image["alt"] for image in images)
     assert "http://" not in text
     assert "https://" not in text

@@ -16,7 +16,8 @@ from polyface.data.loader import FacePool, Targets
 from polyface.data.table import FaceTable
 from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
-from polyface.metrics.result import Metric, differences, groups_of, rows, within
+from polyface.metrics.groups import groups_of, within
+from polyface.metrics.result import Metric, differences, rows
 from polyface.protocols.evaluation import evaluate, evaluate_tables
 from polyface.registry import Registry
 from polyface.reproduce import evaluation_report

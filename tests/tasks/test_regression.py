@@ -143,7 +143,7 @@ def test_answers_are_evaluated_where_there_are_labels(faces: FaceTable) -> None:
 def test_settings() -> None:
     assert made("yaw", circular=True).config()["mirror"] == "negate"
     assert tasks.build("x", made("yaw").config()).config() == made("yaw").config()
-    assert (made().outputs, made("yaw", circular=True).outputs) == ({"x": (1,)}, {"x": (2,)})
+    assert (made().output_dim, made("yaw", circular=True).output_dim) == (1, 2)
     assert made().labels({"value": np.float32([1.5, 2])}) == [1.5, 2]
     with pytest.raises(PolyfaceError, match="offset and scale are for numbers that are not circular"):
         made("yaw", circular=True, scale=9.0)

@@ -2,7 +2,7 @@
 
 A `Result` is about units (faces, pairs, probes, people) that can be drawn again. Everything else follows from that:
 `rows` gives a figure over training seeds (or splits) with its interval, `differences` the paired difference of two
-systems, `within` the same figures of a group of units.
+systems; `groups.within` gives the same figures of a group of units.
 
 Intervals are percentile bootstraps over units and, of several runs, over runs as well. All runs of both sides see the
 same draws, over the units that are defined in every one of them, with one seed; of splits, each draws its own.
@@ -294,6 +294,8 @@ def paired_differences(
         joint = [_joint(group, metric) for group in groups]
         ours, theirs = sides([_over(group, metric, units) for group, units in zip(groups, joint, strict=True)])
         first, second = sides([figures[metric] for figures in drawn])
+        if np.isnan(first).all() or np.isnan(second).all():
+            continue  # no resample defines it
         if splits:
             first, second = first - second, np.zeros((len(first), 1))
         n = sum(_count(group[0], metric, units) for group, units in zip(groups, joint, strict=True))
@@ -375,64 +377,3 @@ def _drawn(
     if len(found) > 1:  # a figure that one split lacks is no figure of all
         found = [{metric: one[metric] for metric in one if all(metric in other for other in found)} for one in found]
     return found
-
-
-# -------------------------------------------------------------------------------------------------------------- groups
-
-
-def groups_of(labels: Sequence[str | None], order: Sequence[str] = ()) -> dict[str, Bools]:
-    """Which units [units] have each label, in a given order, then as they occur; a unit without one is in no group."""
-    words = np.array(labels, dtype=object)
-    present = dict.fromkeys(label for label in labels if label is not None)
-    known = [*(label for label in order if label in present), *(label for label in present if label not in order)]
-    return {label: np.asarray(words == label, dtype=bool) for label in known}
-
-
-def within(result: Result, judged: Bools) -> Result:
-    """The same figures of a group of units [units]: thresholds are picked on everybody and used on the group."""
-    if judged.shape != (result.units,):
-        raise PolyfaceError(f"a group of {list(judged.shape)} {result.over} for a result over {result.units}")
-    return _Within(result, judged)
-
-
-@dataclass(frozen=True)
-class _Within:
-    whole: Result
-    judged: Bools
-
-    @property
-    def units(self) -> int:
-        return self.whole.units
-
-    @property
-    def over(self) -> str:
-        return self.whole.over
-
-    @property
-    def key(self) -> str:
-        return digest(self.whole.key, self.judged)
-
-    @property
-    def metrics(self) -> Sequence[Metric]:
-        """Those of the whole question that an `at` gives; `n` counts the group's units."""
-        kept = [metric for metric in self.whole.metrics if metric.resampled and not metric.part]
-        known = np.logical_or.reduce([self.whole.defined(metric) for metric in kept]) & self.judged
-        return [replace(metric, n=int(known.sum()), note="", folds="") for metric in kept]
-
-    def figure(self, metric: Metric) -> float:
-        known = self.whole.defined(metric)
-        if not (known & self.judged).any():
-            return math.nan
-        return float(self.at(known[None].astype(np.int32), [metric])[metric][0])
-
-    def spread(self, metric: Metric) -> float | None:
-        return None
-
-    def defined(self, metric: Metric) -> Bools:
-        return self.whole.defined(metric)
-
-    def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
-        return self.whole.at(counts, wanted, self.judged if judged is None else self.judged & judged)
-
-    def sections(self) -> list[Section]:
-        return []

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from polyface.data.readers import READERS, reader
 from polyface.data.table import FaceTable
 from polyface.errors import NoDataError, PolyfaceError, nearest
+from polyface.metrics.groups import groups_of
 from polyface.metrics.recognition.pairs import Indices
 from polyface.metrics.resampling import Bools
-from polyface.metrics.result import Result, groups_of
+from polyface.metrics.result import Result
 from polyface.schema import VOCABULARIES
 from polyface.tasks import Task
 

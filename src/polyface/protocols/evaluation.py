@@ -12,7 +12,8 @@ from polyface.data.loader import FacePool
 from polyface.data.store import open_source
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError, nearest
-from polyface.metrics.result import Result, Row, rows, within
+from polyface.metrics.groups import within
+from polyface.metrics.result import Result, Row, rows
 from polyface.models.bundle import Bundle
 from polyface.models.predict import NO_TTA, TTA, predict
 from polyface.protocols import DEFAULT, PROTOCOLS, build

@@ -20,7 +20,7 @@ from polyface.files import atomic_path
 from polyface.metrics import sections as plain
 from polyface.metrics.result import Result, Row
 from polyface.metrics.sections import Curve, Curves, Table, Text
-from polyface.report.faces import Picture, as_image, png
+from polyface.report.faces import Picture, as_image
 from polyface.report.plots import plot, plot_curves
 from polyface.report.published import Published, Statement
 from polyface.report.results import format_number, format_row
@@ -311,21 +311,6 @@ class PhotoSection:
             header = list(dict.fromkeys(key for face in self.found for key in face))
             blocks.append(Table(header, [[face.get(key, "") for key in header] for face in self.found]))
         return blocks
-
-
-@dataclass(frozen=True)
-class PlotSection:
-    """An already drawn plot, as PNG bytes."""
-
-    title: str
-    image: bytes | Picture
-    alt: str
-    caption: str = ""
-
-    def blocks(self) -> Sequence[Block]:
-        """The plot at the page's width."""
-        image = self.image if isinstance(self.image, bytes) else png(self.image)
-        return [Figures([Figure(image, self.alt, self.caption)], wide=True)]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import yaml
 
 from polyface.data.loader import FacePool
 from polyface.metrics import result
-from polyface.metrics.result import Result, Row, within
+from polyface.metrics.groups import within
+from polyface.metrics.result import Result, Row
 from polyface.metrics.sections import Curve, Face, Text
 from polyface.protocols.evaluation import Evaluation
 from polyface.report.faces import Picture, draw_face

@@ -11,8 +11,9 @@ import numpy as np
 
 from polyface.errors import PolyfaceError
 from polyface.explain.weights import head_weights, weight_correlation
+from polyface.metrics.groups import within
 from polyface.metrics.resampling import summarise
-from polyface.metrics.result import Result, Row, differences, relative_differences, rows, within
+from polyface.metrics.result import Result, Row, differences, relative_differences, rows
 from polyface.models.bundle import load_bundle
 from polyface.report.published import Published
 from polyface.report.results import markdown_table, read_results, write_results

@@ -100,11 +100,6 @@ class Task(ABC):
     def evaluate(self, answers: Mapping[str, Any], table: FaceTable) -> Result:
         """How well the decoded answers [N, …] on the faces of a table agree with its labels."""
 
-    @property
-    def outputs(self) -> dict[str, tuple[int, ...]]:
-        """The outputs of its head in an exported network, with their shapes after the batch."""
-        return {self.name: (self.output_dim,)}
-
     def config(self) -> dict[str, Any]:
         """What rebuilds the task: `polyface.tasks.build(name, config)`."""
         return self.spec.model_dump()

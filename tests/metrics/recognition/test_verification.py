@@ -17,7 +17,6 @@ from scipy.stats import mannwhitneyu
 from polyface.errors import PolyfaceError
 from polyface.metrics.recognition.pairs import (
     auc,
-    det,
     equal_error_rate,
     pair_distances,
     roc,
@@ -58,7 +57,6 @@ def test_curves_by_hand() -> None:
     far, val = roc(*HAND)
     np.testing.assert_allclose(far, np.array([0, 0, 0, 1, 1, 2, 3]) * 100 / 3)
     np.testing.assert_allclose(val, np.array([0, 1, 2, 2, 3, 3, 3]) * 100 / 3)
-    np.testing.assert_allclose(det(*HAND), [far, 100 - val])
     assert auc(*HAND) == pytest.approx(100 * 8 / 9)  # of nine comparisons only .6 < .4 is wrong
     assert equal_error_rate(*HAND) == pytest.approx(100 / 3)  # after .1, .2, .4
 

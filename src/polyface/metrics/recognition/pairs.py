@@ -86,12 +86,6 @@ def roc(scores: ArrayLike, same: ArrayLike, *, similarity: bool = False) -> tupl
     return 100 * accepted_other[0] / accepted_other[0, -1], 100 * accepted[0] / accepted[0, -1]
 
 
-def det(scores: ArrayLike, same: ArrayLike, *, similarity: bool = False) -> tuple[Floats, Floats]:
-    """FAR and FRR, the share of same pairs that are rejected, in percent at every cut: see `roc`."""
-    far, val = roc(scores, same, similarity=similarity)
-    return far, 100 - val
-
-
 def rates(distances: ArrayLike, same: ArrayLike, steps: int = 500) -> tuple[Floats, Floats]:
     """The largest VAL at each of some FARs, in percent, from that of a single pair on: millions of pairs fit a plot."""
     far, val = roc(distances, same)
