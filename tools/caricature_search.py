@@ -19,7 +19,7 @@ from typing import Any
 from polyface.metrics.result import Row
 from polyface.metrics.result import rows as rows_of
 from polyface.models.bundle import load_bundle
-from polyface.models.predict import Views
+from polyface.models.predict import TTA
 from polyface.protocols.evaluation import evaluate
 from polyface.report.results import write_results
 from polyface.training import stages
@@ -115,9 +115,9 @@ def run(name: str, data: Path, folder: Path) -> dict[str, Any]:
     seconds = round(time.monotonic() - began)
     bundle = load_bundle(model, quiet=True)
     part = "test" if strangers else "val"
-    pool, views = pool_of(stage, data, {}, part), Views(mirror=stage.evaluation.mirror)
+    pool, tta = pool_of(stage, data, {}, part), TTA(mirror=stage.evaluation.mirror)
     sources = [source.name for source in stage.data.tables]
-    found = evaluate(bundle, pool, stage.evaluation.protocol, part=part, data=data, sources=sources, views=views)
+    found = evaluate(bundle, pool, stage.evaluation.protocol, part=part, data=data, sources=sources, tta=tta)
     figures = {
         row.metric: round(row.mean, 3)
         for prefix, one in found.results.items()

@@ -118,7 +118,7 @@ def test_a_typo_in_the_labels_stops_the_import(labels: Path) -> None:
     [
         (("--map", "sex"), "--map sex: expected NAME=COLUMN"),
         (("--map", "sex=gender", "--map", "sex.M=male"), "'sex' has a value of its own"),
-        (("--option", "colums.sex=words"), "no option 'colums': did you mean 'columns'"),
+        (("--option", "colums.sex=words"), "unknown option 'colums'; did you mean 'columns'"),
     ],
 )
 def test_wrong_options_of_an_import(labels: Path, wrong: tuple[str, ...], expected: str) -> None:

@@ -356,6 +356,17 @@ def test_a_flipped_bit_is_told(tmp_path) -> None:
         FaceTable.open(tmp_path / "t.parquet")
 
 
+def test_a_flipped_bit_of_a_picture_is_told(tmp_path) -> None:
+    table(tmp_path, *(face(i, beard=1.0) for i in range(3)))
+    data = bytearray((tmp_path / "t.parquet").read_bytes())
+    place = pq.ParquetFile(tmp_path / "t.parquet").metadata.row_group(0).column(0)
+    data[place.data_page_offset + place.total_compressed_size - 9] ^= 1
+    (tmp_path / "t.parquet").write_bytes(bytes(data))
+    bad = check_table(FaceTable.open(tmp_path / "t.parquet"))
+    assert [one.where for one in bad] == ["row 0", "row 1", "row 2"]
+    assert "its pictures are damaged" in bad[0].reason
+
+
 # -------------------------------------------------------------------------------------------------- fingerprints
 
 

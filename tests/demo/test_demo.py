@@ -83,6 +83,7 @@ def test_photos_in_the_package_are_those_of_the_notice() -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(900)
 def test_the_training_teaches_every_task_in_a_minute_of_one_core(tmp_path: Path) -> None:
     """On the test faces, which nothing was chosen by."""
     recipe = load("synthetic", ["synthetic.optimisation.precision=32-true"])

@@ -16,7 +16,7 @@ from polyface.data.loader import FacePool
 from polyface.data.table import FaceTable
 from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
-from polyface.models.predict import Views, predict, translations
+from polyface.models.predict import TTA, predict, translations
 from polyface.networks import FaceOutput
 from polyface.networks.heads import Embedding
 
@@ -76,7 +76,7 @@ def test_plain_answers_are_in_pixels_of_the_original(pool) -> None:
 
 def test_translations_are_undone(pool) -> None:
     """Every shifted crop is answered in its own frame; back in the original all 20 agree with the blob."""
-    found = predict(Centroid(), TASKS, pool, views=Views(20, 0.08))["landmarks"]["points"]
+    found = predict(Centroid(), TASKS, pool, tta=TTA(20, 0.08))["landmarks"]["points"]
     np.testing.assert_allclose(found, truth(pool), atol=0.05)
 
 
@@ -85,8 +85,8 @@ def test_spread_zero_is_plain(pool) -> None:
     heads = {"landmarks": 2, "smile": 2}
     network = networks.build({"trunk": {"name": "tcdcn"}, "heads": heads})
     plain = predict(network, TASKS, pool)
-    still = predict(network, TASKS, pool, views=Views(7, 0.0))
-    moved = predict(network, TASKS, pool, views=Views(7, 0.05))
+    still = predict(network, TASKS, pool, tta=TTA(7, 0.0))
+    moved = predict(network, TASKS, pool, tta=TTA(7, 0.05))
     np.testing.assert_allclose(still["landmarks"]["points"], plain["landmarks"]["points"], atol=1e-3)
     np.testing.assert_allclose(still["smile"]["probabilities"], plain["smile"]["probabilities"], atol=1e-5)
     assert np.abs(moved["landmarks"]["points"] - plain["landmarks"]["points"]).max() > 1e-3
@@ -95,7 +95,7 @@ def test_spread_zero_is_plain(pool) -> None:
 def test_average_is_the_mean_of_the_shifted_answers(pool) -> None:
     """Probabilities, for which nothing is undone: the mean over all shifts of what each alone would say."""
     shifts = translations(4, 0.05, 40)
-    found = predict(Centroid(), TASKS, pool, views=Views(4, 0.05))
+    found = predict(Centroid(), TASKS, pool, tta=TTA(4, 0.05))
     point = predict(Centroid(), TASKS, pool)["landmarks"]["points"][:, 0]
     matrices = pool.crops.numpy()
     inside = np.einsum("nij,nj->ni", matrices[:, :, :2], point) + matrices[:, :, 2]
@@ -109,8 +109,8 @@ def test_average_is_the_mean_of_the_shifted_answers(pool) -> None:
 @pytest.mark.parametrize("batch", [1, 2, 3, 100])
 @pytest.mark.parametrize("average", [1, 3])
 def test_batches_do_not_change_answers(pool, batch: int, average: int) -> None:
-    whole = predict(Centroid(), TASKS, pool, batch=256, views=Views(average))
-    parts = predict(Centroid(), TASKS, pool, batch=batch, views=Views(average))
+    whole = predict(Centroid(), TASKS, pool, batch=256, tta=TTA(average))
+    parts = predict(Centroid(), TASKS, pool, batch=batch, tta=TTA(average))
     np.testing.assert_allclose(parts["landmarks"]["points"], whole["landmarks"]["points"], atol=1e-4)
     assert parts["smile"]["label"] == whole["smile"]["label"]
     assert len(parts["smile"]["label"]) == 5
@@ -134,7 +134,7 @@ def test_progress_counts_batches(pool) -> None:
 
 
 def test_mirrored_views_are_mirrored_translations() -> None:
-    matrices = Views(3, 0.05, mirror=True).matrices(40)
+    matrices = TTA(3, 0.05, mirror=True).matrices(40)
     assert matrices.shape == (6, 2, 3)
     moved = matrices @ torch.tensor([3.0, 7.0, 1.0])
     np.testing.assert_allclose(moved[3:, 0], 39 - moved[:3, 0], atol=1e-5)
@@ -151,10 +151,10 @@ class FiveCentroids(Centroid):
 
 def test_mirrored_answers_are_read_back_before_they_are_averaged(pool) -> None:
     five = TASKS | {"landmarks": tasks.build("landmarks", {"kind": "landmarks", "points": 5})}
-    found = predict(FiveCentroids(), five, pool, views=Views(2, 0.05, mirror=True))
+    found = predict(FiveCentroids(), five, pool, tta=TTA(2, 0.05, mirror=True))
     np.testing.assert_allclose(found["landmarks"]["points"], truth(pool).repeat(5, 1), atol=0.05)
     plain, mirrored = (
-        predict(FiveCentroids(), five, pool, views=Views(mirror=m))["smile"]["probabilities"] for m in (False, True)
+        predict(FiveCentroids(), five, pool, tta=TTA(mirror=m))["smile"]["probabilities"] for m in (False, True)
     )
     assert np.abs(plain - mirrored).max() > 1e-3  # the mirrored face leans the other way
 
@@ -162,7 +162,7 @@ def test_mirrored_answers_are_read_back_before_they_are_averaged(pool) -> None:
 @pytest.mark.parametrize("wrong", [{"average": 0}, {"spread": -0.1}])
 def test_wrong_views_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(PolyfaceError, match="give at least 1, and at least 0"):
-        Views(**wrong)  # type: ignore[arg-type]
+        TTA(**wrong)  # type: ignore[arg-type]
 
 
 class Turned(nn.Module):
@@ -181,8 +181,8 @@ class Turned(nn.Module):
 
 
 def test_the_mean_of_unit_embeddings_is_of_length_one_and_that_of_others_is_the_mean(pool) -> None:
-    views = Views(4, 0.2)
-    unit, plain = (predict(Turned(kind), TASKS, pool, views=views) for kind in ("cosine", "euclidean"))
+    tta = TTA(4, 0.2)
+    unit, plain = (predict(Turned(kind), TASKS, pool, tta=tta) for kind in ("cosine", "euclidean"))
     each = translations(4, 0.2, 40)[:, :, 2].numpy() / 40 + predict(Turned("euclidean"), TASKS, pool)["smile"][
         "embedding"
     ].reshape(5, 1, 2)  # a shifted crop's centre of brightness is shifted alike

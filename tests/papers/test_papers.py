@@ -180,20 +180,6 @@ def test_the_page_of_every_paper_can_be_loaded(name: str, tmp_path: Path) -> Non
     assert list(paper(name).sections(Runs(load(name), None, tmp_path))) == []
 
 
-def test_the_example_of_the_documents(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
-    (tmp_path / "published.yaml").write_text(
-        text.partition("## A paper")[2].partition("```yaml\n")[2].partition("```")[0]
-    )
-    figures, statements = read_published(tmp_path / "published.yaml")
-    assert [(f.row, f.metric, f.value, f.std) for f in figures] == [
-        ("Their method", "mean error, common", 5.6, None),
-        ("Another", "mean error, common", 4.9, 0.2),
-        ("Another", "mean error, challenging", 11.9, None),
-    ]
-    assert [said.text for said in statements] == ["It is seven times faster."]
-
-
 @pytest.mark.parametrize(
     "text, expected",
     [

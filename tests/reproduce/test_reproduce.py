@@ -12,7 +12,6 @@ import pytest
 from polyface import reproduce
 from polyface.errors import PolyfaceError
 from polyface.report.results import read_results
-from polyface.reproduce import runs as evaluated
 from polyface.tasks.landmarks import LandmarksTask
 from polyface.training import stages
 from polyface.training.learners.multitask import Multitask
@@ -207,7 +206,7 @@ def test_faces_are_opened_once_for_all_variants_and_answers_judged_once(
     recipe: Recipe, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened, judged = [], []
-    monkeypatch.setattr(evaluated, "pool_of", lambda *args: opened.append(args) or stages.pool_of(*args))
+    monkeypatch.setattr("polyface.reproduce.runs.pool_of", lambda *args: opened.append(args) or stages.pool_of(*args))
     evaluate = LandmarksTask.evaluate
     monkeypatch.setattr(LandmarksTask, "evaluate", lambda *args: judged.append(args) or evaluate(*args))
     every = reproduce.Runs(recipe, None, runs)

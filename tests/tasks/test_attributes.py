@@ -23,7 +23,7 @@ from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.inference import Analyzer, to_json_lines, to_parquet
 from polyface.models.bundle import Bundle, load_bundle
-from polyface.models.predict import Views, answers, translations
+from polyface.models.predict import TTA, answers, translations
 from polyface.schema import ATTRIBUTES
 from polyface.tasks import masked_sums, mean_of_terms
 from polyface.tasks.attributes import AttributesTask
@@ -305,7 +305,7 @@ def test_averaged_answers_are_those_of_the_mean_score() -> None:
     crops = PLAIN.expand(6, 2, 3)
 
     def scores(average: int) -> np.ndarray:
-        found = answers(made.network, made.tasks, cuts, crops, SPEC, Views(average, 0.2))["attributes"]
+        found = answers(made.network, made.tasks, cuts, crops, SPEC, TTA(average, 0.2))["attributes"]
         assert found["positive"].dtype == bool
         np.testing.assert_array_equal(found["positive"], found["scores"] > np.float32(task.thresholds))
         names = [[n for n, has in zip(THREE, row, strict=True) if has] for row in found["positive"]]
@@ -317,7 +317,7 @@ def test_averaged_answers_are_those_of_the_mean_score() -> None:
     assert (averaged > np.float32(task.thresholds)).any()
     assert np.abs(plain - averaged).max() > 1e-6
     assert len(translations(5, 0.2, 40)) == 5
-    still = answers(made.network, made.tasks, cuts, crops, SPEC, Views(5, 0.0))["attributes"]["scores"]
+    still = answers(made.network, made.tasks, cuts, crops, SPEC, TTA(5, 0.0))["attributes"]["scores"]
     np.testing.assert_allclose(still, plain, atol=1e-5)
 
 

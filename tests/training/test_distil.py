@@ -24,7 +24,7 @@ from polyface.data.table import FaceTable
 from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.models.bundle import Bundle, load_bundle
-from polyface.models.predict import Views, predict
+from polyface.models.predict import TTA, predict
 from polyface.tasks import build
 from polyface.training.extras.distil import Distillation, DistilSpec, _of_photos, distillation
 from polyface.training.learner import Learner
@@ -164,7 +164,7 @@ def test_the_teacher_is_asked_of_every_training_face_and_its_mirror_image(learne
     bundle = load_bundle(teacher, quiet=True)
     faces = FacePool.unlabelled(pool.table, Boxes(pool.boxes, np.zeros(0, np.int64)), bundle.crop)
     said = [
-        torch.from_numpy(predict(bundle.network, bundle.tasks, faces, views=Views(mirror=mirror))["who"]["embedding"])
+        torch.from_numpy(predict(bundle.network, bundle.tasks, faces, tta=TTA(mirror=mirror))["who"]["embedding"])
         for mirror in (False, True)
     ]
     unit = F.normalize(said[1])

@@ -58,7 +58,7 @@ def data_import(
     for skipped in report.skipped:
         say(f"skipped {skipped.where}: {skipped.reason}")
     for column, held in report.plan.columns.items():
-        origin, hint = report.plan.origins[column], report.plan.hints.get(column)
+        origin, hint = report.plan.origins.get(column, column), report.plan.hints.get(column)
         told = origin if origin == column else f"{origin} → {column}"
         say(f"  {told:24} {report.labelled.get(column, 0):>9,} labelled   {held}{f'   {hint}' if hint else ''}")
     for column, reason in report.plan.left.items():

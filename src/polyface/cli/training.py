@@ -80,7 +80,7 @@ def evaluate(
     from polyface import protocols
     from polyface.models import find
     from polyface.models.bundle import load_bundle
-    from polyface.models.predict import Views
+    from polyface.models.predict import TTA
     from polyface.protocols.evaluation import evaluate_tables
     from polyface.training.recipe import assignments
 
@@ -88,10 +88,10 @@ def evaluate(
     settings = protocols.settings(protocol) if protocol or options else None
     model, name = load_bundle(find(bundle)), Path(bundle).name
     with bar() as progress:
-        views = Views(average, mirror=mirror)
+        tta = TTA(average, mirror=mirror)
         found = evaluate_tables(
             model, tables, data, split, settings and settings | options,
-            views=views, device=device_of(device), progress=progress,
+            tta=tta, device=device_of(device), progress=progress,
         )  # fmt: skip
     columns = [column.strip() for column in by.split(",") if column.strip()]
     whole, groups = found.rows(name), [row for column in columns for row in found.by(column, name)]

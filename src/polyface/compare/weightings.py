@@ -131,10 +131,9 @@ def _base(recipe: Recipe, variant: str | None) -> Recipe:
 
 def _baselines(last: StageSpec) -> dict[str, tuple[dict[str, Any], str]]:
     """{row: (what it sets, its note)} of the rows that every comparison has."""
-    alone = {"weighting": {"name": "fixed"}, "stopping": None}
     return {
         AS_IS: ({}, ""),
-        ALONE: ({f"{last.name}.{key}": value for key, value in alone.items()}, ""),
+        ALONE: ({f"{last.name}.weighting": {"name": "fixed"}, f"{last.name}.stopping": None}, ""),
         UNIFORM: (_weighed(last, UNIFORM, {}), ""),
     }
 

@@ -55,7 +55,11 @@ class _ImageFile:
             if column is None:
                 if self._file is None:
                     self._file = pq.ParquetFile(self.path, memory_map=True, page_checksum_verification=True)
-                column = self._file.read_row_group(group, columns=["image"]).column("image")
+                try:
+                    column = self._file.read_row_group(group, columns=["image"]).column("image")
+                except (pa.ArrowException, OSError) as error:
+                    reason = f"its pictures are damaged ({_first_line(error)})"
+                    raise PolyfaceError(f"{self.path.name} row {row}: {reason}; import them again") from error
                 self._groups[group] = column
                 while len(self._groups) > 4:
                     self._groups.popitem(last=False)

@@ -17,14 +17,7 @@ from polyface.inference import Analyzer, BundleEmbedder, ImageResult, draw
 from polyface.metrics.sections import Table
 from polyface.models.bundle import load_bundle
 from polyface.protocols.evaluation import evaluate
-from polyface.report.page import (
-    FacesSection,
-    MeasuredSection,
-    PhotoSection,
-    Section,
-    TableSection,
-    write_report,
-)
+from polyface.report.page import FacesSection, MeasuredSection, PhotoSection, Section, TableSection, write_report
 from polyface.reproduce.pages import evaluation_sections, recipe_section, training_section
 from polyface.training import stages
 from polyface.training.recipe import Recipe, load

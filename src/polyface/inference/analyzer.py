@@ -24,7 +24,7 @@ from polyface.inference.inputs import Source, count, image_files, is_single, own
 from polyface.inference.results import FaceResult, ImageResult
 from polyface.models import default_models, find
 from polyface.models.bundle import Bundle, load_bundle
-from polyface.models.predict import Views, answers
+from polyface.models.predict import TTA, answers
 from polyface.networks.network import FaceNetwork
 from polyface.tasks import Task
 
@@ -99,7 +99,7 @@ class Analyzer:
     ) -> None:
         if batch < 1:
             raise PolyfaceError(f"batch is {batch}: give at least 1")
-        self.batch, self.views = batch, Views(average, spread, mirror)
+        self.batch, self.tta = batch, TTA(average, spread, mirror)
         self._detector, self._device = detector, usable_device(device)
         self._models = _named([self._open(model) for model in models or default_models()])
         self._told = False
@@ -133,7 +133,7 @@ class Analyzer:
 
     def stream(self, images: Any, boxes: Any = None) -> Iterator[ImageResult]:
         """The same, each result as soon as it is known; memory stays bounded however many pictures there are."""
-        single, step = is_single(images), max(1, self.batch // len(self.views))
+        single, step = is_single(images), max(1, self.batch // len(self.tta))
         waiting: deque[_Image] = deque()
         queue: list[tuple[_Image, _Crops]] = []
         for source, own in _paired(sources(images), boxes, single):
@@ -214,7 +214,7 @@ class Analyzer:
                 torch.from_numpy(np.stack(parts)).to(self._device)
                 for parts in zip(*(faces[number] for _, faces in queue), strict=True)
             )
-            found = answers(model.network, model.bundle.tasks, cuts, crops, spec, self.views)
+            found = answers(model.network, model.bundle.tasks, cuts, crops, spec, self.tta)
             for task, answer in found.items():
                 words = {"vocabulary": getattr(model.bundle.tasks[task], "vocabulary", None)}
                 for face, here in enumerate(told):

@@ -1,4 +1,4 @@
-"""A network over all faces of a pool, plain or averaged over views of each."""
+"""A network over all faces of a pool, with test-time augmentation or without."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def translations(count: int, spread: float, size: int, device: torch.device | st
 
 
 @dataclass(frozen=True)
-class Views:
-    """The crops of a face whose answers are averaged: `average` translations of up to ±`spread` crop sides (1: the crop
-    as it is; 20 is TCDCN-Averaged, Zhang et al. 2014), and with `mirror` each of them mirrored as well."""
+class TTA:
+    """Test-time augmentation: the crops of a face whose answers are averaged, `average` translations of up to ±`spread`
+    crop sides (1: the crop as it is; 20 is TCDCN-Averaged, Zhang et al. 2014), and with `mirror` each of them mirrored
+    as well."""
 
     average: int = 1
     spread: float = 0.03
@@ -47,7 +48,7 @@ class Views:
         return self.average * (1 + self.mirror)
 
     def matrices(self, size: int, device: torch.device | str = "cpu") -> Tensor:
-        """[views, 2, 3] from the plain input of side `size` to each view."""
+        """[crops, 2, 3] from the plain input of side `size` to each crop."""
         shifts = translations(self.average, self.spread, size, device)
         if not self.mirror:
             return shifts
@@ -55,7 +56,7 @@ class Views:
         return torch.cat([shifts, compose(flip, shifts)])
 
 
-PLAIN = Views()
+NO_TTA = TTA()
 
 
 @torch.inference_mode()
@@ -65,23 +66,23 @@ def answers(
     cuts: Tensor,
     crops: Tensor,
     spec: CropSpec,
-    views: Views = PLAIN,
+    tta: TTA = NO_TTA,
 ) -> dict[str, dict[str, Any]]:
     """Decoded answers of every task for cuts uint8 [B, C, P, P] with their image→input crops [B, 2, 3].
 
-    All views of all faces go through the network as one batch; points are moved back and averaged, class probabilities,
+    All crops of all faces go through the network as one batch; points are moved back and averaged, class probabilities,
     scores of attributes and embeddings averaged. A task that reads an embedding answers it too ("embedding" [B, E]); a
     network without tasks answers its embeddings alone, {name: {"embedding": [B, E]}}.
     """
     faces, to_input = len(cuts), torch.from_numpy(spec.cut_to_input()).to(cuts.device)
-    each, count = views.matrices(spec.size, cuts.device), len(views)
+    each, count = tta.matrices(spec.size, cuts.device), len(tta)
     matrices = compose(each, to_input).repeat(faces, 1, 1)
     images = sample(cuts.repeat_interleave(count, dim=0), matrices, spec.size)
     output = network(images)
     moved = compose(each.repeat(faces, 1, 1), crops.repeat_interleave(count, dim=0))
 
     def averaged(numbers: Mapping[str, np.ndarray], branch: str | None) -> dict[str, np.ndarray]:
-        """Over the views of each face; an embedding among them is that of `branch`."""
+        """Over the crops of each face; an embedding among them is that of `branch`."""
         found = dict(numbers)
         if branch:
             found["embedding"] = output.embeddings[branch].float().cpu().numpy()
@@ -105,17 +106,17 @@ def predict(
     pool: FacePool,
     *,
     batch: int = 256,
-    views: Views = PLAIN,
+    tta: TTA = NO_TTA,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Decoded answers for all faces of a pool, in its order: {task: {"points": [N, P, 2], …}}."""
     network = network.to(device).eval()
-    loader = FaceLoader(pool, max(1, batch // len(views)), shuffle=False)
+    loader = FaceLoader(pool, max(1, batch // len(tta)), shuffle=False)
     parts: list[dict[str, dict[str, Any]]] = []
     for done, raw in enumerate(loader, 1):
         cuts, crops = raw.cuts.to(device), raw.crops.to(device)
-        parts.append(answers(network, tasks, cuts, crops, pool.crop, views))
+        parts.append(answers(network, tasks, cuts, crops, pool.crop, tta))
         if progress:
             progress(done, len(loader), "batches predicted")
     return {name: {key: _join([p[name][key] for p in parts]) for key in parts[0][name]} for name in parts[0]}

@@ -14,7 +14,7 @@ from polyface.data.table import Progress
 from polyface.errors import PolyfaceError, nearest
 from polyface.metrics.result import Result, Row, rows, within
 from polyface.models.bundle import Bundle
-from polyface.models.predict import PLAIN, Views, predict
+from polyface.models.predict import NO_TTA, TTA, predict
 from polyface.protocols import DEFAULT, PROTOCOLS, build
 from polyface.protocols.base import Answers, EvaluationSet
 
@@ -63,7 +63,7 @@ def evaluate(
     part: str = "test",
     data: Path | None = None,
     sources: Sequence[str] = (),
-    views: Views = PLAIN,
+    tta: TTA = NO_TTA,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -74,7 +74,7 @@ def evaluate(
     """
     chosen = build(_protocol(bundle, protocol))
     cases = chosen.cases(EvaluationSet(pool.table, part, data, {name: {} for name in sources}, bundle.tasks))
-    answers = predict(bundle.network, bundle.tasks, pool, views=views, device=device, progress=progress)
+    answers = predict(bundle.network, bundle.tasks, pool, tta=tta, device=device, progress=progress)
     return Evaluation(pool, answers, cases, chosen.evaluate(answers, cases))
 
 
@@ -85,7 +85,7 @@ def evaluate_tables(
     part: str = "test",
     protocol: Mapping[str, Any] | None = None,
     *,
-    views: Views = PLAIN,
+    tta: TTA = NO_TTA,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -101,7 +101,7 @@ def evaluate_tables(
     parts = [(table, boxes_of(table, bundle.boxes, progress=progress), 1.0) for table in chosen if len(table)]
     pool = FacePool(parts, bundle.crop, {}, progress)
     return evaluate(
-        bundle, pool, protocol, part=part, data=data, sources=names, views=views, device=device, progress=progress
+        bundle, pool, protocol, part=part, data=data, sources=names, tta=tta, device=device, progress=progress
     )
 
 

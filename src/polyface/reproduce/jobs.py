@@ -19,7 +19,7 @@ from polyface.data.table import Progress
 from polyface.errors import PolyfaceError
 from polyface.files import atomic_path
 from polyface.models.bundle import Bundle, load_bundle
-from polyface.models.predict import Views, predict
+from polyface.models.predict import TTA, predict
 from polyface.tasks import Task
 from polyface.training import stages
 from polyface.training.recipe import Recipe, VariantSpec
@@ -188,12 +188,12 @@ def run_job(
         return
     bundle = load_bundle(_network(recipe, own, job, data, out, options), quiet=True)
     tasks, chosen = _tasks(stage, bundle, data), stage.evaluation
-    views = Views(chosen.translations, chosen.spread, chosen.mirror)
+    tta = TTA(chosen.translations, chosen.spread, chosen.mirror)
     for part in parts:
         if answered(recipe, out, job, part):
             continue
         pool = pool_of(stage, data, {}, part)
-        found = predict(bundle.network, tasks, pool, views=views)
+        found = predict(bundle.network, tasks, pool, tta=tta)
         _store(answers_path(out, job, part), found, pool.missed)
 
 

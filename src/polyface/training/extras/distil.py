@@ -16,7 +16,7 @@ from polyface.data.loader import FaceBatch, FacePool
 from polyface.data.table import FaceTable, Progress
 from polyface.errors import PolyfaceError
 from polyface.models.bundle import Bundle, load_bundle
-from polyface.models.predict import Views, predict
+from polyface.models.predict import TTA, predict
 from polyface.networks import FaceNetwork, FaceOutput
 from polyface.training.extras.base import Extra, Setup
 from polyface.training.specs import Strict
@@ -99,7 +99,7 @@ def distillation(
         branches[name] = branch
     faces = FacePool.unlabelled(pool.table, Boxes(pool.boxes, np.zeros(0, np.int64)), teacher.crop)
     asked = {named[0]: teacher.tasks[named[0]]}
-    found = predict(teacher.network, asked, faces, views=Views(mirror=True), progress=progress)[named[0]]["embedding"]
+    found = predict(teacher.network, asked, faces, tta=TTA(mirror=True), progress=progress)[named[0]]["embedding"]
     if spec.people:
         found = _of_photos(found, pool.table)
         if np.isnan(found).any(1).all():
