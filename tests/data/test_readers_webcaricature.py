@@ -18,6 +18,7 @@ from polyface.data.readers.common import Pair
 from polyface.data.readers.webcaricature import (
     Identification,
     Subject,
+    WebCaricature,
     identification,
     restricted_pairs,
     training_people,
@@ -231,6 +232,13 @@ def test_restricted_view_1(root):
     training, test = restricted_pairs(root, view=1)
     assert training == PAIRS
     assert test[0].first == "Ann Lee/C00002.jpg"
+    offered = WebCaricature().pairs(root, "test", "1")
+    assert [(pair.first, pair.fold) for pair in offered] == [
+        *((pair.first, 1) for pair in training),
+        *((pair.first, 2) for pair in test),
+    ]
+    with pytest.raises(PolyfaceError, match="view is 0, expected 1"):
+        WebCaricature().pairs(root, "test", "both")
 
 
 def test_pairs_without_their_images_are_left_out_and_counted(root, caplog):
@@ -286,6 +294,8 @@ def test_identification(root, caplog, fold, number, counted):
     assert identification(root, "C2P", fold) == Identification(
         ["Ann Lee/P00002.jpg", "Jay-z/P00001.jpg"], ["Ann Lee/C00001.jpg", "Ann Lee/C00002.jpg", "Jay-z/C00002.jpg"]
     )
+    searches = WebCaricature().searches(root, "test", number.strip("_"))
+    assert searches == {way: identification(root, way, fold) for way in ("C2P", "P2C")}
     assert identification(root, "P2C", fold) == Identification(
         ["Jay-z/C00001.jpg", "Ann Lee/C00002.jpg"], ["Jay-z/P00002.jpg"]
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -62,7 +62,8 @@ class WebCaricature:
 
     Protocol: caricatures are searched among photos (C2P) and photos among caricatures (P2C), in drawn galleries of one
     face a person, and every caricature is verified against every photo. The authors' own lists are taken by the options
-    ``reader: webcaricature`` and ``list``, a fold from "1" to "10" or "dev".
+    ``reader: webcaricature`` and ``list``: a fold from "1" to "10" or "dev" of ``gallery-probe``, a view of
+    ``listed-pairs``.
 
     Licence: for academic purposes only, not to be redistributed. Source: https://cs.nju.edu.cn/rl/WebCaricature.htm
     """
@@ -110,12 +111,15 @@ class WebCaricature:
             _log.warning("%s: %d of %d images have no points there", points, without, len(faces))
         warn_of_one_modality(images.folder, faces)
 
+    def pairs(self, root: Path, part: str, list: str = "2") -> list[Pair]:
+        """The restricted verification pairs of a view, "1" or "2", each with its fold; the same for every part."""
+        folds = restricted_pairs(root, int(list) if list.isdecimal() else 0)
+        return [replace(pair, fold=number) for number, pairs in enumerate(folds, 1) for pair in pairs]
+
     def searches(self, root: Path, part: str, list: str = "dev") -> dict[str, Identification]:
-        """The identification lists C2P and P2C of a fold, "1" to "10" of view 2, or of view 1 ("dev"); they are the
-        same for every part."""
-        if not (list in ("", "dev") or list.isdecimal()):
-            raise PolyfaceError(f"list is '{list}'; expected a fold from 1 to 10, or dev")
-        fold = int(list) if list.isdecimal() else None
+        """The identification lists C2P and P2C of a fold, "1" to "10" of view 2, or of view 1 ("dev"); the same for
+        every part."""
+        fold = None if list == "dev" else int(list) if list.isdecimal() else 0
         return {way: identification(root, way, fold) for way in ("C2P", "P2C")}
 
 
