@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from polyface.report.results import documents_are_current, read_results, update_document
+from polyface.report.results import read_results
+
+from .tools.loading import tool
+
+documents = tool("documents")
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -17,19 +21,19 @@ RESULTS = sorted((ROOT / "docs" / "results").glob("*.json"))
 
 
 def test_tables_match_the_results_files() -> None:
-    stale = documents_are_current(DOCUMENTS, ROOT / "docs" / "results")
-    assert not stale, "run: python -m polyface.report.results docs README.md"
+    stale = documents.documents_are_current(DOCUMENTS, ROOT / "docs" / "results")
+    assert not stale, "run: python tools/documents.py docs README.md"
 
 
 def test_an_edited_table_is_noticed(tmp_path: Path) -> None:
     copy = tmp_path / "tcdcn.md"
     copy.write_text((ROOT / "docs" / "tcdcn.md").read_text())
-    update_document(copy, ROOT / "docs" / "results")
-    assert not documents_are_current([copy], ROOT / "docs" / "results")
+    documents.update_document(copy, ROOT / "docs" / "results")
+    assert not documents.documents_are_current([copy], ROOT / "docs" / "results")
     text = copy.read_text()
     row = next(line for line in text.splitlines() if line.startswith("| modern trunk 112"))
     copy.write_text(text.replace(row, row.replace("7", "6", 1)))
-    assert documents_are_current([copy], ROOT / "docs" / "results")
+    assert documents.documents_are_current([copy], ROOT / "docs" / "results")
 
 
 def test_an_edited_figure_of_the_readme_is_noticed(tmp_path: Path) -> None:
@@ -37,7 +41,7 @@ def test_an_edited_figure_of_the_readme_is_noticed(tmp_path: Path) -> None:
     figures = re.findall(r"<!-- figure: .*?-->(.*?)<!-- /figure -->", text)
     assert len(figures) >= 5
     copy.write_text(text.replace(figures[0] + "<!-- /figure -->", "1.00 %<!-- /figure -->", 1))
-    assert documents_are_current([copy], ROOT / "docs" / "results")
+    assert documents.documents_are_current([copy], ROOT / "docs" / "results")
 
 
 def test_the_readme_tells_the_five_systems_and_little_before_them() -> None:

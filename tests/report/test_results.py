@@ -1,11 +1,10 @@
-"""Results files and the tables generated from them."""
+"""Results files, and figures as tables."""
 
 from __future__ import annotations
 
 import json
 import re
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import polyface.report.results as results_module
 from polyface.errors import PolyfaceError
 from polyface.metrics.result import Row
 from polyface.report.results import (
     describe_commit,
     describe_machine,
-    documents_are_current,
     format_row,
-    main,
     markdown_table,
     read_results,
-    render_document,
-    update_document,
     write_results,
 )
 
@@ -236,121 +230,6 @@ def test_cells_cannot_break_the_table(tmp_path: Path) -> None:
     assert len(lines) == 3
     assert r"a\|b" in lines[2]
     assert r"two lines \| bars" in lines[2]
-
-
-MARKED = """# Title
-
-before
-<!-- results: tcdcn rows="FLD (shared); FLD+all (shared)" metrics="mean error" published="no" -->
-stale
-<!-- /results -->
-after
-
-```
-<!-- results: absent -->
-```
-"""
-
-
-def test_documents_are_regenerated_between_their_markers(tmp_path: Path) -> None:
-    write(tmp_path / "tcdcn.json", FLD, FAILURES, ALL)
-    document = tmp_path / "docs" / "page.md"
-    document.parent.mkdir()
-    document.write_text(MARKED)
-    assert documents_are_current([document.parent], tmp_path) == [document]
-    assert update_document(document, tmp_path) is True
-    text = document.read_text()
-    assert "stale" not in text
-    assert "| FLD (shared) | 8.25 ± 0.50 (8.00–8.50) | 3 | 2,995 | boxes differ |" in text
-    assert text.startswith("# Title\n\nbefore\n<!-- results: tcdcn rows=")
-    assert text.endswith("<!-- /results -->\nafter\n\n```\n<!-- results: absent -->\n```\n")
-    assert update_document(document, tmp_path) is False
-    assert documents_are_current([document], tmp_path) == []
-    write(tmp_path / "tcdcn.json", Row("FLD (shared)", "mean error", 7.0))
-    assert documents_are_current([document], tmp_path) == [document]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("\n<!-- results: tcdcn -->", "page:2: this table is not closed"),
-        ("<!-- results: tcdcn -->\n<!-- results: tcdcn -->", "page:2: the table opened at page:1"),
-        ("<!-- /results -->", "page:1: <!-- /results --> without"),
-        ("<!-- results: tcdcn row=a -->\n<!-- /results -->", "page:1: unknown option 'row': did you mean 'rows'"),
-        ("<!-- results: tcdcn rows -->\n<!-- /results -->", "page:1: the marker's options"),
-        ("<!-- results: tcdcn rows=gone -->\n<!-- /results -->", "page:1: tcdcn.json: no row 'gone'"),
-        ("<!-- results: none -->\n<!-- /results -->", "none.json: no such results file"),
-    ],
-)
-def test_wrong_markers_are_errors_with_their_line(tmp_path: Path, text: str, message: str) -> None:
-    write(tmp_path / "tcdcn.json", FLD)
-    with pytest.raises(PolyfaceError, match=re.escape(message)):
-        render_document(text, tmp_path, "page")
-
-
-FIGURE = '{}<!-- figure: tcdcn row="FLD (shared)" metric="{}"{} -->old<!-- /figure -->'
-
-
-def test_a_figure_in_a_line_is_regenerated(tmp_path: Path) -> None:
-    write(tmp_path / "tcdcn.json", FLD, FAILURES)
-    line = FIGURE.format("| a | ", "mean error", "") + " beside " + FIGURE.format("", "mean error", ' published="yes"')
-    found = render_document(f"{line}\n```\n{line}\n```", tmp_path)
-    shown, *fenced = found.split("\n")
-    assert re.sub(r"<!--.*?-->", "", shown) == "| a | 8.25 % beside 9.00 %"
-    assert fenced == ["```", line, "```"]
-    assert render_document(found, tmp_path) == found
-
-
-@pytest.mark.parametrize(
-    "line, message",
-    [
-        (FIGURE.format("", "mean eror", ""), "no result 'FLD (shared) / mean eror'; did you mean"),
-        (FIGURE.format("", "failure rate", ' published="yes"'), "page:1: no figure was published for FLD (shared)"),
-        (FIGURE.format("", "mean error", ' rows="a"'), "page:1: unknown option 'rows': did you mean 'row'?"),
-        ("<!-- figure: tcdcn mean error -->1<!-- /figure -->", "page:1: the marker's options must read row="),
-    ],
-)
-def test_a_wrong_marker_of_a_figure_is_an_error(tmp_path: Path, line: str, message: str) -> None:
-    write(tmp_path / "tcdcn.json", FLD, FAILURES)
-    with pytest.raises(PolyfaceError, match=re.escape(message)):
-        render_document(line, tmp_path, "page")
-
-
-@given(st.text(alphabet="ab #|`\n\r\u2028<!-"))
-def test_a_document_without_markers_is_left_alone(text: str) -> None:
-    assert render_document(text, Path("nowhere")) == text
-
-
-def test_the_command_updates_and_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path / "tcdcn.json", FLD, ALL)
-    document = tmp_path / "page.md"
-    document.write_text(MARKED)
-    arguments = [str(tmp_path), "--results", str(tmp_path)]
-    assert main([*arguments, "--check"]) == 1
-    assert document.read_text() == MARKED
-    assert main(arguments) == 0
-    assert "page.md: updated" in capsys.readouterr().out
-    assert main([*arguments, "--check"]) == 0
-    assert main([str(tmp_path / "gone.md")]) == 2
-    assert "no such document" in capsys.readouterr().err
-
-
-def test_it_runs_as_a_module_without_loading_torch(tmp_path: Path) -> None:
-    write(tmp_path / "tcdcn.json", FLD, ALL)
-    (tmp_path / "page.md").write_text(MARKED)
-    source = Path(results_module.__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "importtime", "-m", "polyface.report.results"]
-        + [str(tmp_path), "--results", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": str(source)},
-        check=True,
-    )
-    assert "page.md: updated" in done.stdout
-    loaded = set(re.findall(r"\|\s+(\w+)$", done.stderr, re.MULTILINE))
-    assert "numpy" in loaded
-    assert not loaded & {"torch", "matplotlib", "jinja2"}
 
 
 def test_a_copy_without_history_is_told_its_commit(tmp_path, monkeypatch):

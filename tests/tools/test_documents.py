@@ -1,0 +1,142 @@
+"""Tables and figures of documents, made from results files."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polyface.errors import PolyfaceError
+from polyface.metrics.result import Row
+from polyface.report.results import write_results
+
+from .loading import TOOLS, tool
+
+documents = tool("documents")
+documents_are_current, main = documents.documents_are_current, documents.main
+render_document, update_document = documents.render_document, documents.update_document
+
+FLD = Row("FLD (shared)", "mean error", 8.25, 0.5, 2995, (0, 1, 2), (8.0, 8.5), 9.0, note="boxes differ")
+FAILURES = Row("FLD (shared)", "failure rate", 20.0, 1.0, 2995, (0, 1, 2))
+ALL = Row("FLD+all (shared)", "mean error", 8.0, n=2995, seeds=(0,))
+SPEED = Row("TCDCN", "time", 1.23456, unit="ms")
+
+
+def write(path: Path, *rows: Row, command: str = "polyface reproduce tcdcn", **options: Any) -> Any:
+    options = {"data": "MTFL 1.0", "commit": "abc", "machine": "2 cores"} | options
+    return write_results(path, rows, command=command, **options)
+
+
+MARKED = """# Title
+
+before
+<!-- results: tcdcn rows="FLD (shared); FLD+all (shared)" metrics="mean error" published="no" -->
+stale
+<!-- /results -->
+after
+
+```
+<!-- results: absent -->
+```
+"""
+
+
+def test_documents_are_regenerated_between_their_markers(tmp_path: Path) -> None:
+    write(tmp_path / "tcdcn.json", FLD, FAILURES, ALL)
+    document = tmp_path / "docs" / "page.md"
+    document.parent.mkdir()
+    document.write_text(MARKED)
+    assert documents_are_current([document.parent], tmp_path) == [document]
+    assert update_document(document, tmp_path) is True
+    text = document.read_text()
+    assert "stale" not in text
+    assert "| FLD (shared) | 8.25 ± 0.50 (8.00–8.50) | 3 | 2,995 | boxes differ |" in text
+    assert text.startswith("# Title\n\nbefore\n<!-- results: tcdcn rows=")
+    assert text.endswith("<!-- /results -->\nafter\n\n```\n<!-- results: absent -->\n```\n")
+    assert update_document(document, tmp_path) is False
+    assert documents_are_current([document], tmp_path) == []
+    write(tmp_path / "tcdcn.json", Row("FLD (shared)", "mean error", 7.0))
+    assert documents_are_current([document], tmp_path) == [document]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\n<!-- results: tcdcn -->", "page:2: this table is not closed"),
+        ("<!-- results: tcdcn -->\n<!-- results: tcdcn -->", "page:2: the table opened at page:1"),
+        ("<!-- /results -->", "page:1: <!-- /results --> without"),
+        ("<!-- results: tcdcn row=a -->\n<!-- /results -->", "page:1: unknown option 'row': did you mean 'rows'"),
+        ("<!-- results: tcdcn rows -->\n<!-- /results -->", "page:1: the marker's options"),
+        ("<!-- results: tcdcn rows=gone -->\n<!-- /results -->", "page:1: tcdcn.json: no row 'gone'"),
+        ("<!-- results: none -->\n<!-- /results -->", "none.json: no such results file"),
+    ],
+)
+def test_wrong_markers_are_errors_with_their_line(tmp_path: Path, text: str, message: str) -> None:
+    write(tmp_path / "tcdcn.json", FLD)
+    with pytest.raises(PolyfaceError, match=re.escape(message)):
+        render_document(text, tmp_path, "page")
+
+
+FIGURE = '{}<!-- figure: tcdcn row="FLD (shared)" metric="{}"{} -->old<!-- /figure -->'
+
+
+def test_a_figure_in_a_line_is_regenerated(tmp_path: Path) -> None:
+    write(tmp_path / "tcdcn.json", FLD, FAILURES)
+    line = FIGURE.format("| a | ", "mean error", "") + " beside " + FIGURE.format("", "mean error", ' published="yes"')
+    found = render_document(f"{line}\n```\n{line}\n```", tmp_path)
+    shown, *fenced = found.split("\n")
+    assert re.sub(r"<!--.*?-->", "", shown) == "| a | 8.25 % beside 9.00 %"
+    assert fenced == ["```", line, "```"]
+    assert render_document(found, tmp_path) == found
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        (FIGURE.format("", "mean eror", ""), "no result 'FLD (shared) / mean eror'; did you mean"),
+        (FIGURE.format("", "failure rate", ' published="yes"'), "page:1: no figure was published for FLD (shared)"),
+        (FIGURE.format("", "mean error", ' rows="a"'), "page:1: unknown option 'rows': did you mean 'row'?"),
+        ("<!-- figure: tcdcn mean error -->1<!-- /figure -->", "page:1: the marker's options must read row="),
+    ],
+)
+def test_a_wrong_marker_of_a_figure_is_an_error(tmp_path: Path, line: str, message: str) -> None:
+    write(tmp_path / "tcdcn.json", FLD, FAILURES)
+    with pytest.raises(PolyfaceError, match=re.escape(message)):
+        render_document(line, tmp_path, "page")
+
+
+@given(st.text(alphabet="ab #|`\n\r\u2028<!-"))
+def test_a_document_without_markers_is_left_alone(text: str) -> None:
+    assert render_document(text, Path("nowhere")) == text
+
+
+def test_the_command_updates_and_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "tcdcn.json", FLD, ALL)
+    document = tmp_path / "page.md"
+    document.write_text(MARKED)
+    arguments = [str(tmp_path), "--results", str(tmp_path)]
+    assert main([*arguments, "--check"]) == 1
+    assert document.read_text() == MARKED
+    assert main(arguments) == 0
+    assert "page.md: updated" in capsys.readouterr().out
+    assert main([*arguments, "--check"]) == 0
+    assert main([str(tmp_path / "gone.md")]) == 2
+    assert "no such document" in capsys.readouterr().err
+
+
+def test_it_runs_without_loading_torch(tmp_path: Path) -> None:
+    write(tmp_path / "tcdcn.json", FLD, ALL)
+    (tmp_path / "page.md").write_text(MARKED)
+    code = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-W", "error", "-X", "importtime", "-c", code, str(TOOLS / "documents.py")]
+    done = subprocess.run([*command, tmp_path, "--results", tmp_path], capture_output=True, text=True, check=True)
+    assert "page.md: updated" in done.stdout
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "numpy" in loaded
+    assert not loaded & {"torch", "matplotlib", "jinja2"}
