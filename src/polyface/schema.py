@@ -264,15 +264,18 @@ def mirror_classes(vocabulary: Sequence[str]) -> np.ndarray | None:
     return np.array([vocabulary.index(word) for word in words])
 
 
+EYES: dict[int, tuple[list[int], list[int]]] = {5: ([0], [1]), 68: (list(range(36, 42)), list(range(42, 48)))}
+"""Number of points → those of each eye (see `eyes`)."""
+
+
 def eyes(points: int) -> tuple[list[int], list[int]]:
     """Indices whose means are the two eye (pupil) centres, viewer's left first: the inter-ocular distance's ends.
 
     For 68 points the convention of the LBF / 300-W papers of 2014: means of points 36-41 and 42-47.
     """
-    known = {5: ([0], [1]), 68: (list(range(36, 42)), list(range(42, 48)))}
-    if points not in known:
-        raise PolyfaceError(f"no eye points are known for {points} landmarks (known: {sorted(known)})")
-    return known[points]
+    if points not in EYES:
+        raise PolyfaceError(f"no eye points are known for {points} landmarks (known: {sorted(EYES)})")
+    return EYES[points]
 
 
 def landmark_groups(points: int) -> dict[str, list[int]]:

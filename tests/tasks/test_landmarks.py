@@ -17,7 +17,7 @@ from polyface.data.crops import around_centre
 from polyface.data.table import FaceTable
 from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
-from polyface.schema import mirror_landmarks
+from polyface.schema import Column, mirror_landmarks
 from polyface.tasks import Task, masked_sums, mean_of_terms
 
 NAN = math.nan
@@ -178,3 +178,58 @@ def test_mirroring_an_unknown_layout_says_what_to_do() -> None:
     crops = around_centre(40, torch.zeros(1), torch.ones(1), torch.zeros(1, 2), torch.tensor([True]))
     with pytest.raises(PolyfaceError, match="7 landmarks.*augment.mirror"):
         landmarks(7).prepare(torch.rand(1, 7, 2), crops, 40)
+
+
+# ------------------------------------------------------------------------------------------------ points of one's own
+
+
+def own_table(folder, mirror: str | tuple[int, ...] = (1, 0, 2)) -> FaceTable:
+    """Two faces with three points in a column `ears`, of which a mirror exchanges the first two; one lacks them."""
+    points = np.array([[10.0, 20], [30, 20], [20, 40]])
+    picture = np.full((50, 60, 3), 128, np.uint8)
+    faces = [Record(picture, "row 0", "0.png", {"ears": points}), Record(picture, "row 1", "1.png", {"gender": "male"})]
+    write_table(faces, folder / "own.parquet", columns={"ears": Column("points", points=3, mirror=mirror)})
+    return FaceTable.open(folder / "own.parquet")
+
+
+def test_points_of_ones_own_are_learnt_as_the_table_declares_them(tmp_path) -> None:
+    table, task = own_table(tmp_path), landmarks(3, column="ears")
+    task.learn(table)
+    again = tasks.build("landmarks", task.config())  # as a bundle holds it
+    for one in (task, again):
+        targets = one.targets(table)
+        assert targets.labelled.tolist() == [[True] * 3, [False] * 3]
+        flip = around_centre(40, *(torch.zeros(1), torch.ones(1), torch.zeros(1, 2)), torch.tensor([True]))
+        moved = one.prepare(targets.values[:1], flip, 40)
+        expected = (torch.tensor([[29.0, 20], [9, 20], [19, 40]])[[1, 0, 2]][[1, 0, 2]] + 0.5) / 40
+        torch.testing.assert_close(moved[0].sort(0).values, expected.sort(0).values)
+        assert moved[0, 0, 0] < moved[0, 1, 0]  # the first is the left one again
+        assert one.declares() == Column("points", points=3, mirror=(1, 0, 2))
+    assert not landmarks(3, column="ears").targets(table.take(np.array([1]))).labelled.any()
+
+
+def test_errors_of_other_points_are_told_in_the_size_of_their_box_or_between_given_eyes(tmp_path) -> None:
+    table = own_table(tmp_path)
+    guess = table.points("ears") + np.array([4.0, 0])
+    for settings, expected in (({}, 100 * 4 / 20), ({"eyes": [[0], [1, 2]]}, 100 * 4 / math.hypot(15, 10))):
+        result = landmarks(3, column="ears", **settings).evaluate({"points": guess}, table)
+        assert result.figure(result.metrics[0]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"mirror": [1, 0]}, r"tasks\.landmarks\.mirror must name each of 0 … 2 once"),
+        ({"mirror": [1, 1, 2]}, "mirror must name each"),
+        ({"eyes": [[0], [3]]}, r"tasks\.landmarks\.eyes must be two lists of points of 3"),
+        ({"eyes": [[0]]}, "eyes must be two lists"),
+    ],
+)
+def test_wrong_mirrors_and_eyes_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(PolyfaceError, match=message):
+        landmarks(3, column="ears", **settings)
+
+
+def test_a_column_of_other_points_is_refused(tmp_path) -> None:
+    with pytest.raises(PolyfaceError, match="column 'ears' is 3 points.*, not 4 points"):
+        landmarks(4, column="ears").learn(own_table(tmp_path))

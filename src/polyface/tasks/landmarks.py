@@ -8,22 +8,32 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from polyface.data.crops import invert, is_mirrored, transform
 from polyface.data.loader import Targets
 from polyface.data.table import FaceTable
+from polyface.errors import PolyfaceError
 from polyface.metrics.landmarks import LandmarkResult, evaluate_landmarks
-from polyface.schema import eyes, landmark_groups, mirror_landmarks
+from polyface.schema import EYES, Column, built_in, is_column, landmark_groups, mirror_landmarks
 from polyface.tasks.base import Task, TaskSpec
 
 
 class LandmarksSpec(TaskSpec):
-    """points: how many; the column is `landmarks_<points>`. loss: "l2" is the paper's ½‖p − q‖² (Eq. 3), "l1" the sum
-    of |Δx| + |Δy|, "wing" that of Feng et al. 2018 with w = 0.1, ε = 0.02 in crop sides. A `scale` multiplies it."""
+    """points: how many. column: by default `landmarks_<points>`. mirror: which point becomes point i of a mirrored face,
+    for each i; by default as the table declares or the schema knows. eyes: the points whose means are the two eye
+    centres, whose distance errors are told in; where neither this nor the schema says them, the size of the box around
+    the points.
+
+    loss: "l2" is the paper's ½‖p − q‖² (Eq. 3), "l1" the sum of |Δx| + |Δy|, "wing" that of Feng et al. 2018 with
+    w = 0.1, ε = 0.02 in crop sides. A `scale` multiplies it."""
 
     kind: Literal["landmarks"] = "landmarks"
     points: int = 5
+    column: str = ""
+    mirror: list[int] = Field(default_factory=list)
+    eyes: list[list[int]] = Field(default_factory=list)
     loss: Literal["l2", "l1", "wing"] = "l2"
     scale: float = 1.0
 
@@ -40,11 +50,39 @@ class LandmarksTask(Task):
     def __init__(self, name: str, spec: LandmarksSpec) -> None:
         super().__init__(name, spec)
         self.points = spec.points
-        self.column = f"landmarks_{spec.points}"
+        self.column = spec.column or f"landmarks_{spec.points}"
+        self.mirror = list(spec.mirror)
+        if is_column(self.column):
+            self._know(built_in(self.column))
+        if self.mirror and sorted(self.mirror) != list(range(spec.points)):
+            raise PolyfaceError(f"tasks.{name}.mirror must name each of 0 … {spec.points - 1} once: {self.mirror}")
+        if spec.eyes and (len(spec.eyes) != 2 or not all(0 <= i < spec.points for eye in spec.eyes for i in eye)):
+            raise PolyfaceError(f"tasks.{name}.eyes must be two lists of points of {spec.points}: {spec.eyes}")
         self.output_dim = 2 * spec.points
         self.terms = [f"{name}/{i}" for i in range(spec.points)]
 
+    def _know(self, held: Column) -> None:
+        """Let the column hold what is declared of it."""
+        if (held.type, held.points) != ("points", self.points):
+            raise PolyfaceError(f"task '{self.name}': column '{self.column}' is {held}, not {self.points} points")
+        if isinstance(held.mirror, tuple) and not self.spec.mirror:
+            self.mirror = list(held.mirror)
+
+    def learn(self, training: FaceTable) -> None:
+        if self.column in training.columns:
+            self._know(training.declared(self.column))
+
+    def declares(self) -> Column | None:
+        return None if is_column(self.column) else Column("points", points=self.points, mirror=tuple(self.mirror) or "")
+
+    def _order(self, device: torch.device) -> Tensor:
+        """Which point becomes point i of a mirrored face: [points]."""
+        return torch.as_tensor(self.mirror or mirror_landmarks(self.points), device=device)
+
     def targets(self, table: FaceTable) -> Targets:
+        if self.column not in table.columns and not is_column(self.column):
+            nothing = torch.zeros(len(table), self.points)
+            return Targets(torch.full((*nothing.shape, 2), torch.nan), nothing.bool())
         points = torch.from_numpy(table.points(self.column))
         return Targets(points, ~points.isnan().any(-1) & self._where(table)[:, None])
 
@@ -52,7 +90,7 @@ class LandmarksTask(Task):
         moved = (transform(crops, values) + 0.5) / size
         mirrored = is_mirrored(crops)
         if mirrored.any():
-            order = torch.as_tensor(mirror_landmarks(self.points), device=values.device)
+            order = self._order(values.device)
             moved = torch.where(mirrored[:, None, None], moved[:, order], moved)
         return moved
 
@@ -60,7 +98,7 @@ class LandmarksTask(Task):
         mirrored = is_mirrored(crops)
         if not mirrored.any():
             return labelled
-        order = torch.as_tensor(mirror_landmarks(self.points), device=labelled.device)
+        order = self._order(labelled.device)
         return torch.where(mirrored[:, None], labelled[:, order], labelled)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -82,7 +120,7 @@ class LandmarksTask(Task):
         points = output.float().view(-1, self.points, 2) * size - 0.5
         mirrored = is_mirrored(crops)
         if mirrored.any():
-            order = torch.as_tensor(mirror_landmarks(self.points), device=points.device)
+            order = self._order(points.device)
             points = torch.where(mirrored[:, None, None], points[:, order], points)
         return {"points": transform(invert(crops), points).cpu().numpy()}
 
@@ -93,4 +131,10 @@ class LandmarksTask(Task):
         targets = self.targets(table)
         truth = np.where(targets.labelled.numpy()[..., None], targets.values.numpy(), np.nan)
         names = list(landmark_groups(5)) if self.points == 5 else []
-        return evaluate_landmarks(answers["points"], truth, eyes=eyes(self.points), names=names)
+        left_right = tuple(self.spec.eyes) or EYES.get(self.points)
+        if left_right is None:
+            return evaluate_landmarks(answers["points"], truth, normaliser="box", names=names)
+        return evaluate_landmarks(answers["points"], truth, eyes=(left_right[0], left_right[1]), names=names)
+
+    def config(self) -> dict[str, Any]:
+        return super().config() | {"mirror": self.mirror}
