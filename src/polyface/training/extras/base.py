@@ -36,9 +36,9 @@ class Extra(nn.Module):
     """Base of all extras; each overrides the moments at which it acts.
 
     Parameters, buffers and `get_extra_state` (tensors and plain values) are in the checkpoint, so that a resumed run
-    goes on bit for bit. Parameters that learn are trained with the network's, at the recipe's rate. Extras act in the
-    alphabetical order of their names, on every process; what they add to losses follows the rules of DDP: a mean over
-    the faces of this process, or sums that are taken over all (`polyface.weighting.base.sum_over_ranks`).
+    goes on bit for bit. Parameters that learn are trained with the network's, at the recipe's rate; under DDP they must
+    take part in every batch. Extras act in the alphabetical order of their names, on every process: what is added to a
+    loss is of this process's faces, and what changes state is summed over all (`weighting.base.sum_over_ranks`).
     """
 
     Spec: ClassVar[type[BaseModel] | None] = None
