@@ -7,6 +7,7 @@ package; its options are those of its constructor. See :mod:`polyface.protocols.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from polyface.data.readers import READERS
@@ -29,7 +30,8 @@ PROTOCOLS = Registry(
 def settings(given: str | Mapping[str, Any] | None) -> dict[str, Any]:
     """A protocol as a recipe names it → its name and options.
 
-    It is named by itself, or by a data set's reader that says how the set is evaluated (its `protocol`).
+    It is named by itself, or by a data set's reader that says how the set is evaluated (its `protocol`, which therefore
+    is among the settings of finished runs: with another one they are out of date).
 
     Raises:
         PolyfaceError: a name that is neither, or an option that the protocol does not have or refuses.
@@ -41,7 +43,7 @@ def settings(given: str | Mapping[str, Any] | None) -> dict[str, Any]:
     elif given in PROTOCOLS or given not in READERS:
         found = {"name": given}
     elif (published := getattr(READERS.get(given), "protocol", None)) is not None:
-        found = dict(published)
+        found = deepcopy(published)
     else:
         raise PolyfaceError(f"reader '{given}' has no protocol of its own; {nearest(given, PROTOCOLS.names())}")
     build(found)
