@@ -21,10 +21,10 @@ from polyface.tasks.base import Task, TaskSpec
 
 
 class LandmarksSpec(TaskSpec):
-    """points: how many. column: by default `landmarks_<points>`. mirror: which point becomes point i of a mirrored face,
-    for each i; by default as the table declares or the schema knows. eyes: the points whose means are the two eye
-    centres, whose distance errors are told in; where neither this nor the schema says them, the size of the box around
-    the points.
+    """points: how many. column: by default `landmarks_<points>`. mirror: which point becomes point i of a mirrored
+    face, for each i; by default as the table declares or the schema knows. eyes: the points whose means are the two
+    eye centres, whose distance errors are told in; where neither this nor the schema says them, the size of the box
+    around the points.
 
     loss: "l2" is the paper's ½‖p − q‖² (Eq. 3), "l1" the sum of |Δx| + |Δy|, "wing" that of Feng et al. 2018 with
     w = 0.1, ε = 0.02 in crop sides. A `scale` multiplies it."""
