@@ -49,7 +49,8 @@ from polyface.training.learner import Learner
 from polyface.training.progress import learning_rate
 from polyface.training.recipe import load
 from polyface.training.specs import StageSpec
-from polyface.training.stages import build_network, build_weighting, stage_pool, stage_tasks
+from polyface.training.stages import build_weighting, stage_pool, stage_tasks
+from polyface.training.start import build_network
 
 TASKS: dict[str, dict[str, Any]] = {
     "landmarks": {"kind": "landmarks", "points": 5},

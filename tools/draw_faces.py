@@ -1,6 +1,6 @@
-"""Draws `faces.jpg`, the picture of the README: what the shipped models answer about four people of the London set.
+"""Draws the picture of the README, docs/images/faces.jpg: what the shipped models answer about four people.
 
-python docs/images/draw_faces.py
+python tools/draw_faces.py
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ def main() -> None:
         (found,) = polyface.analyze(photo)
         left, top = (SIDE - WIDE) // 2, 60
         sheet.paste(draw(photo, found).crop((left, top, left + WIDE, top + HIGH)), (place * WIDE, 0))
-    sheet.save(Path(__file__).with_name("faces.jpg"), quality=80)
+    sheet.save(Path(__file__).parents[1] / "docs" / "images" / "faces.jpg", quality=80)
 
 
 if __name__ == "__main__":
