@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from polyface.errors import PolyfaceError
+
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
@@ -40,6 +42,14 @@ def cache_folder(*parts: str) -> Path:
     folder = (Path(root) if root else home / "polyface").joinpath(*parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def read_bytes(path: Path | str, where: str = "") -> bytes:
+    """A file's bytes; raises with its path, or with `where`, if it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise PolyfaceError(f"{where or path}: cannot be read ({error.strerror or error}); check the path") from error
 
 
 def sha256(path: Path | str) -> str:

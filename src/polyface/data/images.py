@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from polyface.errors import PolyfaceError
+from polyface.files import read_bytes
 
 __all__ = ["MAX_PIXELS", "decode", "encode_png", "size_of"]
 
@@ -49,14 +50,9 @@ def decode(data: bytes | Path | str, where: str = "") -> NDArray[np.uint8]:
         PolyfaceError: missing, empty, truncated, corrupt or not an image; over 100 megapixels; or of pixels without a
             defined range (32-bit float, or integers beyond 16 bits).
     """
-    if isinstance(data, bytes):
-        where = where or "image"
-    else:
-        where = where or str(data)
-        try:
-            data = Path(data).read_bytes()
-        except OSError as error:
-            raise PolyfaceError(f"{where}: cannot be read ({error.strerror or error}); check the path") from error
+    where = where or ("image" if isinstance(data, bytes) else str(data))
+    if not isinstance(data, bytes):
+        data = read_bytes(data, where)
     if not data:
         raise PolyfaceError(f"{where}: is empty (0 bytes); fetch the file again")
     with _quiet():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from polyface.data.readers._labels import LabelReader, Row, Rows, layout
-from polyface.data.readers.common import demand, read_text
+from polyface.data.readers.common import demand, lacking, read_text
 from polyface.data.writing import Skipped
 from polyface.errors import PolyfaceError
 
@@ -46,6 +46,6 @@ class Csv(LabelReader):
         except csv.Error as error:
             raise PolyfaceError(f"{root}:{lines.line_num}: not CSV ({error}); mend the line") from error
         if not names:
-            raise PolyfaceError(f"{root}: is empty; reader '{self.name}' expects {self.layout}")
+            raise lacking(root, "is empty", self)
         values = [row[2] for row in rows if not isinstance(row, Skipped)]
         return Rows(lambda: rows, self.images, layout(names, values, self, root.name))

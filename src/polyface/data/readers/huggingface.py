@@ -9,7 +9,7 @@ from pathlib import Path
 
 from polyface.data.readers import _arrow
 from polyface.data.readers._labels import LabelReader, Rows
-from polyface.data.readers.common import demand
+from polyface.data.readers.common import demand, lacking
 from polyface.errors import PolyfaceError
 
 _SPLIT = re.compile(r"(?:.*[-_])?(train|training|validation|valid|val|dev|test|testing)(?:-\d+)?(?:-of-\d+)?")
@@ -40,13 +40,13 @@ class HuggingFace(LabelReader):
     def _parts(self, root: Path) -> list[_arrow.Part]:
         folder = demand(root, self)
         if not folder.is_dir():
-            raise PolyfaceError(f"{folder}: not a folder; reader '{self.name}' expects {self.layout}")
+            raise lacking(folder, "not a folder", self)
         named = sorted(path.parent for path in folder.glob("*/state.json"))
         folders = [(one, one.name) for one in named] or [(folder, "")]
         files = [(file, split) for one, split in folders for file in _arrow_files(one)]
         files = files or [(file, "") for place in (folder, folder / "data") for file in sorted(place.glob("*.parquet"))]
         if not files:
-            raise PolyfaceError(f"{folder}: no .arrow or .parquet file; reader '{self.name}' expects {self.layout}")
+            raise lacking(folder, "no .arrow or .parquet file", self)
         return [_arrow.part_of(file, split or _split(file)) for file, split in files]
 
 

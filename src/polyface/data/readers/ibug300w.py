@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polyface.data.readers.common import IMAGE_SUFFIXES, demand, held_out, read_text
+from polyface.data.readers.common import IMAGE_SUFFIXES, demand, held_out, lacking, numbered_lines
 from polyface.data.writing import Record, Skipped
-from polyface.errors import PolyfaceError
 
 _SOURCES = {
     "afw": "AFW",
@@ -67,7 +66,7 @@ class Ibug300W:
         root = demand(Path(root), self)
         files = sorted(f for f in root.rglob("*") if f.suffix.lower() == ".pts" and not f.name.startswith("."))
         if not files:
-            raise PolyfaceError(f"{root}: no .pts file; reader '{self.name}' expects {self.layout}")
+            raise lacking(root, "no .pts file", self)
         faces = [_face(file, root) for file in files]
         training = [f for f in faces if isinstance(f, Record) and f.labels["split"] == "train"]
         validation: set[str] = set()
@@ -85,7 +84,7 @@ def _face(file: Path, root: Path) -> Record | Skipped:
     if image is None:
         return Skipped(where, "no image of that name beside it (.jpg, .png or the like)")
     try:
-        points = _points(read_text(file))
+        points = _points(numbered_lines(file))
     except ValueError as error:
         return Skipped(where, str(error))
     words = _words(file, root)
@@ -102,9 +101,10 @@ def _image_beside(file: Path) -> Path | None:
     return None
 
 
-def _points(text: str) -> NDArray[np.float64]:
-    """Points ``[N, 2]``, pixels from 0, of a ``.pts`` file's text; ValueError names the line and what is wrong."""
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+def _points(numbered: list[tuple[int, str]]) -> NDArray[np.float64]:
+    """Points ``[N, 2]``, pixels from 0, of a ``.pts`` file's lines; ValueError names the line and what is wrong."""
+    lines = [(number, line.strip()) for number, line in numbered]
+    text = "\n".join(line for _, line in lines)
     header = [line for _, line in lines if re.match(r"version\s*:|n_points\s*:|\{", line)]
     if not header:
         return _coordinates(lines)

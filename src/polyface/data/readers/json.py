@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from polyface.data.readers._labels import LabelReader, Row, Rows, layout
-from polyface.data.readers.common import demand, read_text
+from polyface.data.readers.common import demand, lacking, read_text
 from polyface.data.writing import Skipped
 from polyface.errors import PolyfaceError
 
@@ -36,7 +36,7 @@ class Json(LabelReader):
         rows = [_row(where, root, value) for where, value in _values(root, text)]
         values = [row[2] for row in rows if not isinstance(row, Skipped)]
         if not values:
-            raise PolyfaceError(f"{root}: holds no object; reader '{self.name}' expects {self.layout}")
+            raise lacking(root, "holds no object", self)
         names = list(dict.fromkeys(name for one in values for name in one))
         return Rows(lambda: rows, self.images, layout(names, values, self, root.name))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from polyface.data.readers.common import demand, held_out, read_text, stable_path
+from polyface.data.readers.common import demand, held_out, numbered_lines, stable_path
 from polyface.data.writing import Record, Skipped
 from polyface.schema import VOCABULARIES
 
@@ -84,9 +84,7 @@ def _split(face: Record, validation: set[str]) -> str:
 
 
 def _faces(file: Path) -> Iterator[Record | Skipped]:
-    for number, line in enumerate(read_text(file).splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(file):
         where = f"{file.name}:{number}"
         try:
             path, labels = _parse(line)

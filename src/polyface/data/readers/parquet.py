@@ -7,8 +7,7 @@ from pathlib import Path
 
 from polyface.data.readers import _arrow
 from polyface.data.readers._labels import LabelReader, Rows
-from polyface.data.readers.common import demand
-from polyface.errors import PolyfaceError
+from polyface.data.readers.common import demand, lacking
 
 
 @dataclass(frozen=True)
@@ -36,5 +35,5 @@ class Parquet(LabelReader):
     def _parts(self, root: Path) -> list[_arrow.Part]:
         files = sorted(demand(root, self).glob("*.parquet")) if root.is_dir() else [demand(root, self)]
         if not files:
-            raise PolyfaceError(f"{root}: no .parquet file; reader '{self.name}' expects {self.layout}")
+            raise lacking(root, "no .parquet file", self)
         return [_arrow.part_of(file) for file in files]
