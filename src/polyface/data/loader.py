@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -71,17 +71,12 @@ class RawBatch:
     def to(self, device: torch.device | str) -> RawBatch:
         """The same batch on another device."""
 
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
+        def move(held: Any) -> Any:
+            if isinstance(held, dict):
+                return {name: move(tensor) for name, tensor in held.items()}
+            return held.to(device, non_blocking=True)
 
-        return RawBatch(
-            move(self.cuts),
-            {name: move(value) for name, value in self.values.items()},
-            {name: move(value) for name, value in self.labelled.items()},
-            move(self.crops),
-            move(self.rows),
-            move(self.draws),
-        )
+        return RawBatch(**{name: move(held) for name, held in vars(self).items()})
 
 
 def cached_cuts(table: FaceTable, boxes: Boxes, spec: CropSpec, progress: Progress | None = None) -> np.ndarray:
