@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from polyface.data.readers._labels import LabelReader, Row, Rows, layout, target_of
+from polyface.data.readers._labels import LabelReader, Layout, Row, layout, target_of
 from polyface.data.table import declaration_of, empty_as_null
 from polyface.data.writing import short
 from polyface.errors import PolyfaceError
@@ -96,8 +96,8 @@ def _readable(file: Path) -> Iterator[None]:
         raise PolyfaceError(f"{file}: not a readable {kind} file ({short(error)})") from error
 
 
-def rows_of(parts: Sequence[Part], options: LabelReader) -> Rows:
-    """The rows of these files, and what their columns become.
+def rows_of(parts: Sequence[Part], options: LabelReader) -> tuple[Layout, Iterator[Row]]:
+    """What the columns of these files become, and their rows.
 
     Raises:
         PolyfaceError: no column of images, a column that files hold differently, or classes for a number.
@@ -122,10 +122,10 @@ def rows_of(parts: Sequence[Part], options: LabelReader) -> Rows:
                     )
     if any(part.split for part in parts):
         names["split"] = None
-    rows = (values for part in parts for _, _, values in part.rows(names))
+    rows = (row for part in parts for row in part.rows(names))
     found = layout([image, *names], rows, replace(options, image=image), parts[0].file.name, held)
     found = replace(found, plan=replace(found.plan, left={**left, **found.plan.left}))
-    return Rows(lambda: (row for part in parts for row in part.rows(names, image)), options.images, found)
+    return found, (row for part in parts for row in part.rows(names, image))
 
 
 def _of_classes(part: Part, name: str, options: LabelReader) -> Column | None:

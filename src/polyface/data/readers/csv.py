@@ -6,7 +6,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from polyface.data.readers._labels import LabelReader, Row, Rows, layout
+from polyface.data.readers._labels import LabelReader, Layout, Row, layout
 from polyface.data.readers.common import demand, lacking, read_text
 from polyface.data.writing import Skipped
 from polyface.errors import PolyfaceError
@@ -29,7 +29,7 @@ class Csv(LabelReader):
     about = "your own labels: a CSV file with a column of image paths and any columns of labels"
     layout = "a .csv file with the columns' names in its first line, one of them the images' paths"
 
-    def _read(self, root: Path) -> Rows:
+    def _read(self, root: Path) -> tuple[Layout, list[Row | Skipped]]:
         text = read_text(demand(root, self))
         first = text.partition("\n")[0]
         delimiter = max(",;\t", key=first.count)
@@ -47,5 +47,4 @@ class Csv(LabelReader):
             raise PolyfaceError(f"{root}:{lines.line_num}: not CSV ({error}); mend the line") from error
         if not names:
             raise lacking(root, "is empty", self)
-        values = [row[2] for row in rows if not isinstance(row, Skipped)]
-        return Rows(lambda: rows, self.images, layout(names, values, self, root.name))
+        return layout(names, rows, self, root.name), rows

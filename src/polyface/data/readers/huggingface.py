@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from polyface.data.readers import _arrow
-from polyface.data.readers._labels import LabelReader, Rows
+from polyface.data.readers._labels import LabelReader, Layout, Row
 from polyface.data.readers.common import demand, lacking
 from polyface.errors import PolyfaceError
 
@@ -34,7 +35,7 @@ class HuggingFace(LabelReader):
     about = "a data set that Hugging Face datasets saved to disk (Arrow or Parquet), its images and labels"
     layout = "a folder that Dataset.save_to_disk wrote, or one of .parquet files with an image column"
 
-    def _read(self, root: Path) -> Rows:
+    def _read(self, root: Path) -> tuple[Layout, Iterator[Row]]:
         return _arrow.rows_of(self._parts(root), self)
 
     def _parts(self, root: Path) -> list[_arrow.Part]:

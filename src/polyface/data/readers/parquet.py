@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from polyface.data.readers import _arrow
-from polyface.data.readers._labels import LabelReader, Rows
+from polyface.data.readers._labels import LabelReader, Layout, Row
 from polyface.data.readers.common import demand, lacking
 
 
@@ -29,7 +30,7 @@ class Parquet(LabelReader):
     about = "Parquet files with an image column, as Polyface or Hugging Face datasets write them"
     layout = "a .parquet file, or a folder of them, with a column 'image' of struct<bytes: binary, path: string>"
 
-    def _read(self, root: Path) -> Rows:
+    def _read(self, root: Path) -> tuple[Layout, Iterator[Row]]:
         return _arrow.rows_of(self._parts(root), self)
 
     def _parts(self, root: Path) -> list[_arrow.Part]:
