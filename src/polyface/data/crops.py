@@ -62,23 +62,20 @@ class CropSpec(BaseModel):
 
     def crops(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes [N, 4] or [N, 5] → matrices [N, 2, 3] from image to input, float32."""
-        return _squares_to(self.size, *self.squares(boxes))
+        centres, sides, angles = self.squares(boxes)
+        zoom, turn = self.size / sides, np.radians(angles)
+        cos, sin = zoom * np.cos(turn), zoom * np.sin(turn)
+        matrices = np.zeros((len(sides), 2, 3))
+        matrices[:, 0, 0] = matrices[:, 1, 1] = cos
+        matrices[:, 0, 1], matrices[:, 1, 0] = sin, 0 - sin  # turned back
+        matrices[:, :, 2] = (self.size - 1) / 2 - np.einsum("nij,nj->ni", matrices[:, :, :2], centres)
+        return matrices.astype(np.float32)
 
     def cut_to_input(self) -> np.ndarray:
         """The matrix [2, 3] from cut to input; one for all faces."""
         zoom = self.size * self.margin / self.cut_size
         shift = (self.size - 1) / 2 - zoom * (self.cut_size - 1) / 2
         return np.array([[zoom, 0, shift], [0, zoom, shift]], dtype=np.float32)
-
-
-def _squares_to(size: int, centres: np.ndarray, sides: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    zoom, turn = size / sides, np.radians(angles)
-    cos, sin = zoom * np.cos(turn), zoom * np.sin(turn)
-    matrices = np.zeros((len(sides), 2, 3))
-    matrices[:, 0, 0] = matrices[:, 1, 1] = cos
-    matrices[:, 0, 1], matrices[:, 1, 0] = sin, 0 - sin  # turned back
-    matrices[:, :, 2] = (size - 1) / 2 - np.einsum("nij,nj->ni", matrices[:, :, :2], centres)
-    return matrices.astype(np.float32)
 
 
 def cut(image: np.ndarray, box: np.ndarray, spec: CropSpec) -> np.ndarray:
