@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +21,7 @@ from polyface.data.augment import AugmentSpec, draws, geometry, photometry
 from polyface.data.boxes import Boxes, key
 from polyface.data.crops import CropSpec, compose, cut, invert, sample, scaled
 from polyface.data.sampling import balanced
-from polyface.data.table import FaceTable, Progress
+from polyface.data.table import FaceTable, Progress, each_row
 from polyface.errors import PolyfaceError
 from polyface.files import atomic_path, cache_folder
 
@@ -90,9 +89,9 @@ def cached_cuts(table: FaceTable, boxes: Boxes, spec: CropSpec, progress: Progre
 
 
 def _write_cuts(path: Path, table: FaceTable, boxes: Boxes, spec: CropSpec, progress: Progress | None) -> None:
-    side, total = spec.cut_size, len(table)
-    with atomic_path(path) as aside, ThreadPoolExecutor(os.cpu_count()) as pool:
-        cuts = np.lib.format.open_memmap(aside, "w+", np.uint8, (total, spec.channels, side, side))
+    side = spec.cut_size
+    with atomic_path(path) as aside:
+        cuts = np.lib.format.open_memmap(aside, "w+", np.uint8, (len(table), spec.channels, side, side))
         if hasattr(os, "posix_fallocate"):  # so that a full disk is an error here and not a bus error further on
             with open(aside, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, aside.stat().st_size)
@@ -100,9 +99,8 @@ def _write_cuts(path: Path, table: FaceTable, boxes: Boxes, spec: CropSpec, prog
         def write(row: int) -> None:
             cuts[row] = cut(table.image(row), boxes.xyxy[row], spec)
 
-        for done, _ in enumerate(pool.map(write, range(total)), 1):
-            if progress and (done % 256 == 0 or done == total):
-                progress(done, total, "faces cut out")
+        for _ in each_row(write, len(table), progress, "faces cut out"):
+            pass
         cuts.flush()
 
 

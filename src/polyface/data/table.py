@@ -11,9 +11,10 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,16 @@ PSEUDO = b"polyface.pseudo"  # of a field: whose answers its column holds
 DECLARED = b"polyface.column"  # of a field: what its column holds (`schema.Column`), where the schema does not say it
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what) now and then while something long runs."""
+_Result = TypeVar("_Result")
+
+
+def each_row(work: Callable[[int], _Result], rows: int, progress: Progress | None, what: str) -> Iterator[_Result]:
+    """What `work` gives for every row, in order; it runs in as many threads as there are cores."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, result in enumerate(pool.map(work, range(rows)), 1):
+            yield result
+            if progress and (done % 64 == 0 or done == rows):
+                progress(done, rows, what)
 
 
 class _ImageFile:
@@ -42,11 +53,8 @@ class _ImageFile:
         meta = pq.read_metadata(path)
         self._starts = np.cumsum([0] + [meta.row_group(i).num_rows for i in range(meta.num_row_groups)])
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_file": None, "_groups": OrderedDict(), "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+    def __reduce__(self) -> tuple[Any, ...]:  # another process opens the file itself
+        return _ImageFile, (self.path,)
 
     def struct(self, row: int) -> dict[str, Any] | None:
         group = int(np.searchsorted(self._starts, row, side="right")) - 1
