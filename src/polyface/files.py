@@ -8,8 +8,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from polyface.errors import PolyfaceError
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 @contextmanager
@@ -50,6 +55,17 @@ def read_bytes(path: Path | str, where: str = "") -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise PolyfaceError(f"{where or path}: cannot be read ({error.strerror or error}); check the path") from error
+
+
+def read_model(kind: type[_Model], path: Path, remedy: str) -> _Model:
+    """A JSON file as a pydantic model; raises with the first key that is wrong, and the remedy."""
+    try:
+        return kind.model_validate_json(read_bytes(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key, given = ".".join(map(str, first["loc"])) or "its JSON", first["input"]
+        shown = f" {str(given)[:40]}" if first["loc"] and not isinstance(given, dict | list) else ""
+        raise PolyfaceError(f"{path}: {key}{shown}: {first['msg']}; {remedy}") from error
 
 
 def sha256(path: Path | str) -> str:
