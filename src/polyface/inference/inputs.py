@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,31 @@ def _of_pil(image: Image.Image, where: str) -> np.ndarray:
         raise
     except Exception as error:  # an open file is decoded only here, and raises as variously as decoders do
         raise PolyfaceError(f"{where}: is truncated or corrupt ({' '.join(str(error).split())[:160]})") from error
+
+
+def column(values: Iterable[Any] | None) -> Iterator[Any]:
+    """The values one by one; None for ever where there are none."""
+    return repeat(None) if values is None else iter(values)
+
+
+def together(items: Iterable[Any], called: str, **columns: Iterator[Any]) -> Iterator[tuple[Any, ...]]:
+    """Items, each with its entry of every column; raises where a column is shorter or longer."""
+    number, end = 0, object()
+    for number, item in enumerate(items, 1):
+        entries = [next(column, end) for column in columns.values()]
+        if short := [name for name, entry in zip(columns, entries, strict=True) if entry is end]:
+            raise PolyfaceError(f"there are more {called} than {short[0]} ({number - 1}): give one entry each")
+        yield item, *entries
+    for name, column in columns.items():
+        if not isinstance(column, repeat) and next(column, end) is not end:
+            raise PolyfaceError(f"there are more {name} than {called} ({number}): give one entry each")
+
+
+def given_boxes(images: Any, boxes: Any) -> Iterator[Any]:
+    """The boxes of each of `images`: those of one picture, an entry for each of several, or None for ever."""
+    if boxes is not None and is_single(images):
+        return iter([boxes])
+    return column(boxes.to_pylist() if hasattr(boxes, "to_pylist") else boxes)  # an Arrow column
 
 
 def own_boxes(own: Any, where: str) -> np.ndarray | None:
