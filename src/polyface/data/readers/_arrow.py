@@ -209,22 +209,14 @@ def _is_binary(kind: pa.DataType | None) -> bool:
     return kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+_NUMBERS = (pa.types.is_integer, pa.types.is_floating)
+_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+_SINGLE = (pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean, pa.types.is_null)
 
 
 def _usable(kind: pa.DataType) -> bool:
+    """Whether values of a type can be labels: single ones, lists, or shares by word."""
     if pa.types.is_struct(kind):
-        return all(_is_number(field.type) for field in kind)
-    single = _is_text(kind) or _is_number(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)
-    return bool(single or _is_list(kind))
+        return all(any(test(field.type) for test in _NUMBERS) for field in kind)
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(test(kind) for test in (*_SINGLE, *_NUMBERS, *_LISTS))

@@ -8,20 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from polyface.data.images import size_of
 from polyface.data.readers.common import (
     IMAGE_SUFFIXES,
-    Described,
     check_word,
     demand,
     lacking,
     numbered_lines,
+    numbers,
     without_ending,
 )
-from polyface.data.writing import Record, Skipped
+from polyface.data.writing import Reader, Record, Skipped
 from polyface.errors import PolyfaceError, nearest
 from polyface.schema import ATTRIBUTES
 
@@ -128,7 +125,7 @@ class CelebA:
         return _find(root, name) or demand(root / name, self)
 
 
-def image_folder(root: Path, names: Sequence[str], reader: Described) -> Path:
+def image_folder(root: Path, names: Sequence[str], reader: Reader) -> Path:
     """The first of `names` that is a folder in `root` or its ``Img``, or in a folder of its own name there.
 
     Raises:
@@ -270,19 +267,12 @@ def _identity(values: list[str]) -> Labels:
 
 
 def _points(values: list[str]) -> Labels:
-    return {"landmarks_5": _numbers(values).reshape(5, 2)}
+    return {"landmarks_5": numbers(values).reshape(5, 2)}
 
 
 def _box(values: list[str]) -> Labels:
-    x, y, width, height = _numbers(values)
+    x, y, width, height = numbers(values)
     return {"box": [x, y, x + width, y + height] if width and height else None}
-
-
-def _numbers(values: list[str]) -> NDArray[np.float64]:
-    try:
-        return np.array(values, dtype=np.float64)
-    except ValueError:
-        raise ValueError(f"'{' '.join(values)}' are not {len(values)} numbers") from None
 
 
 def _home(root: Path) -> Path:

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
-from polyface.data.writing import Record
+import numpy as np
+from numpy.typing import NDArray
+
+from polyface.data.writing import Reader, Record
 from polyface.errors import PolyfaceError, nearest
 from polyface.files import read_bytes
 
@@ -47,26 +49,19 @@ _SPELLINGS = {
 _log = logging.getLogger(__name__)
 
 
-class Described(Protocol):
-    """As much of a reader as an error message names."""
-
-    name: str
-    layout: str
-
-
-def demand(path: Path, reader: Described) -> Path:
+def demand(path: Path, reader: Reader) -> Path:
     """`path`, or an error that says what was expected there and where the data set is obtained."""
     if not path.exists():
         raise lacking(path, "not found", reader)
     return path
 
 
-def lacking(where: Path, what: str, reader: Described) -> PolyfaceError:
+def lacking(where: Path, what: str, reader: Reader) -> PolyfaceError:
     """The error that says what a reader expected instead of `what` is there."""
     return PolyfaceError(f"{where}: {what}; reader '{reader.name}' expects {reader.layout}")
 
 
-def check_word(reader: Described, option: str, value: str, known: Iterable[str]) -> None:
+def check_word(reader: Reader, option: str, value: str, known: Iterable[str]) -> None:
     """Refuse a reader's option that is none of its words."""
     if value not in known:
         raise PolyfaceError(f"reader '{reader.name}': {option} is '{value}'; {nearest(value, known)}")
@@ -98,6 +93,14 @@ def stable_path(name: str) -> str:
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name) or not path.parts:
         raise ValueError(f"path '{name}' is not one inside the data set's folder")
     return str(path)
+
+
+def numbers(words: Sequence[str]) -> NDArray[np.float64]:
+    """The numbers that words of a label file are; ValueError names them if one is none."""
+    try:
+        return np.array(words, dtype=np.float64)
+    except ValueError:
+        raise ValueError(f"'{' '.join(words)}' are not {len(words)} numbers") from None
 
 
 def hash_order(name: str) -> str:
@@ -156,7 +159,7 @@ class Images:
     paths: of the images, from `folder`, with '/' separators, sorted. deeper: those of images further down.
     """
 
-    def __init__(self, folder: Path, depth: int, reader: Described, within: Iterable[str] = ("",)) -> None:
+    def __init__(self, folder: Path, depth: int, reader: Reader, within: Iterable[str] = ("",)) -> None:
         """Look in the folders `within` that folder, by default in all of it.
 
         Raises:
