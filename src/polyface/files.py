@@ -62,10 +62,15 @@ def read_model(kind: type[_Model], path: Path, remedy: str) -> _Model:
     try:
         return kind.model_validate_json(read_bytes(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        key, given = ".".join(map(str, first["loc"])) or "its JSON", first["input"]
-        shown = f" {str(given)[:40]}" if first["loc"] and not isinstance(given, dict | list) else ""
-        raise PolyfaceError(f"{path}: {key}{shown}: {first['msg']}; {remedy}") from error
+        raise PolyfaceError(f"{path}: {first_wrong(error)}; {remedy}") from error
+
+
+def first_wrong(error: ValidationError) -> str:
+    """The first key that pydantic refuses, what it holds, and why."""
+    first = error.errors()[0]
+    key, given = ".".join(map(str, first["loc"])) or "its JSON", first["input"]
+    shown = f" is '{str(given)[:40]}'" if first["loc"] and not isinstance(given, dict | list) else ""
+    return f"{key}{shown}: {first['msg']}"
 
 
 def sha256(path: Path | str) -> str:

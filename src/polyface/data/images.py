@@ -55,8 +55,25 @@ def decode(data: bytes | Path | str, where: str = "") -> NDArray[np.uint8]:
         data = read_bytes(data, where)
     if not data:
         raise PolyfaceError(f"{where}: is empty (0 bytes); fetch the file again")
-    with _quiet():
-        return _decode(data, where)
+    try:
+        with _quiet(), Image.open(io.BytesIO(data), formats=_formats()) as image:
+            return pixels_of(image, where)
+    except PolyfaceError:
+        raise
+    except UnidentifiedImageError as error:
+        raise PolyfaceError(
+            f"{where}: is not an image that Polyface reads (JPEG, PNG, WebP, TIFF, BMP, GIF, PPM and the like); "
+            "convert or remove it"
+        ) from error
+    except Image.DecompressionBombError as error:  # Pillow's own limit, checked before ours when it is the lower
+        claimed = re.search(r"\((\d+) pixels\)", str(error))
+        _check_size(int(claimed.group(1)) if claimed else MAX_PIXELS + 1, where)
+        raise PolyfaceError(f"{where}: is refused by Pillow's limit on size ({error})") from error
+    except Exception as error:
+        # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError, … on a damaged file.
+        raise PolyfaceError(
+            f"{where}: is truncated or corrupt ({_one_line(error)}); fetch the file again or remove it"
+        ) from error
 
 
 def size_of(data: bytes | Path | str, where: str = "") -> tuple[int, int]:
@@ -88,29 +105,6 @@ def encode_png(array: NDArray[np.uint8]) -> bytes:
     out = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(array)).save(out, "PNG", compress_level=4)
     return out.getvalue()
-
-
-def _decode(data: bytes, where: str) -> NDArray[np.uint8]:
-    try:
-        with Image.open(io.BytesIO(data), formats=_formats()) as image:
-            pixels = pixels_of(image, where)
-    except PolyfaceError:
-        raise
-    except UnidentifiedImageError as error:
-        raise PolyfaceError(
-            f"{where}: is not an image that Polyface reads (JPEG, PNG, WebP, TIFF, BMP, GIF, PPM and the like); "
-            "convert or remove it"
-        ) from error
-    except Image.DecompressionBombError as error:  # Pillow's own limit, checked before ours when it is the lower
-        claimed = re.search(r"\((\d+) pixels\)", str(error))
-        _check_size(int(claimed.group(1)) if claimed else MAX_PIXELS + 1, where)
-        raise PolyfaceError(f"{where}: is refused by Pillow's limit on size ({error})") from error
-    except Exception as error:
-        # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError, … on a damaged file.
-        raise PolyfaceError(
-            f"{where}: is truncated or corrupt ({_one_line(error)}); fetch the file again or remove it"
-        ) from error
-    return pixels
 
 
 def pixels_of(image: Image.Image, where: str = "image") -> NDArray[np.uint8]:

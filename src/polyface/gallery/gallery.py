@@ -25,6 +25,7 @@ from polyface.data.readers.common import IMAGE_SUFFIXES
 from polyface.data.table import Progress
 from polyface.data.writing import Skipped
 from polyface.errors import PolyfaceError, nearest
+from polyface.files import first_wrong
 from polyface.gallery.format import Face, Manifest
 from polyface.gallery.index import Neighbours
 from polyface.gallery.inputs import Infos, batches, checked, digest, infos, names, subject
@@ -82,8 +83,7 @@ class Gallery:
         try:
             manifest = Manifest.model_validate(said)
         except ValidationError as error:
-            key = str(error.errors()[0]["loc"][0])
-            raise PolyfaceError(f"{folder}: {key} is '{said[key]}'; {error.errors()[0]['msg']}") from error
+            raise PolyfaceError(f"{folder}: {first_wrong(error)}") from error
         return cls(FaceStore.create(folder, manifest), embedder)
 
     @classmethod
