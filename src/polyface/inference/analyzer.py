@@ -19,25 +19,13 @@ from polyface.data.crops import cut
 from polyface.data.detector import Detector, RetinaFace
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError
-from polyface.inference.inputs import (
-    Source,
-    count,
-    given_boxes,
-    image_files,
-    is_single,
-    own_boxes,
-    sources,
-    together,
-    usable_device,
-)
+from polyface.inference.inputs import Source, count, given_boxes, is_single, own_boxes, sources, together, usable_device
 from polyface.inference.results import FaceResult, ImageResult
 from polyface.models import default_models, find
 from polyface.models.bundle import Bundle, load_bundle
 from polyface.models.predict import TTA, answers
 from polyface.networks.network import FaceNetwork
 from polyface.tasks import Task
-
-__all__ = ["Analyzer", "analyze", "image_files"]
 
 _Crops = list[tuple[np.ndarray, np.ndarray]]
 """A face as each model sees it: its cut, and the matrix from image to input."""
