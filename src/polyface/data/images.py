@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from polyface.errors import PolyfaceError
+from polyface.errors import PolyfaceError, short
 from polyface.files import read_bytes
 
 __all__ = ["MAX_PIXELS", "decode", "encode_png", "size_of"]
@@ -72,7 +72,7 @@ def decode(data: bytes | Path | str, where: str = "") -> NDArray[np.uint8]:
     except Exception as error:
         # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError, … on a damaged file.
         raise PolyfaceError(
-            f"{where}: is truncated or corrupt ({_one_line(error)}); fetch the file again or remove it"
+            f"{where}: is truncated or corrupt ({short(error)}); fetch the file again or remove it"
         ) from error
 
 
@@ -88,7 +88,7 @@ def size_of(data: bytes | Path | str, where: str = "") -> tuple[int, int]:
             width, height = image.size
             return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PolyfaceError(f"{where}: cannot be read as an image ({_one_line(error)}); replace the file") from error
+        raise PolyfaceError(f"{where}: cannot be read as an image ({short(error)}); replace the file") from error
 
 
 def encode_png(array: NDArray[np.uint8]) -> bytes:
@@ -165,10 +165,6 @@ def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     return pixels
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 @lru_cache(maxsize=1)

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from polyface.data import images
-from polyface.errors import PolyfaceError
+from polyface.errors import PolyfaceError, short
 from polyface.schema import IMAGE, Column, built_in, column_type, is_column, read_column
 
 FINGERPRINT = b"polyface.fingerprint"
@@ -66,7 +66,7 @@ class _ImageFile:
                 try:
                     column = self._file.read_row_group(group, columns=["image"]).column("image")
                 except (pa.ArrowException, OSError) as error:
-                    reason = f"its pictures are damaged ({_first_line(error)})"
+                    reason = f"its pictures are damaged ({short(error)})"
                     raise PolyfaceError(f"{self.path.name} row {row}: {reason}; import them again") from error
                 self._groups[group] = column
                 while len(self._groups) > 4:
@@ -108,7 +108,7 @@ class FaceTable:
             if not names:  # Arrow forgets how many rows a table without columns has
                 labels = pa.table({"source": pa.nulls(labels.num_rows, column_type("source"))})
         except (pa.ArrowException, OSError) as error:
-            raise PolyfaceError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
+            raise PolyfaceError(f"{path}: not a readable Parquet file ({short(error)})") from error
         for place, name in enumerate(labels.column_names):
             if pa.types.is_fixed_size_list(labels.field(place).type):
                 labels = labels.set_column(place, labels.field(place), empty_as_null(labels.column(name)))
@@ -276,7 +276,7 @@ def declaration_of(field: pa.Field) -> Column | None:
     try:
         return read_column(json.loads(mark), where)
     except ValueError as error:
-        raise PolyfaceError(f"{where}: its declaration is damaged ({_first_line(error)})") from error
+        raise PolyfaceError(f"{where}: its declaration is damaged ({short(error)})") from error
 
 
 def check_declaration(name: str, column: Column) -> None:
@@ -321,7 +321,3 @@ def empty_as_null(lists: pa.ChunkedArray) -> pa.Array:
 
 def _digest(*parts: str) -> str:
     return hashlib.sha1("\n".join(parts).encode()).hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0][:200]

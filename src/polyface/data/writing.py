@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from polyface.data import images
 from polyface.data.table import DECLARED, FINGERPRINT, PSEUDO, FaceTable, Progress, check_declaration, each_row
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import PolyfaceError, nearest, short
 from polyface.files import atomic_path
 from polyface.schema import IMAGE, Column, built_in, is_column
 
@@ -110,12 +110,6 @@ def _value(name: str, column: Column, value: Any, size: tuple[int, int], where: 
         return _CHECKS[column.type](column, value, size, where)
     except (TypeError, ValueError, OverflowError) as error:
         raise PolyfaceError(f"{where} is not a value of its kind ({short(error)})") from error
-
-
-def short(value: object) -> str:
-    """The first line of a text, cut to what an error may hold."""
-    line = str(value).strip().split("\n")[0]
-    return line if len(line) <= 200 else f"{line[:200]}…"
 
 
 def _near(numbers: np.ndarray, size: tuple[int, int], where: str) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from polyface.data import images as files
 from polyface.data.readers.common import IMAGE_SUFFIXES
-from polyface.errors import PolyfaceError
+from polyface.errors import PolyfaceError, short
 
 if TYPE_CHECKING:
     import torch
@@ -150,7 +150,7 @@ def _of_pil(image: Image.Image, where: str) -> np.ndarray:
     except PolyfaceError:
         raise
     except Exception as error:  # an open file is decoded only here, and raises as variously as decoders do
-        raise PolyfaceError(f"{where}: is truncated or corrupt ({' '.join(str(error).split())[:160]})") from error
+        raise PolyfaceError(f"{where}: is truncated or corrupt ({short(error)})") from error
 
 
 def column(values: Iterable[Any] | None) -> Iterator[Any]:
@@ -215,5 +215,4 @@ def usable_device(device: torch.device | str) -> torch.device:
     try:
         return torch.zeros(0, device=device).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().split("\n")[0][:160]
-        raise PolyfaceError(f"device '{device}' cannot be used ({reason}); try cpu") from error
+        raise PolyfaceError(f"device '{device}' cannot be used ({short(error)}); try cpu") from error

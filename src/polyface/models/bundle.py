@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from polyface import tasks as task_kinds
 from polyface.data.boxes import BoxSpec
 from polyface.data.crops import CropSpec
-from polyface.errors import PolyfaceError
+from polyface.errors import PolyfaceError, short
 from polyface.files import read_model, sha256
 from polyface.networks.network import FaceNetwork, build
 from polyface.networks.pretrained.files import read_weights
@@ -139,7 +139,7 @@ def _built(path: Path, manifest: Manifest) -> tuple[FaceNetwork, dict[str, Task]
     except PolyfaceError as error:
         raise PolyfaceError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = f"{type(error).__name__}: {error}".split("\n")[0][:160]
+        reason = f"{type(error).__name__}: {short(error)}"
         raise PolyfaceError(f"{path}: its network cannot be built ({reason}); get the bundle again") from error
     heads = {name: head.out_features for name, head in network.heads.items()}
     asked = {name: task.output_dim for name, task in tasks.items()}

@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 
 from polyface.data.readers._labels import LabelReader, Layout, Row, layout, target_of
 from polyface.data.table import declaration_of, empty_as_null
-from polyface.data.writing import short
-from polyface.errors import PolyfaceError
+from polyface.errors import PolyfaceError, short
 from polyface.schema import Column, built_in, is_column
 
 _BATCH = 256

@@ -15,8 +15,8 @@ import numpy as np
 
 from polyface.data import images
 from polyface.data.readers.common import stable_path
-from polyface.data.writing import Plan, Record, Skipped, short
-from polyface.errors import PolyfaceError, nearest
+from polyface.data.writing import Plan, Record, Skipped
+from polyface.errors import PolyfaceError, nearest, short
 from polyface.schema import Column, built_in, is_column, known_columns, read_column
 
 Row = tuple[str, Path, Mapping[str, Any]]
