@@ -104,16 +104,14 @@ def _image_beside(file: Path) -> Path | None:
 def _points(numbered: list[tuple[int, str]]) -> NDArray[np.float64]:
     """Points ``[N, 2]``, pixels from 0, of a ``.pts`` file's lines; ValueError names the line and what is wrong."""
     lines = [(number, line.strip()) for number, line in numbered]
-    text = "\n".join(line for _, line in lines)
     header = [line for _, line in lines if re.match(r"version\s*:|n_points\s*:|\{", line)]
     if not header:
         return _coordinates(lines)
-    if "{" not in text or "}" not in text:
+    braces = {line[0]: place for place, (_, line) in enumerate(lines) if line[0] in "{}"}
+    if len(braces) < 2:
         raise ValueError("has a header, but its points are not between { and }")
-    first = next(i for i, (_, line) in enumerate(lines) if line.startswith("{"))
-    last = next((i for i, (_, line) in enumerate(lines) if line.startswith("}")), 0)
-    points = _coordinates(lines[first + 1 : last])
-    declared = re.search(r"n_points\s*:\s*(\d+)", text)
+    points = _coordinates(lines[braces["{"] + 1 : braces["}"]])
+    declared = re.search(r"n_points\s*:\s*(\d+)", " ".join(header))
     if declared and int(declared.group(1)) != len(points):
         raise ValueError(f"{len(points)} points, but its header says {declared.group(1)}")
     return points - 1  # counted from 1
