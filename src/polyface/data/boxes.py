@@ -137,6 +137,14 @@ def _overlap(one: np.ndarray, other: np.ndarray) -> float:
     return shared / float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]) - shared)
 
 
+def check_boxes(boxes: np.ndarray, where: str = "") -> None:
+    """Refuse boxes [N, 4 or more] of which one is not finite or has no inside. where: what they are of."""
+    bad = ~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:4] > boxes[:, :2]).all(axis=1))
+    if bad.any():
+        row = int(bad.argmax())
+        raise PolyfaceError(f"{where}box {row} is {boxes[row].tolist()}; expected finite x0 < x1 and y0 < y1")
+
+
 def _sizes(table: FaceTable) -> np.ndarray:
     """Width and height of every picture, float32 [N, 2]."""
     return np.array([table.image_size(row) for row in range(len(table))], dtype=np.float32).reshape(-1, 2)

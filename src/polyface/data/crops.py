@@ -19,6 +19,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from polyface.data.boxes import check_boxes
 from polyface.errors import PolyfaceError
 
 
@@ -52,9 +53,7 @@ class CropSpec(BaseModel):
         angles = boxes[:, 4] if boxes.shape[1] == 5 else np.zeros(len(boxes))
         extent = boxes[:, 2:4] - boxes[:, :2]
         longer = extent.max(axis=1)
-        if not (np.isfinite(boxes).all() and (extent > 0).all()):
-            bad = int(np.flatnonzero(~(np.isfinite(boxes).all(axis=1) & (extent > 0).all(axis=1)))[0])
-            raise PolyfaceError(f"box {bad} is {boxes[bad].tolist()}; expected finite x0 < x1 and y0 < y1")
+        check_boxes(boxes)
         turn = np.radians(angles)
         down = np.stack([-np.sin(turn), np.cos(turn)], axis=1)
         centres = (boxes[:, :2] + boxes[:, 2:4]) / 2 + (self.shift_y * longer)[:, None] * down

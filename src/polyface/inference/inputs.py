@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from polyface.data import images as files
+from polyface.data.boxes import check_boxes
 from polyface.data.readers.common import IMAGE_SUFFIXES
 from polyface.errors import PolyfaceError, short
 
@@ -197,10 +198,7 @@ def own_boxes(own: Any, where: str) -> np.ndarray | None:
     boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise PolyfaceError(f"{where}: its boxes have the shape {list(boxes.shape)}, expected [N, 4] as x0, y0, x1, y1")
-    bad = ~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1))
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise PolyfaceError(f"{where}: box {row} is {boxes[row].tolist()}; expected finite x0 < x1 and y0 < y1")
+    check_boxes(boxes, f"{where}: ")
     return boxes
 
 
