@@ -25,3 +25,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return f"did you mean '{close[0]}'?"
     more = f" and {len(known) - HINTED} more" if len(known) > HINTED else ""
     return f"known: {', '.join(known[:HINTED])}{more}" if known else "none is known"
+
+
+def short(value: object) -> str:
+    """The first line of a text, or of what an error says (else its type), cut to what an error may hold."""
+    text = str(value).strip() or (type(value).__name__ if isinstance(value, Exception) else "")
+    line = text.split("\n")[0]
+    return line if len(line) <= 200 else f"{line[:200]}…"

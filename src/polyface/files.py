@@ -8,6 +8,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from polyface.errors import PolyfaceError
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 @contextmanager
@@ -40,6 +47,30 @@ def cache_folder(*parts: str) -> Path:
     folder = (Path(root) if root else home / "polyface").joinpath(*parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def read_bytes(path: Path | str, where: str = "") -> bytes:
+    """A file's bytes; raises with its path, or with `where`, if it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise PolyfaceError(f"{where or path}: cannot be read ({error.strerror or error}); check the path") from error
+
+
+def read_model(kind: type[_Model], path: Path, remedy: str) -> _Model:
+    """A JSON file as a pydantic model; raises with the first key that is wrong, and the remedy."""
+    try:
+        return kind.model_validate_json(read_bytes(path))
+    except ValidationError as error:
+        raise PolyfaceError(f"{path}: {first_wrong(error)}; {remedy}") from error
+
+
+def first_wrong(error: ValidationError) -> str:
+    """The first key that pydantic refuses, what it holds, and why."""
+    first = error.errors()[0]
+    key, given = ".".join(map(str, first["loc"])) or "its JSON", first["input"]
+    shown = f" is '{str(given)[:40]}'" if first["loc"] and not isinstance(given, dict | list) else ""
+    return f"{key}{shown}: {first['msg']}"
 
 
 def sha256(path: Path | str) -> str:

@@ -169,7 +169,7 @@ def test_own_columns_come_back_as_they_went_in(tmp_path: Path, given_: list[dict
         assert found.column(name).type == OWN[name].arrow
         for value, labels in zip(found.column(name).to_pylist(), given_, strict=True):
             expected = labels.get(name)
-            if expected is None:
+            if expected is None or (name == "eyes" and np.isnan(expected).all()):
                 assert value is None  # null alone says "not labelled"
             elif name == "mood":
                 votes = list(expected.values()) if isinstance(expected, dict) else expected

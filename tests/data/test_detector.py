@@ -41,7 +41,7 @@ def planted(
     faces: dict[int, tuple[float, list[float], list[float]]], **settings: int
 ) -> tuple[RetinaFace, FakeSession]:
     found, session = RetinaFace(**{"min_side": 0, **settings}), FakeSession(faces)
-    found._session = session
+    found._session = lambda: session
     return found, session
 
 
@@ -255,6 +255,7 @@ def test_another_package_of_that_name(monkeypatch, tmp_path, content, words):
 
 
 def test_missing_onnxruntime(monkeypatch):
+    module._opened.cache_clear()
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(PolyfaceError, match="needs onnxruntime"):
         RetinaFace()(grey(32, 32))

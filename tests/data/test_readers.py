@@ -218,7 +218,7 @@ def test_mtfl_validation_is_the_tenth_of_smallest_hash(tmp_path):
     "line, reason",
     [
         (LINE.removesuffix(" 3"), "14 fields, expected 15: path, 5 x, 5 y, gender, smile, glasses, pose"),
-        (LINE.replace("12.5", "12,5"), "are not ten numbers"),
+        (LINE.replace("12.5", "12,5"), "are not 10 numbers"),
         (rf"lfw_5590\a.jpg {POINTS} 3 2 2 3", "gender is '3', expected a code from 1 to 2"),
         (rf"lfw_5590\a.jpg {POINTS} 1 0 2 3", "smile is '0', expected a code from 1 to 2"),
         (rf"lfw_5590\a.jpg {POINTS} 1 1 x 3", "glasses is 'x', expected a code from 1 to 2"),

@@ -401,7 +401,7 @@ def test_person_names_are_their_own(name):
 def test_images_are_found_by_their_very_name_first(tmp_path):
     for name in ("a/X.jpg", "a/x.png", "b/Y.jpg", "b/.hidden.jpg", "c/d/z.jpg", "b/words.txt"):
         put(tmp_path / name, image(1))
-    images = Images(tmp_path, depth=2)
+    images = Images(tmp_path, 2, CaVI())
     assert (images.paths, images.deeper) == (["a/X.jpg", "a/x.png", "b/Y.jpg"], ["c/d/z.jpg"])
     assert [images.find(name) for name in ("a/x.png", "a\\X.jpg", "A/x.jpg", "B/y", "z.jpg", "../a/X.jpg")] == [
         "a/x.png",

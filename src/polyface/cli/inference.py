@@ -29,7 +29,7 @@ def analyze(
 ) -> None:
     """Find the faces of photos and answer all questions of the models about them, in original pixels."""
     from polyface.inference import Analyzer, to_json_lines, to_parquet
-    from polyface.inference.analyzer import image_files
+    from polyface.inference.inputs import image_files
 
     analyzer = Analyzer(*(model or []), device=device_of(device), batch=batch, average=average, mirror=mirror)
     files = [file for source in images for file in image_files(source)]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from polyface.data.detector import Detection, Detector, RetinaFace, face_of
-from polyface.data.table import FaceTable, Progress
+from polyface.data.table import FaceTable, Progress, each_row
 from polyface.errors import PolyfaceError
 from polyface.files import atomic_path, cache_folder
 from polyface.schema import landmark_count
@@ -139,6 +137,14 @@ def _overlap(one: np.ndarray, other: np.ndarray) -> float:
     return shared / float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]) - shared)
 
 
+def check_boxes(boxes: np.ndarray, where: str = "") -> None:
+    """Refuse boxes [N, 4 or more] of which one is not finite or has no inside. where: what they are of."""
+    bad = ~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:4] > boxes[:, :2]).all(axis=1))
+    if bad.any():
+        row = int(bad.argmax())
+        raise PolyfaceError(f"{where}box {row} is {boxes[row].tolist()}; expected finite x0 < x1 and y0 < y1")
+
+
 def _sizes(table: FaceTable) -> np.ndarray:
     """Width and height of every picture, float32 [N, 2]."""
     return np.array([table.image_size(row) for row in range(len(table))], dtype=np.float32).reshape(-1, 2)
@@ -174,10 +180,8 @@ def _detected(table: FaceTable, detector: Detector, progress: Progress | None) -
         if face is not None:
             rows[row, :4], rows[row, 4:] = face.box, face.points.ravel()
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, _ in enumerate(pool.map(detect, range(len(table))), 1):
-            if progress and (done % 64 == 0 or done == len(table)):
-                progress(done, len(table), "faces detected")
+    for _ in each_row(detect, len(table), progress, "faces detected"):
+        pass
     _centre(rows[:, :4], np.isnan(rows[:, 0]), sizes)
     with atomic_path(path) as aside, open(aside, "wb") as file:
         np.save(file, rows)

@@ -19,6 +19,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from polyface.data.boxes import check_boxes
 from polyface.errors import PolyfaceError
 
 
@@ -52,9 +53,7 @@ class CropSpec(BaseModel):
         angles = boxes[:, 4] if boxes.shape[1] == 5 else np.zeros(len(boxes))
         extent = boxes[:, 2:4] - boxes[:, :2]
         longer = extent.max(axis=1)
-        if not (np.isfinite(boxes).all() and (extent > 0).all()):
-            bad = int(np.flatnonzero(~(np.isfinite(boxes).all(axis=1) & (extent > 0).all(axis=1)))[0])
-            raise PolyfaceError(f"box {bad} is {boxes[bad].tolist()}; expected finite x0 < x1 and y0 < y1")
+        check_boxes(boxes)
         turn = np.radians(angles)
         down = np.stack([-np.sin(turn), np.cos(turn)], axis=1)
         centres = (boxes[:, :2] + boxes[:, 2:4]) / 2 + (self.shift_y * longer)[:, None] * down
@@ -62,23 +61,20 @@ class CropSpec(BaseModel):
 
     def crops(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes [N, 4] or [N, 5] → matrices [N, 2, 3] from image to input, float32."""
-        return _squares_to(self.size, *self.squares(boxes))
+        centres, sides, angles = self.squares(boxes)
+        zoom, turn = self.size / sides, np.radians(angles)
+        cos, sin = zoom * np.cos(turn), zoom * np.sin(turn)
+        matrices = np.zeros((len(sides), 2, 3))
+        matrices[:, 0, 0] = matrices[:, 1, 1] = cos
+        matrices[:, 0, 1], matrices[:, 1, 0] = sin, 0 - sin  # turned back
+        matrices[:, :, 2] = (self.size - 1) / 2 - np.einsum("nij,nj->ni", matrices[:, :, :2], centres)
+        return matrices.astype(np.float32)
 
     def cut_to_input(self) -> np.ndarray:
         """The matrix [2, 3] from cut to input; one for all faces."""
         zoom = self.size * self.margin / self.cut_size
         shift = (self.size - 1) / 2 - zoom * (self.cut_size - 1) / 2
         return np.array([[zoom, 0, shift], [0, zoom, shift]], dtype=np.float32)
-
-
-def _squares_to(size: int, centres: np.ndarray, sides: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    zoom, turn = size / sides, np.radians(angles)
-    cos, sin = zoom * np.cos(turn), zoom * np.sin(turn)
-    matrices = np.zeros((len(sides), 2, 3))
-    matrices[:, 0, 0] = matrices[:, 1, 1] = cos
-    matrices[:, 0, 1], matrices[:, 1, 0] = sin, 0 - sin  # turned back
-    matrices[:, :, 2] = (size - 1) / 2 - np.einsum("nij,nj->ni", matrices[:, :, :2], centres)
-    return matrices.astype(np.float32)
 
 
 def cut(image: np.ndarray, box: np.ndarray, spec: CropSpec) -> np.ndarray:

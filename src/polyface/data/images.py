@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from polyface.errors import PolyfaceError
+from polyface.errors import PolyfaceError, short
+from polyface.files import read_bytes
 
 __all__ = ["MAX_PIXELS", "decode", "encode_png", "size_of"]
 
@@ -49,18 +50,30 @@ def decode(data: bytes | Path | str, where: str = "") -> NDArray[np.uint8]:
         PolyfaceError: missing, empty, truncated, corrupt or not an image; over 100 megapixels; or of pixels without a
             defined range (32-bit float, or integers beyond 16 bits).
     """
-    if isinstance(data, bytes):
-        where = where or "image"
-    else:
-        where = where or str(data)
-        try:
-            data = Path(data).read_bytes()
-        except OSError as error:
-            raise PolyfaceError(f"{where}: cannot be read ({error.strerror or error}); check the path") from error
+    where = where or ("image" if isinstance(data, bytes) else str(data))
+    if not isinstance(data, bytes):
+        data = read_bytes(data, where)
     if not data:
         raise PolyfaceError(f"{where}: is empty (0 bytes); fetch the file again")
-    with _quiet():
-        return _decode(data, where)
+    try:
+        with _quiet(), Image.open(io.BytesIO(data), formats=_formats()) as image:
+            return pixels_of(image, where)
+    except PolyfaceError:
+        raise
+    except UnidentifiedImageError as error:
+        raise PolyfaceError(
+            f"{where}: is not an image that Polyface reads (JPEG, PNG, WebP, TIFF, BMP, GIF, PPM and the like); "
+            "convert or remove it"
+        ) from error
+    except Image.DecompressionBombError as error:  # Pillow's own limit, checked before ours when it is the lower
+        claimed = re.search(r"\((\d+) pixels\)", str(error))
+        _check_size(int(claimed.group(1)) if claimed else MAX_PIXELS + 1, where)
+        raise PolyfaceError(f"{where}: is refused by Pillow's limit on size ({error})") from error
+    except Exception as error:
+        # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError, … on a damaged file.
+        raise PolyfaceError(
+            f"{where}: is truncated or corrupt ({short(error)}); fetch the file again or remove it"
+        ) from error
 
 
 def size_of(data: bytes | Path | str, where: str = "") -> tuple[int, int]:
@@ -75,7 +88,7 @@ def size_of(data: bytes | Path | str, where: str = "") -> tuple[int, int]:
             width, height = image.size
             return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PolyfaceError(f"{where}: cannot be read as an image ({_one_line(error)}); replace the file") from error
+        raise PolyfaceError(f"{where}: cannot be read as an image ({short(error)}); replace the file") from error
 
 
 def encode_png(array: NDArray[np.uint8]) -> bytes:
@@ -92,29 +105,6 @@ def encode_png(array: NDArray[np.uint8]) -> bytes:
     out = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(array)).save(out, "PNG", compress_level=4)
     return out.getvalue()
-
-
-def _decode(data: bytes, where: str) -> NDArray[np.uint8]:
-    try:
-        with Image.open(io.BytesIO(data), formats=_formats()) as image:
-            pixels = pixels_of(image, where)
-    except PolyfaceError:
-        raise
-    except UnidentifiedImageError as error:
-        raise PolyfaceError(
-            f"{where}: is not an image that Polyface reads (JPEG, PNG, WebP, TIFF, BMP, GIF, PPM and the like); "
-            "convert or remove it"
-        ) from error
-    except Image.DecompressionBombError as error:  # Pillow's own limit, checked before ours when it is the lower
-        claimed = re.search(r"\((\d+) pixels\)", str(error))
-        _check_size(int(claimed.group(1)) if claimed else MAX_PIXELS + 1, where)
-        raise PolyfaceError(f"{where}: is refused by Pillow's limit on size ({error})") from error
-    except Exception as error:
-        # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError, … on a damaged file.
-        raise PolyfaceError(
-            f"{where}: is truncated or corrupt ({_one_line(error)}); fetch the file again or remove it"
-        ) from error
-    return pixels
 
 
 def pixels_of(image: Image.Image, where: str = "image") -> NDArray[np.uint8]:
@@ -175,10 +165,6 @@ def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     return pixels
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 @lru_cache(maxsize=1)

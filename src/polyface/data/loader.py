@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from polyface.data.augment import AugmentSpec, draws, geometry, photometry
 from polyface.data.boxes import Boxes, key
 from polyface.data.crops import CropSpec, compose, cut, invert, sample, scaled
 from polyface.data.sampling import balanced
-from polyface.data.table import FaceTable, Progress
+from polyface.data.table import FaceTable, Progress, each_row
 from polyface.errors import PolyfaceError
 from polyface.files import atomic_path, cache_folder
 
@@ -71,17 +70,12 @@ class RawBatch:
     def to(self, device: torch.device | str) -> RawBatch:
         """The same batch on another device."""
 
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
+        def move(held: Any) -> Any:
+            if isinstance(held, dict):
+                return {name: move(tensor) for name, tensor in held.items()}
+            return held.to(device, non_blocking=True)
 
-        return RawBatch(
-            move(self.cuts),
-            {name: move(value) for name, value in self.values.items()},
-            {name: move(value) for name, value in self.labelled.items()},
-            move(self.crops),
-            move(self.rows),
-            move(self.draws),
-        )
+        return RawBatch(**{name: move(held) for name, held in vars(self).items()})
 
 
 def cached_cuts(table: FaceTable, boxes: Boxes, spec: CropSpec, progress: Progress | None = None) -> np.ndarray:
@@ -95,9 +89,9 @@ def cached_cuts(table: FaceTable, boxes: Boxes, spec: CropSpec, progress: Progre
 
 
 def _write_cuts(path: Path, table: FaceTable, boxes: Boxes, spec: CropSpec, progress: Progress | None) -> None:
-    side, total = spec.cut_size, len(table)
-    with atomic_path(path) as aside, ThreadPoolExecutor(os.cpu_count()) as pool:
-        cuts = np.lib.format.open_memmap(aside, "w+", np.uint8, (total, spec.channels, side, side))
+    side = spec.cut_size
+    with atomic_path(path) as aside:
+        cuts = np.lib.format.open_memmap(aside, "w+", np.uint8, (len(table), spec.channels, side, side))
         if hasattr(os, "posix_fallocate"):  # so that a full disk is an error here and not a bus error further on
             with open(aside, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, aside.stat().st_size)
@@ -105,9 +99,8 @@ def _write_cuts(path: Path, table: FaceTable, boxes: Boxes, spec: CropSpec, prog
         def write(row: int) -> None:
             cuts[row] = cut(table.image(row), boxes.xyxy[row], spec)
 
-        for done, _ in enumerate(pool.map(write, range(total)), 1):
-            if progress and (done % 256 == 0 or done == total):
-                progress(done, total, "faces cut out")
+        for _ in each_row(write, len(table), progress, "faces cut out"):
+            pass
         cuts.flush()
 
 

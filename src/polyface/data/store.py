@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,19 @@ def open_source(
         )
     folder = found.resolve()
     chosen = f" {sorted(options.items())}" if options else ""
-    stamp = hashlib.sha1(f"{folder} {folder.stat().st_mtime_ns}{chosen}".encode()).hexdigest()[:16]
-    path = cache_folder("tables") / f"{name}-{stamp}.parquet"
-    if not path.exists():
+
+    def make(path: Path) -> None:
         report = import_table(reader(name, **(options or {})), folder, path, on_bad="skip", progress=progress)
         path.with_suffix(".import.json").write_text(report.to_json())
+
+    return cached_table(name, f"{folder} {folder.stat().st_mtime_ns}{chosen}".encode(), make)
+
+
+def cached_table(name: str, source: bytes, make: Callable[[Path], object]) -> FaceTable:
+    """The table that `make` writes at a path, made once. source: what tells it from others of its name."""
+    path = cache_folder("tables") / f"{name}-{hashlib.sha1(source).hexdigest()[:16]}.parquet"
+    if not path.exists():
+        make(path)
     return FaceTable.open(path)
 
 
@@ -54,8 +62,5 @@ def _synthetic(options: dict[str, Any], progress: Progress | None) -> FaceTable:
     options = {"n": 4000, "size": 64, "seed": 0} | options
     sources = sorted(Path(synthetic.__file__).parent.glob("*.py"))  # what draws them is part of what they are
     content = b"".join(source.read_bytes() for source in sources) + repr(sorted(options.items())).encode()
-    stamp = hashlib.sha1(content).hexdigest()[:16]
-    path = cache_folder("tables") / f"synthetic-{stamp}.parquet"
-    if not path.exists():
-        write_table(synthetic.records(**options), path, progress=progress)
-    return FaceTable.open(path)
+    faces = synthetic.records(**options)
+    return cached_table("synthetic", content, lambda path: write_table(faces, path, progress=progress))

@@ -11,9 +11,10 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from polyface.data import images
-from polyface.errors import PolyfaceError
+from polyface.errors import PolyfaceError, short
 from polyface.schema import IMAGE, Column, built_in, column_type, is_column, read_column
 
 FINGERPRINT = b"polyface.fingerprint"
@@ -29,6 +30,16 @@ PSEUDO = b"polyface.pseudo"  # of a field: whose answers its column holds
 DECLARED = b"polyface.column"  # of a field: what its column holds (`schema.Column`), where the schema does not say it
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what) now and then while something long runs."""
+_Result = TypeVar("_Result")
+
+
+def each_row(work: Callable[[int], _Result], rows: int, progress: Progress | None, what: str) -> Iterator[_Result]:
+    """What `work` gives for every row, in order; it runs in as many threads as there are cores."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, result in enumerate(pool.map(work, range(rows)), 1):
+            yield result
+            if progress and (done % 64 == 0 or done == rows):
+                progress(done, rows, what)
 
 
 class _ImageFile:
@@ -42,11 +53,8 @@ class _ImageFile:
         meta = pq.read_metadata(path)
         self._starts = np.cumsum([0] + [meta.row_group(i).num_rows for i in range(meta.num_row_groups)])
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_file": None, "_groups": OrderedDict(), "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+    def __reduce__(self) -> tuple[Any, ...]:  # another process opens the file itself
+        return _ImageFile, (self.path,)
 
     def struct(self, row: int) -> dict[str, Any] | None:
         group = int(np.searchsorted(self._starts, row, side="right")) - 1
@@ -58,7 +66,7 @@ class _ImageFile:
                 try:
                     column = self._file.read_row_group(group, columns=["image"]).column("image")
                 except (pa.ArrowException, OSError) as error:
-                    reason = f"its pictures are damaged ({_first_line(error)})"
+                    reason = f"its pictures are damaged ({short(error)})"
                     raise PolyfaceError(f"{self.path.name} row {row}: {reason}; import them again") from error
                 self._groups[group] = column
                 while len(self._groups) > 4:
@@ -100,7 +108,7 @@ class FaceTable:
             if not names:  # Arrow forgets how many rows a table without columns has
                 labels = pa.table({"source": pa.nulls(labels.num_rows, column_type("source"))})
         except (pa.ArrowException, OSError) as error:
-            raise PolyfaceError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
+            raise PolyfaceError(f"{path}: not a readable Parquet file ({short(error)})") from error
         for place, name in enumerate(labels.column_names):
             if pa.types.is_fixed_size_list(labels.field(place).type):
                 labels = labels.set_column(place, labels.field(place), empty_as_null(labels.column(name)))
@@ -268,7 +276,7 @@ def declaration_of(field: pa.Field) -> Column | None:
     try:
         return read_column(json.loads(mark), where)
     except ValueError as error:
-        raise PolyfaceError(f"{where}: its declaration is damaged ({_first_line(error)})") from error
+        raise PolyfaceError(f"{where}: its declaration is damaged ({short(error)})") from error
 
 
 def check_declaration(name: str, column: Column) -> None:
@@ -313,7 +321,3 @@ def empty_as_null(lists: pa.ChunkedArray) -> pa.Array:
 
 def _digest(*parts: str) -> str:
     return hashlib.sha1("\n".join(parts).encode()).hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0][:200]

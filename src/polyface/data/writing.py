@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from polyface.data import images
-from polyface.data.table import DECLARED, FINGERPRINT, PSEUDO, FaceTable, Progress, check_declaration
-from polyface.errors import PolyfaceError, nearest
+from polyface.data.table import DECLARED, FINGERPRINT, PSEUDO, FaceTable, Progress, check_declaration, each_row
+from polyface.errors import PolyfaceError, nearest, short
 from polyface.files import atomic_path
 from polyface.schema import IMAGE, Column, built_in, is_column
 
@@ -110,12 +110,6 @@ def _value(name: str, column: Column, value: Any, size: tuple[int, int], where: 
         return _CHECKS[column.type](column, value, size, where)
     except (TypeError, ValueError, OverflowError) as error:
         raise PolyfaceError(f"{where} is not a value of its kind ({short(error)})") from error
-
-
-def short(value: object) -> str:
-    """The first line of a text, cut to what an error may hold."""
-    line = str(value).strip().split("\n")[0]
-    return line if len(line) <= 200 else f"{line[:200]}…"
 
 
 def _near(numbers: np.ndarray, size: tuple[int, int], where: str) -> None:
@@ -353,14 +347,7 @@ def check_table(table: FaceTable, progress: Progress | None = None) -> list[Skip
             return Skipped(where, short(error).rpartition(f"{where}: ")[2])
         return None
 
-    bad = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, found in enumerate(pool.map(check, range(len(table))), 1):
-            if found:
-                bad.append(found)
-            if progress and (done % 256 == 0 or done == len(table)):
-                progress(done, len(table), "faces checked")
-    return bad
+    return [bad for bad in each_row(check, len(table), progress, "faces checked") if bad]
 
 
 def _is_list(field: pa.Field) -> bool:

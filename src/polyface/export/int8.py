@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import tempfile
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -25,13 +28,15 @@ def quantise(source: Path, target: Path, faces: NDArray[Any], name: str) -> None
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    batches = ({name: faces[start : start + BATCH]} for start in range(0, len(faces), BATCH))
+    reader = SimpleNamespace(get_next=lambda: next(batches, None))  # as a CalibrationDataReader
+    with tempfile.TemporaryDirectory() as folder, quiet():
         ready = Path(folder) / "ready.onnx"
         quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
         quantize_static(
             str(ready),
             str(target),
-            _reader(faces, name),
+            reader,
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -40,25 +45,14 @@ def quantise(source: Path, target: Path, faces: NDArray[Any], name: str) -> None
         )
 
 
-def _reader(faces: NDArray[Any], name: str) -> Any:
-    from onnxruntime.quantization import CalibrationDataReader
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # no types
-        def __init__(self) -> None:
-            self.batches = iter([{name: faces[start : start + BATCH]} for start in range(0, len(faces), BATCH)])
-
-        def get_next(self) -> dict[str, NDArray[Any]] | None:
-            return next(self.batches, None)
-
-    return Reader()
-
-
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """onnxruntime's quantiser logs to the root logger what it passes over and what it advises."""
+def quiet() -> Iterator[None]:
+    """Exporter and quantiser tell their progress, advice and own deprecations, which are not the user's to mend."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(before)

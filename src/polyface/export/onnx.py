@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import copy
-import io
 import json
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from polyface.errors import PolyfaceError
-from polyface.export.int8 import quantise
+from polyface.export.int8 import quantise, quiet
 from polyface.files import atomic_path
 from polyface.models.bundle import Bundle
 from polyface.networks.folding import chosen_embedding, embedding_only
@@ -185,7 +180,7 @@ def _require_extras() -> None:
 def _exported(network: FaceNetwork, input: str, opset: int) -> Any:
     images = torch.zeros(2, network.channels, network.size, network.size)  # 2: a batch of 1 would be taken as fixed
     images = images.to(getattr(torch, input))
-    with _quiet(), torch.inference_mode():
+    with quiet(), torch.inference_mode():
         try:
             return torch.onnx.export(
                 _Answers(network).eval(),
@@ -201,22 +196,6 @@ def _exported(network: FaceNetwork, input: str, opset: int) -> Any:
         except Exception as error:  # the exporter wraps whatever a network's code raises in classes of its own
             reason = " ".join(str(error.__cause__ or error).split())[:200]
             raise PolyfaceError(f"the network cannot be exported to ONNX ({reason})") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter tells its progress and its own deprecations, which are not the user's to mend."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
 
 
 # ------------------------------------------------------------------------------ the same numbers, in fewer operations

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from polyface.errors import PolyfaceError
-from polyface.files import atomic_path
+from polyface.files import atomic_path, read_model
 
 MANIFEST, LOCK = "gallery.json", "lock"
 _CRC = 9  # eight hexadecimal digits and a space, before a line's JSON
@@ -98,12 +98,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise PolyfaceError(f"{folder}: not a gallery ({MANIFEST} is missing); `polyface gallery add` makes one")
-    try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "its JSON"
-        raise PolyfaceError(f"{path}: {where}: {first['msg']}; restore it, or use the version that wrote it") from error
+    return read_model(Manifest, path, "restore it, or use the version that wrote it")
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

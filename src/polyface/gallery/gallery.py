@@ -25,9 +25,10 @@ from polyface.data.readers.common import IMAGE_SUFFIXES
 from polyface.data.table import Progress
 from polyface.data.writing import Skipped
 from polyface.errors import PolyfaceError, nearest
+from polyface.files import first_wrong
 from polyface.gallery.format import Face, Manifest
 from polyface.gallery.index import Neighbours
-from polyface.gallery.inputs import Infos, batches, checked, column, digest, infos, names, subject
+from polyface.gallery.inputs import Infos, batches, checked, digest, infos, names, subject
 from polyface.gallery.store import FaceStore
 from polyface.gallery.types import (
     Enrolment,
@@ -38,7 +39,7 @@ from polyface.gallery.types import (
     QueryImage,
 )
 from polyface.inference.embeddings import Embedder, FoundFace
-from polyface.inference.inputs import Source, count, image_files, is_single, own_boxes, sources
+from polyface.inference.inputs import Source, column, count, given_boxes, image_files, is_single, own_boxes, sources
 
 __all__ = ["Embedder", "Enrolment", "FoundFace", "Gallery", "GalleryInfo", "Match"]
 __all__ += ["Precomputed", "QueryFace", "QueryImage"]
@@ -82,8 +83,7 @@ class Gallery:
         try:
             manifest = Manifest.model_validate(said)
         except ValidationError as error:
-            key = str(error.errors()[0]["loc"][0])
-            raise PolyfaceError(f"{folder}: {key} is '{said[key]}'; {error.errors()[0]['msg']}") from error
+            raise PolyfaceError(f"{folder}: {first_wrong(error)}") from error
         return cls(FaceStore.create(folder, manifest), embedder)
 
     @classmethod
@@ -142,9 +142,9 @@ class Gallery:
                 similarity, not of length 1), or the disk is full.
         """
         total, done, report = count(images), 0, Enrolment()
-        given = {"people": names(people), "boxes": self._boxes(images, boxes), "info": infos(info)}
+        given = {"people": names(people), "boxes": given_boxes(images, boxes), "info": infos(info)}
         with self._enrolling():
-            for batch in batches(sources(images), _PHOTOS, **given):
+            for batch in batches(sources(images), "images", _PHOTOS, **given):
                 photos = [self._photo(source, person, own, told, report) for source, person, own, told in batch]
                 self._store_photos([photo for photo in photos if photo], report)
                 done += len(batch)
@@ -190,7 +190,9 @@ class Gallery:
         """Enrol embeddings [N, D] that this gallery's embedder made; the rest as `enrol`, 8,192 at a time."""
         vectors, report, done = self._checked(embeddings), Enrolment(), 0
         with self._enrolling():
-            for batch in batches(vectors, _VECTORS, people=names(people), paths=column(paths), info=infos(info)):
+            for batch in batches(
+                vectors, "embeddings", _VECTORS, people=names(people), paths=column(paths), info=infos(info)
+            ):
                 rows, faces = [], []
                 for number, (vector, person, path, told) in enumerate(batch, done):
                     image = digest(vector)
@@ -290,7 +292,7 @@ class Gallery:
         """
         self._must_answer(top, by)
         single, total, results = is_single(images), count(images), list[QueryImage]()
-        for batch in batches(sources(images), _PHOTOS, boxes=self._boxes(images, boxes)):
+        for batch in batches(sources(images), "images", _PHOTOS, boxes=given_boxes(images, boxes)):
             pictures, errors = list[tuple[NDArray[np.uint8], Any]](), dict[int, str]()
             for number, (source, own) in enumerate(batch):
                 box = own_boxes(own, source.where)
@@ -412,10 +414,3 @@ class Gallery:
 
     def _checked(self, embeddings: ArrayLike, where: str = "embeddings") -> NDArray[np.float32]:
         return checked(embeddings, self.embedder.dim, self.embedder.similarity == "cosine", where)
-
-    @staticmethod
-    def _boxes(images: Any, boxes: Any) -> Iterator[Any]:
-        """The boxes of each picture, as an `Analyzer` takes them."""
-        if boxes is not None and is_single(images):
-            return iter([boxes])
-        return column(boxes.to_pylist() if hasattr(boxes, "to_pylist") else boxes)  # an Arrow column

@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from polyface.data.detector import Detection, face_of
 from polyface.errors import PolyfaceError
 from polyface.inference.embeddings import FoundFace
+from polyface.inference.inputs import column, together
 
 _UNIT = 1e-3  # how far from 1 the length of a cosine embedding may be
-_END = object()
 _Item = TypeVar("_Item")
 Infos = Iterable[Mapping[str, Any] | None] | Mapping[str, Any] | None
 
@@ -30,29 +30,11 @@ def infos(given: Infos) -> Iterator[Any]:
     return repeat(given) if isinstance(given, Mapping) else column(given)
 
 
-def column(values: Iterable[Any] | None) -> Iterator[Any]:
-    """The values one by one; None for ever where there are none."""
-    return repeat(None) if values is None else iter(values)
-
-
-def batches(items: Iterable[Any], size: int, **columns: Iterator[Any]) -> Iterator[list[tuple[Any, ...]]]:
+def batches(items: Iterable[Any], called: str, size: int, **columns: Iterator[Any]) -> Iterator[list[tuple[Any, ...]]]:
     """Items, each with its entry of every column, `size` together; raises where a column is shorter or longer."""
-    rows = _together(iter(items), columns)
+    rows = together(items, called, **columns)
     while batch := list(islice(rows, size)):
         yield batch
-
-
-def _together(items: Iterator[Any], columns: Mapping[str, Iterator[Any]]) -> Iterator[tuple[Any, ...]]:
-    number = 0
-    for number, item in enumerate(items, 1):
-        entries = [next(column, _END) for column in columns.values()]
-        for name, entry in zip(columns, entries, strict=True):
-            if entry is _END:
-                raise PolyfaceError(f"{name}: there are {number - 1}, and more faces: give one entry each")
-        yield item, *entries
-    for name, column in columns.items():
-        if not isinstance(column, repeat) and next(column, _END) is not _END:
-            raise PolyfaceError(f"{name}: there are more than the {number} faces: give one entry each")
 
 
 def _name(person: object) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +19,7 @@ from polyface.data.crops import cut
 from polyface.data.detector import Detector, RetinaFace
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError
-from polyface.inference.inputs import Source, count, image_files, is_single, own_boxes, sources, usable_device
+from polyface.inference.inputs import Source, count, given_boxes, is_single, own_boxes, sources, together, usable_device
 from polyface.inference.results import FaceResult, ImageResult
 from polyface.models import default_models, find
 from polyface.models.bundle import Bundle, load_bundle
@@ -28,11 +27,8 @@ from polyface.models.predict import TTA, answers
 from polyface.networks.network import FaceNetwork
 from polyface.tasks import Task
 
-__all__ = ["Analyzer", "analyze", "image_files"]
-
 _Crops = list[tuple[np.ndarray, np.ndarray]]
 """A face as each model sees it: its cut, and the matrix from image to input."""
-_NONE = object()
 _OTHER_BOXES = {"landmarks": "boxes around landmarks", "image": "whole pictures of faces that are aligned already"}
 """What a model was trained on, by its boxes' source, where a detector's boxes are something else."""
 
@@ -136,7 +132,7 @@ class Analyzer:
         single, step = is_single(images), max(1, self.batch // len(self.tta))
         waiting: deque[_Image] = deque()
         queue: list[tuple[_Image, _Crops]] = []
-        for source, own in _paired(sources(images), boxes, single):
+        for source, own in together(sources(images), "images", boxes=given_boxes(images, boxes)):
             image, pixels = self._look(source, own, raising=single)
             waiting.append(image)
             for face in range(len(image.boxes)):
@@ -258,21 +254,6 @@ def _named(models: list[_Model]) -> list[_Model]:
         if final.count(name) > 1:
             raise PolyfaceError(f"two models called '{name.split('/')[0]}' both answer '{name}': give each model once")
     return models
-
-
-def _paired(found: Iterator[Source], boxes: Any, single: bool) -> Iterator[tuple[Source, Any]]:
-    if boxes is None:
-        yield from ((source, None) for source in found)
-        return
-    if single:
-        boxes = [boxes]
-    elif hasattr(boxes, "to_pylist"):  # an Arrow column
-        boxes = boxes.to_pylist()
-    for index, (source, own) in enumerate(itertools.zip_longest(found, boxes, fillvalue=_NONE)):
-        if source is _NONE or own is _NONE:
-            more, fewer = ("boxes", "images") if source is _NONE else ("images", "boxes")
-            raise PolyfaceError(f"there are more {more} than {fewer} (of which there are {index}): give one entry each")
-        yield source, own  # type: ignore[misc]  # neither is the mark
 
 
 def _face(box: np.ndarray, score: float | None, found: dict[str, dict[str, Any]]) -> FaceResult:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,9 @@ import numpy as np
 from PIL import Image
 
 from polyface.data import images as files
+from polyface.data.boxes import check_boxes
 from polyface.data.readers.common import IMAGE_SUFFIXES
-from polyface.errors import PolyfaceError
+from polyface.errors import PolyfaceError, short
 
 if TYPE_CHECKING:
     import torch
@@ -149,7 +151,32 @@ def _of_pil(image: Image.Image, where: str) -> np.ndarray:
     except PolyfaceError:
         raise
     except Exception as error:  # an open file is decoded only here, and raises as variously as decoders do
-        raise PolyfaceError(f"{where}: is truncated or corrupt ({' '.join(str(error).split())[:160]})") from error
+        raise PolyfaceError(f"{where}: is truncated or corrupt ({short(error)})") from error
+
+
+def column(values: Iterable[Any] | None) -> Iterator[Any]:
+    """The values one by one; None for ever where there are none."""
+    return repeat(None) if values is None else iter(values)
+
+
+def together(items: Iterable[Any], called: str, **columns: Iterator[Any]) -> Iterator[tuple[Any, ...]]:
+    """Items, each with its entry of every column; raises where a column is shorter or longer."""
+    number, end = 0, object()
+    for number, item in enumerate(items, 1):
+        entries = [next(column, end) for column in columns.values()]
+        if short := [name for name, entry in zip(columns, entries, strict=True) if entry is end]:
+            raise PolyfaceError(f"there are more {called} than {short[0]} ({number - 1}): give one entry each")
+        yield item, *entries
+    for name, column in columns.items():
+        if not isinstance(column, repeat) and next(column, end) is not end:
+            raise PolyfaceError(f"there are more {name} than {called} ({number}): give one entry each")
+
+
+def given_boxes(images: Any, boxes: Any) -> Iterator[Any]:
+    """The boxes of each of `images`: those of one picture, an entry for each of several, or None for ever."""
+    if boxes is not None and is_single(images):
+        return iter([boxes])
+    return column(boxes.to_pylist() if hasattr(boxes, "to_pylist") else boxes)  # an Arrow column
 
 
 def own_boxes(own: Any, where: str) -> np.ndarray | None:
@@ -171,10 +198,7 @@ def own_boxes(own: Any, where: str) -> np.ndarray | None:
     boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise PolyfaceError(f"{where}: its boxes have the shape {list(boxes.shape)}, expected [N, 4] as x0, y0, x1, y1")
-    bad = ~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1))
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise PolyfaceError(f"{where}: box {row} is {boxes[row].tolist()}; expected finite x0 < x1 and y0 < y1")
+    check_boxes(boxes, f"{where}: ")
     return boxes
 
 
@@ -189,5 +213,4 @@ def usable_device(device: torch.device | str) -> torch.device:
     try:
         return torch.zeros(0, device=device).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().split("\n")[0][:160]
-        raise PolyfaceError(f"device '{device}' cannot be used ({reason}); try cpu") from error
+        raise PolyfaceError(f"device '{device}' cannot be used ({short(error)}); try cpu") from error

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain, islice, starmap
 from pathlib import Path
 from typing import Any
 
@@ -112,33 +113,17 @@ def to_parquet(results: Iterable[ImageResult], path: Path | str) -> int:
     `<task>_scores` (a struct, one field an attribute); for one with a number this under its name. Images without a
     face, or unreadable, have no row.
     """
-    path, schema, rows, total = Path(path), None, [], 0
+    path, total = Path(path), 0
     if path.is_dir():
         raise PolyfaceError(f"{path}: is a folder; name a file such as {path / 'faces.parquet'}")
-    with atomic_path(path) as aside:
-        writer: pq.ParquetWriter | None = None
-        try:
-            for result, index, face in _faces(results):
-                schema = schema or _schema(face)
-                rows.append(_row(result, index, face))
-                if len(rows) == _ROWS:
-                    writer = writer or pq.ParquetWriter(aside, schema, compression="zstd")
-                    writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-                    total += len(rows)
-                    rows = []
-            schema = schema or _schema(None)
-            writer = writer or pq.ParquetWriter(aside, schema, compression="zstd")
-            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-        finally:
-            if writer is not None:
-                writer.close()
-    return total + len(rows)
-
-
-def _faces(results: Iterable[ImageResult]) -> Iterator[tuple[ImageResult, int, FaceResult]]:
-    for result in results:
-        for index, face in enumerate(result.faces):
-            yield result, index, face
+    faces = ((result, index, face) for result in results for index, face in enumerate(result.faces))
+    first = list(islice(faces, 1))
+    rows, schema = starmap(_row, chain(first, faces)), _schema(first[0][2] if first else None)
+    with atomic_path(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
+        while some := list(islice(rows, _ROWS)):
+            writer.write_table(pa.Table.from_pylist(some, schema=schema))
+            total += len(some)
+    return total
 
 
 def _schema(face: FaceResult | None) -> pa.Schema:

@@ -13,25 +13,35 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel
 from safetensors.torch import save_file
 
 from polyface import tasks as task_kinds
 from polyface.data.boxes import BoxSpec
 from polyface.data.crops import CropSpec
-from polyface.errors import PolyfaceError
-from polyface.files import sha256
+from polyface.errors import PolyfaceError, short
+from polyface.files import read_model, sha256
 from polyface.networks.network import FaceNetwork, build
 from polyface.networks.pretrained.files import read_weights
 from polyface.tasks import Task
 
-FORMAT = 1
 WEIGHTS, MANIFEST = "model.safetensors", "polyface.json"
-_KEYS = {"network": dict, "tasks": dict, "crop": dict, "boxes": dict, "about": dict, "sha256": str}
 _told: set[str] = set()
+
+
+class Manifest(BaseModel):
+    """What `polyface.json` holds. tasks: by name. about: terms, data, figures, name. sha256: of the weights."""
+
+    format: Literal[1]
+    network: dict[str, Any]
+    tasks: dict[str, Any]
+    crop: CropSpec
+    boxes: BoxSpec
+    about: dict[str, Any]
+    sha256: str
 
 
 @dataclass
@@ -55,16 +65,17 @@ class Bundle:
                 for name, tensor in self.network.state_dict().items()
             }
             save_file(state, aside / WEIGHTS)
-            manifest = {
-                "format": FORMAT,
-                "network": self.network.config,
-                "tasks": {name: task.config() for name, task in self.tasks.items()},
-                "crop": self.crop.model_dump(),
-                "boxes": self.boxes.model_dump(),
-                "about": self.about,
-                "sha256": sha256(aside / WEIGHTS),
-            }
-            (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+            manifest = Manifest(
+                format=1,
+                network=self.network.config,
+                tasks={name: task.config() for name, task in self.tasks.items()},
+                crop=self.crop,
+                boxes=self.boxes,
+                about=self.about,
+                sha256=sha256(aside / WEIGHTS),
+            )
+            told = json.dumps(manifest.model_dump(), indent=1, ensure_ascii=False)
+            (aside / MANIFEST).write_text(told, encoding="utf-8")
             os.chmod(aside, 0o755)
             os.chmod(aside / WEIGHTS, 0o644)  # safetensors writes for the owner alone
             old = folder.with_name(f".{folder.name}.old")
@@ -84,20 +95,20 @@ def load_bundle(folder: Path | str, quiet: bool = False) -> Bundle:
     Prints the model's terms of use to stderr, once a process for each model, unless `quiet`.
     """
     folder = Path(folder)
-    manifest = _manifest(folder)
+    if not (folder / MANIFEST).exists():
+        raise PolyfaceError(
+            f"{folder}: not a model bundle ({MANIFEST} is missing); `polyface models` lists what is here"
+        )
+    manifest = read_model(Manifest, folder / MANIFEST, "get the bundle again, or the version that wrote it")
     weights = folder / WEIGHTS
     if not weights.exists():
         raise PolyfaceError(f"{folder}: {WEIGHTS} is missing; get the bundle again")
-    if sha256(weights) != manifest["sha256"]:
+    if sha256(weights) != manifest.sha256:
         raise PolyfaceError(
             f"{weights}: its SHA-256 is not the one in {MANIFEST}: the weights were changed; get them again"
         )
     state = read_weights(weights)
-    try:
-        crop, boxes = CropSpec.model_validate(manifest["crop"]), BoxSpec.model_validate(manifest["boxes"])
-    except ValidationError as error:
-        raise PolyfaceError(f"{folder / MANIFEST}: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from error
-    network, tasks = _built(folder / MANIFEST, manifest, crop)
+    network, tasks = _built(folder / MANIFEST, manifest)
     expected = network.state_dict()
     for name in sorted({*expected, *state}):
         if name not in state or name not in expected:
@@ -113,51 +124,30 @@ def load_bundle(folder: Path | str, quiet: bool = False) -> Bundle:
             raise PolyfaceError(f"{weights}: tensor '{name}' holds a value that is not finite; get the bundle again")
     network.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in state.items()})
     network.eval()
-    terms = manifest["about"].get("terms")
-    if terms and not quiet and manifest["sha256"] not in _told:
-        _told.add(manifest["sha256"])
-        print(f"{manifest['about'].get('name', folder.name)}: {terms}", file=sys.stderr)
-    return Bundle(network, tasks, crop, boxes, manifest["about"])
+    terms = manifest.about.get("terms")
+    if terms and not quiet and manifest.sha256 not in _told:
+        _told.add(manifest.sha256)
+        print(f"{manifest.about.get('name', folder.name)}: {terms}", file=sys.stderr)
+    return Bundle(network, tasks, manifest.crop, manifest.boxes, manifest.about)
 
 
-def _built(path: Path, manifest: dict[str, Any], crop: CropSpec) -> tuple[FaceNetwork, dict[str, Task]]:
+def _built(path: Path, manifest: Manifest) -> tuple[FaceNetwork, dict[str, Task]]:
     """Network and tasks as the manifest says, and that they and the crop fit each other."""
     try:
-        network = build(manifest["network"])
-        tasks = {name: task_kinds.build(name, config) for name, config in manifest["tasks"].items()}
+        network = build(manifest.network)
+        tasks = {name: task_kinds.build(name, config) for name, config in manifest.tasks.items()}
     except PolyfaceError as error:
         raise PolyfaceError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = f"{type(error).__name__}: {error}".split("\n")[0][:160]
+        reason = f"{type(error).__name__}: {short(error)}"
         raise PolyfaceError(f"{path}: its network cannot be built ({reason}); get the bundle again") from error
     heads = {name: head.out_features for name, head in network.heads.items()}
     asked = {name: task.output_dim for name, task in tasks.items()}
     if heads != asked:
         raise PolyfaceError(f"{path}: its heads {heads} are not what its tasks need {asked}; get the bundle again")
+    crop = manifest.crop
     if (network.size, network.channels) != (crop.size, crop.channels):
         raise PolyfaceError(
             f"{path}: its crop is {crop.channels}×{crop.size}², its network's input is not; get it again"
         )
     return network, tasks
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    if not path.exists():
-        raise PolyfaceError(
-            f"{folder}: not a model bundle ({MANIFEST} is missing); `polyface models` lists what is here"
-        )
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise PolyfaceError(f"{path}: not readable as JSON ({error}); get the bundle again") from error
-    if not isinstance(manifest, dict):
-        raise PolyfaceError(f"{path}: holds no JSON object; get the bundle again")
-    lacking = _KEYS.keys() - set(manifest)
-    if manifest.get("format") != FORMAT or lacking:
-        what = f"lacks {', '.join(sorted(lacking))}" if lacking else f"has format {manifest.get('format')}"
-        raise PolyfaceError(f"{path}: {what}; this version reads format {FORMAT}, get a matching bundle")
-    for key, kind in _KEYS.items():
-        if not isinstance(manifest[key], kind):
-            raise PolyfaceError(f"{path}: {key} is {str(manifest[key])[:40]!r}; get the bundle again")
-    return manifest

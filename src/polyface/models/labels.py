@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +13,11 @@ import torch
 
 from polyface.data.boxes import boxes_of
 from polyface.data.crops import cut
+from polyface.data.store import cached_table
 from polyface.data.table import FaceTable, Progress
 from polyface.data.writing import ImportReport, Record, write_table
 from polyface.errors import PolyfaceError, nearest
-from polyface.files import cache_folder, sha256
+from polyface.files import sha256
 from polyface.models import find
 from polyface.models.bundle import WEIGHTS, load_bundle
 from polyface.models.predict import answers
@@ -100,8 +100,5 @@ def _sane(value: Any, width: int, height: int) -> Any:
 def labelled(table: FaceTable, model: str, progress: Progress | None = None) -> FaceTable:
     """`table` with a model's answers, made once and kept in the cache."""
     weights = sha256(find(model) / WEIGHTS)
-    stamp = hashlib.sha1(f"{table.fingerprint} {weights}".encode()).hexdigest()[:16]
-    path = cache_folder("tables") / f"labelled-{stamp}.parquet"
-    if not path.exists():
-        label_table(table, model, path, progress=progress)
-    return FaceTable.open(path)
+    source = f"{table.fingerprint} {weights}".encode()
+    return cached_table("labelled", source, lambda path: label_table(table, model, path, progress=progress))

@@ -14,10 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from polyface.data.readers._labels import LabelReader, Row, Rows, layout, target_of
+from polyface.data.readers._labels import LabelReader, Layout, Row, layout, target_of
 from polyface.data.table import declaration_of, empty_as_null
-from polyface.data.writing import short
-from polyface.errors import PolyfaceError
+from polyface.errors import PolyfaceError, short
 from polyface.schema import Column, built_in, is_column
 
 _BATCH = 256
@@ -96,8 +95,8 @@ def _readable(file: Path) -> Iterator[None]:
         raise PolyfaceError(f"{file}: not a readable {kind} file ({short(error)})") from error
 
 
-def rows_of(parts: Sequence[Part], options: LabelReader) -> Rows:
-    """The rows of these files, and what their columns become.
+def rows_of(parts: Sequence[Part], options: LabelReader) -> tuple[Layout, Iterator[Row]]:
+    """What the columns of these files become, and their rows.
 
     Raises:
         PolyfaceError: no column of images, a column that files hold differently, or classes for a number.
@@ -122,10 +121,10 @@ def rows_of(parts: Sequence[Part], options: LabelReader) -> Rows:
                     )
     if any(part.split for part in parts):
         names["split"] = None
-    rows = (values for part in parts for _, _, values in part.rows(names))
+    rows = (row for part in parts for row in part.rows(names))
     found = layout([image, *names], rows, replace(options, image=image), parts[0].file.name, held)
     found = replace(found, plan=replace(found.plan, left={**left, **found.plan.left}))
-    return Rows(lambda: (row for part in parts for row in part.rows(names, image)), options.images, found)
+    return found, (row for part in parts for row in part.rows(names, image))
 
 
 def _of_classes(part: Part, name: str, options: LabelReader) -> Column | None:
@@ -209,22 +208,14 @@ def _is_binary(kind: pa.DataType | None) -> bool:
     return kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+_NUMBERS = (pa.types.is_integer, pa.types.is_floating)
+_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+_SINGLE = (pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean, pa.types.is_null)
 
 
 def _usable(kind: pa.DataType) -> bool:
+    """Whether values of a type can be labels: single ones, lists, or shares by word."""
     if pa.types.is_struct(kind):
-        return all(_is_number(field.type) for field in kind)
-    single = _is_text(kind) or _is_number(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)
-    return bool(single or _is_list(kind))
+        return all(any(test(field.type) for test in _NUMBERS) for field in kind)
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(test(kind) for test in (*_SINGLE, *_NUMBERS, *_LISTS))

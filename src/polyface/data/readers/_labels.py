@@ -15,8 +15,8 @@ import numpy as np
 
 from polyface.data import images
 from polyface.data.readers.common import stable_path
-from polyface.data.writing import Plan, Record, Skipped, short
-from polyface.errors import PolyfaceError, nearest
+from polyface.data.writing import Plan, Record, Skipped
+from polyface.errors import PolyfaceError, nearest, short
 from polyface.schema import Column, built_in, is_column, known_columns, read_column
 
 Row = tuple[str, Path, Mapping[str, Any]]
@@ -53,11 +53,11 @@ class LabelReader(ABC):
     box: str = ""
 
     @abstractmethod
-    def _read(self, root: Path) -> Rows: ...
+    def _read(self, root: Path) -> tuple[Layout, Iterable[Row | Skipped]]: ...
 
     def plan(self, root: Path) -> Plan:
         """What the columns become."""
-        return self._read(Path(root)).layout.plan
+        return self._read(Path(root))[0].plan
 
     def records(self, root: Path) -> Iterator[Record | Skipped]:
         """One face a row.
@@ -65,7 +65,24 @@ class LabelReader(ABC):
         Raises:
             PolyfaceError: no such file, none of its kind, or columns that do not go with their names or the options.
         """
-        return self._read(Path(root)).records()
+        layout, rows = self._read(Path(root))
+        return (row if isinstance(row, Skipped) else self._record(layout, *row) for row in rows)
+
+    def _record(self, layout: Layout, where: str, file: Path, values: Mapping[str, Any]) -> Record | Skipped:
+        image = values.get(layout.image)
+        if not isinstance(image, dict):
+            image = {"bytes": image, "path": ""} if isinstance(image, bytes) else {"path": _text(image or "")}
+        data, path = image.get("bytes"), image.get("path") or ""
+        if data is None and not path:
+            return Skipped(where, "image is null")
+        folder = (Path(self.images) if self.images else file.parent).absolute()
+        try:
+            path = path if data is not None else _inside(path, folder)
+            picture = folder / path if data is None else data
+            labels = layout.labels(values, lambda: images.size_of(picture))
+        except (ValueError, PolyfaceError) as error:
+            return Skipped(where, short(error))
+        return Record(picture, where, path, labels)
 
 
 @dataclass(frozen=True)
@@ -117,7 +134,7 @@ class Layout:
 
 def layout(
     names: Sequence[str],
-    rows: Iterable[Mapping[str, Any]],
+    rows: Iterable[Row | Skipped],
     options: LabelReader,
     where: str,
     held: Mapping[str, Column] | None = None,
@@ -147,7 +164,7 @@ def layout(
         raise PolyfaceError(f"{where}: two columns become '{twice[0]}'; leave one out: --map NAME=…")
     if unknown := [name for name in words if name not in named]:
         raise PolyfaceError(f"{where}: no column '{unknown[0]}' whose words to map; {nearest(unknown[0], named)}")
-    table = list(rows)
+    table = [row[2] for row in rows if not isinstance(row, Skipped)]
     columns, left = _held(targets, box, table, words, options, held or {}, where)
     hints = {name: hint for name in columns if (hint := _near(name))}
     boxed = {"box": built_in("box")} if box else {}
@@ -353,36 +370,6 @@ def _is_number(text: str) -> bool:
 def _natural(word: str) -> list[tuple[int, str]]:
     """Sorts 4-6 before 10-12."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", word)]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of label files, which can be read again. images: the folder of pictures that lie in files; "": that of the
-    rows' own file."""
-
-    rows: Callable[[], Iterable[Row | Skipped]]
-    images: str
-    layout: Layout
-
-    def records(self) -> Iterator[Record | Skipped]:
-        for row in self.rows():
-            yield row if isinstance(row, Skipped) else self._record(*row)
-
-    def _record(self, where: str, file: Path, values: Mapping[str, Any]) -> Record | Skipped:
-        image = values.get(self.layout.image)
-        if not isinstance(image, dict):
-            image = {"bytes": image, "path": ""} if isinstance(image, bytes) else {"path": _text(image or "")}
-        data, path = image.get("bytes"), image.get("path") or ""
-        if data is None and not path:
-            return Skipped(where, "image is null")
-        folder = (Path(self.images) if self.images else file.parent).absolute()
-        try:
-            path = path if data is not None else _inside(path, folder)
-            picture = folder / path if data is None else data
-            labels = self.layout.labels(values, lambda: images.size_of(picture))
-        except (ValueError, PolyfaceError) as error:
-            return Skipped(where, short(error))
-        return Record(picture, where, path, labels)
 
 
 def _inside(name: str, folder: Path) -> str:

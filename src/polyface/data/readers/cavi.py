@@ -13,15 +13,17 @@ from typing import Any, ClassVar
 from polyface.data.readers.common import (
     Images,
     Pair,
+    check_word,
     demand,
     held_out,
+    numbered_lines,
     person_name,
-    read_text,
     stable_path,
     warn_of_one_modality,
 )
 from polyface.data.writing import Record, Skipped
 from polyface.errors import PolyfaceError, nearest
+from polyface.files import read_bytes
 
 _MODALITIES = {"Caricature": "caricature", "Real": "photo"}
 _PARTS = ("train", "val", "test")  # of an image that lists of two parts name, the later one has it
@@ -173,9 +175,8 @@ class _Protocol:
     @classmethod
     def read(cls, root: Path, reader: CaVI) -> _Protocol:
         split = reader.split
-        if split not in _LISTS:
-            raise PolyfaceError(f"reader '{reader.name}': split is '{split}'; {nearest(split, _LISTS)}")
-        images = _images(root, reader)
+        check_word(reader, "split", split, _LISTS)
+        images = Images(demand(demand(root, reader) / "CaVI_Dataset", reader), 3, reader, within=_MODALITIES)
         left_out = [f"{len(images.deeper)} images in folders inside a person's folder"] if images.deeper else []
         pairs: dict[str, list[Pair]] = {}
         for part, names in _LISTS[split].items():
@@ -201,16 +202,6 @@ class _Protocol:
         return cls(images, pairs, parts, left_out)
 
 
-def _images(root: Path, reader: CaVI) -> Images:
-    folder = demand(demand(root, reader) / "CaVI_Dataset", reader)
-    for name in _MODALITIES:
-        demand(folder / name, reader)
-    images = Images(folder, depth=3, within=_MODALITIES)
-    if not images.paths:
-        raise PolyfaceError(f"{folder}: no image; reader '{reader.name}' expects {reader.layout}")
-    return images
-
-
 def _shown(path: str) -> tuple[str, str]:
     """The modality and the person that an image shows, by the folders that it lies in."""
     modality, person, _ = path.split("/")
@@ -220,12 +211,11 @@ def _shown(path: str) -> tuple[str, str]:
 def _listed(file: Path) -> list[Pair]:
     """The pairs of a list, as it writes their images' paths but for the separators."""
     found = []
-    for number, line in enumerate(read_text(file).splitlines(), 1):
-        if line.strip():
-            try:
-                found.append(_pair(line.split()))
-            except ValueError as error:
-                raise PolyfaceError(f"{file}:{number}: {error}; obtain the file again") from None
+    for number, line in numbered_lines(file):
+        try:
+            found.append(_pair(line.split()))
+        except ValueError as error:
+            raise PolyfaceError(f"{file}:{number}: {error}; obtain the file again") from None
     if not found:
         raise PolyfaceError(f"{file}: names nobody; obtain the file again")
     return found
@@ -272,7 +262,8 @@ def _distinct(images: Images, parts: Mapping[str, str], left_out: list[str]) -> 
     """The parts without copies of an image, and without images that are filed under two names."""
     same_file: dict[str, list[str]] = {}
     for path in images.paths:
-        same_file.setdefault(_digest(images.folder / path), []).append(path)
+        content = read_bytes(images.folder / path)
+        same_file.setdefault(hashlib.sha1(content).hexdigest(), []).append(path)
     kept = dict(parts)
     copies = doubtful = 0
     for paths in same_file.values():
@@ -293,13 +284,6 @@ def _distinct(images: Images, parts: Mapping[str, str], left_out: list[str]) -> 
     if doubtful:
         left_out.append(f"{doubtful} images that lie, as the same file, under two names")
     return kept
-
-
-def _digest(file: Path) -> str:
-    try:
-        return hashlib.sha1(file.read_bytes()).hexdigest()
-    except OSError as error:
-        raise PolyfaceError(f"{file}: cannot be read ({error.strerror or error}); check the path") from error
 
 
 def _names(pairs: Iterable[Pair]) -> Iterator[str]:

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from polyface.data.images import size_of
-from polyface.data.readers.common import IMAGE_SUFFIXES, Described, demand, read_text, without_ending
-from polyface.data.writing import Record, Skipped
+from polyface.data.readers.common import (
+    IMAGE_SUFFIXES,
+    check_word,
+    demand,
+    lacking,
+    numbered_lines,
+    numbers,
+    without_ending,
+)
+from polyface.data.writing import Reader, Record, Skipped
 from polyface.errors import PolyfaceError, nearest
 from polyface.schema import ATTRIBUTES
 
@@ -86,45 +91,41 @@ class CelebA:
         folder = self._folder(root)
         images = sorted(f for f in folder.glob("*") if f.suffix.lower() in IMAGE_SUFFIXES and f.name[0] != ".")
         if not images:
-            raise PolyfaceError(f"{folder}: no image; reader '{self.name}' expects {self.layout}")
+            raise lacking(folder, "no image", self)
         wild = folder.name in _FOLDERS["wild"]
         sources = self._sources(root, wild)
         points = _optional(root, _POINT_LISTS[wild], _POINT_COLUMNS, _points)
 
-        rows = sources[0].listed.rows
+        file, rows = sources[0].file, sources[0].rows
         if absent := len(rows.keys() - {image.stem for image in images}):
-            file = sources[0].listed.file
             _log.warning("%s: left out %d of %d rows, which have no image in %s", file, absent, len(rows), folder)
         resized = 0
         for image in images:
-            if points and not wild and _size(image) != _ALIGNED_SIZE:
-                resized += 1
-                yield _face(image, sources)
-            else:
-                yield _face(image, [*sources, *points])
+            fits = wild or not points or _size(image) == _ALIGNED_SIZE
+            resized += not fits
+            yield _face(image, [*sources, *points] if fits else sources)
         if resized:
             _log.warning("%s: left out the points of %d images that are not 178×218 pixels", folder, resized)
 
-    def _sources(self, root: Path, wild: bool) -> list[_Source]:
+    def _sources(self, root: Path, wild: bool) -> list[Listed]:
         """What labels a face whatever its size, attributes first."""
         return [
-            _Source.read(self._list(root, "list_attr_celeba.txt"), _attributes, columns=ATTRIBUTES),
-            _Source.read(self._list(root, "identity_CelebA.txt"), _identity),
-            _Source.read(self._list(root, "list_eval_partition.txt"), part_of),
+            Listed.read(self._list(root, "list_attr_celeba.txt"), _attributes, ATTRIBUTES),
+            Listed.read(self._list(root, "identity_CelebA.txt"), _identity),
+            Listed.read(self._list(root, "list_eval_partition.txt"), part_of),
             *(_optional(root, "list_bbox_celeba.txt", _BOX_COLUMNS, _box) if wild else []),
         ]
 
     def _folder(self, root: Path) -> Path:
-        if self.images is not None and self.images not in _FOLDERS:
-            raise PolyfaceError(f"reader '{self.name}': images is '{self.images}'; {nearest(self.images, _FOLDERS)}")
         kinds = list(_FOLDERS) if self.images is None else [self.images]
+        check_word(self, "images", kinds[0], _FOLDERS)
         return image_folder(root, [name for kind in kinds for name in _FOLDERS[kind]], self)
 
     def _list(self, root: Path, name: str) -> Path:
         return _find(root, name) or demand(root / name, self)
 
 
-def image_folder(root: Path, names: Sequence[str], reader: Described) -> Path:
+def image_folder(root: Path, names: Sequence[str], reader: Reader) -> Path:
     """The first of `names` that is a folder in `root` or its ``Img``, or in a folder of its own name there.
 
     Raises:
@@ -142,27 +143,30 @@ def image_folder(root: Path, names: Sequence[str], reader: Described) -> Path:
 
 @dataclass(frozen=True)
 class Listed:
-    """A list file's rows, each by the name of the image that it is about.
+    """A list file's rows, each by the name of the image that it is about, and how a row becomes labels.
 
-    columns: the names in its header line; empty without one. rows: the image's name without its ending → line number
-    and the text behind the name. repeated: the image's name → line number of a second row of it.
+    rows: the image's name without its ending → line number and the text behind the name. repeated: the image's name →
+    line number of a second row of it. order: where in a row the values stand that `parse` takes; None gives it the row
+    as it is. required: an image that lacks a row is no face.
     """
 
     file: Path
-    columns: list[str]
+    parse: Parse
     rows: dict[str, tuple[int, str]]
     repeated: dict[str, int]
+    order: list[int] | None = None
+    required: bool = True
 
     @classmethod
-    def read(cls, file: Path, counted: bool = False) -> Listed:
-        """Read `file`, whose first line, with `counted`, is the number of rows, and its second names the columns.
+    def read(cls, file: Path, parse: Parse, wanted: Sequence[str] | None = None, required: bool = True) -> Listed:
+        """Read `file`. wanted: the columns that `parse` takes; then the first line of the file is the number of rows,
+        and its second names the columns.
 
         Raises:
-            PolyfaceError: it cannot be read, or has another number of rows than it says.
+            PolyfaceError: it cannot be read, has another number of rows than it says, or other columns than `wanted`.
         """
-        lines = [(number, line) for number, line in enumerate(read_text(file).splitlines(), 1) if line.strip()]
-        columns: list[str] = []
-        if counted:
+        lines, order = numbered_lines(file), None
+        if wanted is not None:
             if len(lines) < 2 or not lines[0][1].strip().isdecimal():
                 raise PolyfaceError(
                     f"{file}: does not begin with a line that counts its rows and one that names its columns; "
@@ -174,6 +178,7 @@ class Listed:
                     f"{file}:1: says that {count} rows follow, but {len(lines)} do; obtain the file again, or mend the "
                     "number if it is a part of the list"
                 )
+            order = _order(columns, wanted, f"{file}:2")
         rows: dict[str, tuple[int, str]] = {}
         repeated: dict[str, int] = {}
         for number, line in lines:
@@ -183,27 +188,9 @@ class Listed:
                 repeated[key] = number
             else:
                 rows[key] = (number, "".join(text))
-        return cls(file, columns, rows, repeated)
+        return cls(file, parse, rows, repeated, order, required)
 
-    def order(self, wanted: Sequence[str]) -> list[int]:
-        """Where each of the `wanted` columns stands in a row.
-
-        Raises:
-            PolyfaceError: the list lacks one of them, has another, or has one twice.
-        """
-        # The header of the boxes names the column of the images too, the others do not.
-        columns = self.columns[1:] if self.columns[0] == "image_id" else self.columns
-        where = f"{self.file}:2"
-        for index, column in enumerate(columns):
-            if column not in wanted:
-                raise PolyfaceError(f"{where}: unknown column '{column}'; {nearest(column, wanted)}")
-            if column in columns[:index]:
-                raise PolyfaceError(f"{where}: column '{column}' stands there twice; obtain the file again")
-        if missing := [column for column in wanted if column not in columns]:
-            raise PolyfaceError(f"{where}: lacks the column '{missing[0]}'; obtain the file again")
-        return [columns.index(column) for column in wanted]
-
-    def labels(self, key: str, parse: Parse) -> Labels | Skipped | None:
+    def labels(self, key: str) -> Labels | Skipped | None:
         """What `parse` makes of the words of an image's row; None without a row.
 
         Skipped where it raises a ValueError, or where there are two rows, of which nobody knows the right one.
@@ -215,10 +202,29 @@ class Listed:
             return Skipped(
                 f"{self.file.name}:{self.repeated[key]}", f"a second row of {key}, after that of line {number}"
             )
+        fields = text.split()
         try:
-            return parse(text.split())
+            if self.order is not None:
+                if len(fields) != len(self.order):
+                    raise ValueError(f"{len(fields)} values, expected {len(self.order)}")
+                fields = [fields[index] for index in self.order]
+            return self.parse(fields)
         except ValueError as error:
             return Skipped(f"{self.file.name}:{number}", str(error))
+
+
+def _order(columns: list[str], wanted: Sequence[str], where: str) -> list[int]:
+    """Where each of the `wanted` columns stands in a row; raises where one is missing, unknown, or there twice."""
+    # The header of the boxes names the column of the images too, the others do not.
+    columns = columns[1:] if columns[0] == "image_id" else columns
+    for index, column in enumerate(columns):
+        if column not in wanted:
+            raise PolyfaceError(f"{where}: unknown column '{column}'; {nearest(column, wanted)}")
+        if column in columns[:index]:
+            raise PolyfaceError(f"{where}: column '{column}' stands there twice; obtain the file again")
+    if missing := [column for column in wanted if column not in columns]:
+        raise PolyfaceError(f"{where}: lacks the column '{missing[0]}'; obtain the file again")
+    return [columns.index(column) for column in wanted]
 
 
 def part_of(fields: list[str]) -> Labels:
@@ -228,46 +234,12 @@ def part_of(fields: list[str]) -> Labels:
     return {"split": _PARTS[fields[0]]}
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A list and how a row of it becomes labels. An image that lacks a `required` row is no face.
-
-    order: where in a row the values stand that `parse` takes; None gives it the row as it is.
-    """
-
-    listed: Listed
-    parse: Parse
-    order: list[int] | None
-    required: bool
-
-    @classmethod
-    def read(
-        cls,
-        file: Path,
-        parse: Parse,
-        columns: Sequence[str] | None = None,
-        required: bool = True,
-    ) -> _Source:
-        listed = Listed.read(file, counted=columns is not None)
-        return cls(listed, parse, None if columns is None else listed.order(columns), required)
-
-    def labels(self, key: str) -> Labels | Skipped | None:
-        return self.listed.labels(key, self._parse)
-
-    def _parse(self, fields: list[str]) -> Labels:
-        if self.order is not None:
-            if len(fields) != len(self.order):
-                raise ValueError(f"{len(fields)} values, expected {len(self.order)}")
-            fields = [fields[index] for index in self.order]
-        return self.parse(fields)
-
-
-def _optional(root: Path, name: str, columns: Sequence[str], parse: Parse) -> list[_Source]:
+def _optional(root: Path, name: str, columns: Sequence[str], parse: Parse) -> list[Listed]:
     file = _find(root, name)
-    return [_Source.read(file, parse, columns, required=False)] if file else []
+    return [Listed.read(file, parse, columns, required=False)] if file else []
 
 
-def _face(image: Path, sources: Sequence[_Source]) -> Record | Skipped:
+def _face(image: Path, sources: Sequence[Listed]) -> Record | Skipped:
     path, key = f"{image.parent.name}/{image.name}", image.stem
     labels: Labels = {"source": "celeba", "modality": "photo"}
     for source in sources:
@@ -275,9 +247,9 @@ def _face(image: Path, sources: Sequence[_Source]) -> Record | Skipped:
         if isinstance(found, Skipped):
             return found
         if found is None and source.required:
-            return Skipped(path, f"has no row in {source.listed.file.name}")
+            return Skipped(path, f"has no row in {source.file.name}")
         labels |= found or {}
-    first = sources[0].listed
+    first = sources[0]
     return Record(image=image, where=f"{first.file.name}:{first.rows[key][0]}", path=path, labels=labels)
 
 
@@ -295,19 +267,12 @@ def _identity(values: list[str]) -> Labels:
 
 
 def _points(values: list[str]) -> Labels:
-    return {"landmarks_5": _numbers(values).reshape(5, 2)}
+    return {"landmarks_5": numbers(values).reshape(5, 2)}
 
 
 def _box(values: list[str]) -> Labels:
-    x, y, width, height = _numbers(values)
+    x, y, width, height = numbers(values)
     return {"box": [x, y, x + width, y + height] if width and height else None}
-
-
-def _numbers(values: list[str]) -> NDArray[np.float64]:
-    try:
-        return np.array(values, dtype=np.float64)
-    except ValueError:
-        raise ValueError(f"'{' '.join(values)}' are not {len(values)} numbers") from None
 
 
 def _home(root: Path) -> Path:

@@ -9,10 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
-from polyface.data.writing import Record
-from polyface.errors import PolyfaceError
+import numpy as np
+from numpy.typing import NDArray
+
+from polyface.data.writing import Reader, Record
+from polyface.errors import PolyfaceError, nearest
+from polyface.files import read_bytes
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm", ".jp2", ".avif")
 """File name endings, in lower case, by which a reader knows an image."""
@@ -46,32 +49,38 @@ _SPELLINGS = {
 _log = logging.getLogger(__name__)
 
 
-class Described(Protocol):
-    """As much of a reader as an error message names."""
-
-    name: str
-    layout: str
-
-
-def demand(path: Path, reader: Described) -> Path:
+def demand(path: Path, reader: Reader) -> Path:
     """`path`, or an error that says what was expected there and where the data set is obtained."""
     if not path.exists():
-        raise PolyfaceError(f"{path}: not found; reader '{reader.name}' expects {reader.layout}")
+        raise lacking(path, "not found", reader)
     return path
+
+
+def lacking(where: Path, what: str, reader: Reader) -> PolyfaceError:
+    """The error that says what a reader expected instead of `what` is there."""
+    return PolyfaceError(f"{where}: {what}; reader '{reader.name}' expects {reader.layout}")
+
+
+def check_word(reader: Reader, option: str, value: str, known: Iterable[str]) -> None:
+    """Refuse a reader's option that is none of its words."""
+    if value not in known:
+        raise PolyfaceError(f"reader '{reader.name}': {option} is '{value}'; {nearest(value, known)}")
 
 
 def read_text(path: Path) -> str:
     """A label file's text: UTF-8, with or without a byte-order mark, or else Latin-1, which holds any byte."""
     if not path.is_file():  # a pipe would be read for ever
         raise PolyfaceError(f"{path}: not a regular file; check the path")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise PolyfaceError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
+    data = read_bytes(path)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return data.decode("latin-1")
+
+
+def numbered_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a label file that are not blank, each with its number from 1."""
+    return [(number, line) for number, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
 
 
 def stable_path(name: str) -> str:
@@ -84,6 +93,14 @@ def stable_path(name: str) -> str:
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name) or not path.parts:
         raise ValueError(f"path '{name}' is not one inside the data set's folder")
     return str(path)
+
+
+def numbers(words: Sequence[str]) -> NDArray[np.float64]:
+    """The numbers that words of a label file are; ValueError names them if one is none."""
+    try:
+        return np.array(words, dtype=np.float64)
+    except ValueError:
+        raise ValueError(f"'{' '.join(words)}' are not {len(words)} numbers") from None
 
 
 def hash_order(name: str) -> str:
@@ -129,22 +146,31 @@ class Pair:
     fold: int | None = None
 
 
+def images_below(folder: Path) -> list[Path]:
+    """The image files of a tree of folders, by their path from `folder`, sorted; hidden ones are passed over."""
+    names = (file.relative_to(folder) for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    shown = (name for name in names if not any(part.startswith(".") for part in name.parts))
+    return sorted(name for name in shown if (folder / name).is_file())
+
+
 class Images:
     """The images `depth` names below a folder, found by what a list writes of them.
 
     paths: of the images, from `folder`, with '/' separators, sorted. deeper: those of images further down.
     """
 
-    def __init__(self, folder: Path, depth: int, within: Iterable[str] = ("",)) -> None:
-        """Look in the folders `within` that folder, by default in all of it."""
-        files = (
-            file for name in within for file in (folder / name).rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES
-        )
-        names = [file.relative_to(folder) for file in files if file.is_file()]
-        names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+    def __init__(self, folder: Path, depth: int, reader: Reader, within: Iterable[str] = ("",)) -> None:
+        """Look in the folders `within` that folder, by default in all of it.
+
+        Raises:
+            PolyfaceError: one of them is missing, or there is no image.
+        """
+        names = [inner / name for inner in map(Path, within) for name in images_below(demand(folder / inner, reader))]
         self.folder = folder
         self.paths = sorted(name.as_posix() for name in names if len(name.parts) == depth)
         self.deeper = sorted(name.as_posix() for name in names if len(name.parts) > depth)
+        if not self.paths:
+            raise lacking(folder, "no image", reader)
         self._exact = set(self.paths)
         self._loose = {without_ending(path).lower(): path for path in reversed(self.paths)}
 

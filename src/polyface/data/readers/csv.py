@@ -6,8 +6,8 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from polyface.data.readers._labels import LabelReader, Row, Rows, layout
-from polyface.data.readers.common import demand, read_text
+from polyface.data.readers._labels import LabelReader, Layout, Row, layout
+from polyface.data.readers.common import demand, lacking, read_text
 from polyface.data.writing import Skipped
 from polyface.errors import PolyfaceError
 
@@ -29,7 +29,7 @@ class Csv(LabelReader):
     about = "your own labels: a CSV file with a column of image paths and any columns of labels"
     layout = "a .csv file with the columns' names in its first line, one of them the images' paths"
 
-    def _read(self, root: Path) -> Rows:
+    def _read(self, root: Path) -> tuple[Layout, list[Row | Skipped]]:
         text = read_text(demand(root, self))
         first = text.partition("\n")[0]
         delimiter = max(",;\t", key=first.count)
@@ -46,6 +46,5 @@ class Csv(LabelReader):
         except csv.Error as error:
             raise PolyfaceError(f"{root}:{lines.line_num}: not CSV ({error}); mend the line") from error
         if not names:
-            raise PolyfaceError(f"{root}: is empty; reader '{self.name}' expects {self.layout}")
-        values = [row[2] for row in rows if not isinstance(row, Skipped)]
-        return Rows(lambda: rows, self.images, layout(names, values, self, root.name))
+            raise lacking(root, "is empty", self)
+        return layout(names, rows, self, root.name), rows

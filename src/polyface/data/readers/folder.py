@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polyface.data.readers.common import IMAGE_SUFFIXES, demand
+from polyface.data.readers.common import demand, images_below, lacking
 from polyface.data.writing import Record, Skipped
-from polyface.errors import PolyfaceError
 from polyface.schema import VOCABULARIES
 
 
@@ -41,14 +40,9 @@ class Folder:
             PolyfaceError: `root` is missing, is not a folder or holds no image.
         """
         root = demand(Path(root), self)
-        names = sorted(
-            name
-            for name in (file.relative_to(root) for file in root.rglob("*") if file.is_file())
-            if name.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in name.parts)
-        )
+        names = images_below(root)
         if not names:
-            what = "no image" if root.is_dir() else "not a folder"
-            raise PolyfaceError(f"{root}: {what}; reader '{self.name}' expects {self.layout}")
+            raise lacking(root, "no image" if root.is_dir() else "not a folder", self)
         people = _one_a_person(names) if self.people is None else self.people
         for name in names:
             labels: dict[str, Any] = {"identity": name.parts[0]} if people and len(name.parts) == 2 else {}

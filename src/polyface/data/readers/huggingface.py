@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from polyface.data.readers import _arrow
-from polyface.data.readers._labels import LabelReader, Rows
-from polyface.data.readers.common import demand
+from polyface.data.readers._labels import LabelReader, Layout, Row
+from polyface.data.readers.common import demand, lacking
 from polyface.errors import PolyfaceError
 
 _SPLIT = re.compile(r"(?:.*[-_])?(train|training|validation|valid|val|dev|test|testing)(?:-\d+)?(?:-of-\d+)?")
@@ -34,19 +35,19 @@ class HuggingFace(LabelReader):
     about = "a data set that Hugging Face datasets saved to disk (Arrow or Parquet), its images and labels"
     layout = "a folder that Dataset.save_to_disk wrote, or one of .parquet files with an image column"
 
-    def _read(self, root: Path) -> Rows:
+    def _read(self, root: Path) -> tuple[Layout, Iterator[Row]]:
         return _arrow.rows_of(self._parts(root), self)
 
     def _parts(self, root: Path) -> list[_arrow.Part]:
         folder = demand(root, self)
         if not folder.is_dir():
-            raise PolyfaceError(f"{folder}: not a folder; reader '{self.name}' expects {self.layout}")
+            raise lacking(folder, "not a folder", self)
         named = sorted(path.parent for path in folder.glob("*/state.json"))
         folders = [(one, one.name) for one in named] or [(folder, "")]
         files = [(file, split) for one, split in folders for file in _arrow_files(one)]
         files = files or [(file, "") for place in (folder, folder / "data") for file in sorted(place.glob("*.parquet"))]
         if not files:
-            raise PolyfaceError(f"{folder}: no .arrow or .parquet file; reader '{self.name}' expects {self.layout}")
+            raise lacking(folder, "no .arrow or .parquet file", self)
         return [_arrow.part_of(file, split or _split(file)) for file, split in files]
 
 

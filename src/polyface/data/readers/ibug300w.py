@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polyface.data.readers.common import IMAGE_SUFFIXES, demand, held_out, read_text
+from polyface.data.readers.common import IMAGE_SUFFIXES, demand, held_out, lacking, numbered_lines
 from polyface.data.writing import Record, Skipped
-from polyface.errors import PolyfaceError
 
 _SOURCES = {
     "afw": "AFW",
@@ -67,7 +66,7 @@ class Ibug300W:
         root = demand(Path(root), self)
         files = sorted(f for f in root.rglob("*") if f.suffix.lower() == ".pts" and not f.name.startswith("."))
         if not files:
-            raise PolyfaceError(f"{root}: no .pts file; reader '{self.name}' expects {self.layout}")
+            raise lacking(root, "no .pts file", self)
         faces = [_face(file, root) for file in files]
         training = [f for f in faces if isinstance(f, Record) and f.labels["split"] == "train"]
         validation: set[str] = set()
@@ -85,7 +84,7 @@ def _face(file: Path, root: Path) -> Record | Skipped:
     if image is None:
         return Skipped(where, "no image of that name beside it (.jpg, .png or the like)")
     try:
-        points = _points(read_text(file))
+        points = _points(numbered_lines(file))
     except ValueError as error:
         return Skipped(where, str(error))
     words = _words(file, root)
@@ -102,18 +101,17 @@ def _image_beside(file: Path) -> Path | None:
     return None
 
 
-def _points(text: str) -> NDArray[np.float64]:
-    """Points ``[N, 2]``, pixels from 0, of a ``.pts`` file's text; ValueError names the line and what is wrong."""
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+def _points(numbered: list[tuple[int, str]]) -> NDArray[np.float64]:
+    """Points ``[N, 2]``, pixels from 0, of a ``.pts`` file's lines; ValueError names the line and what is wrong."""
+    lines = [(number, line.strip()) for number, line in numbered]
     header = [line for _, line in lines if re.match(r"version\s*:|n_points\s*:|\{", line)]
     if not header:
         return _coordinates(lines)
-    if "{" not in text or "}" not in text:
+    braces = {line[0]: place for place, (_, line) in enumerate(lines) if line[0] in "{}"}
+    if len(braces) < 2:
         raise ValueError("has a header, but its points are not between { and }")
-    first = next(i for i, (_, line) in enumerate(lines) if line.startswith("{"))
-    last = next((i for i, (_, line) in enumerate(lines) if line.startswith("}")), 0)
-    points = _coordinates(lines[first + 1 : last])
-    declared = re.search(r"n_points\s*:\s*(\d+)", text)
+    points = _coordinates(lines[braces["{"] + 1 : braces["}"]])
+    declared = re.search(r"n_points\s*:\s*(\d+)", " ".join(header))
     if declared and int(declared.group(1)) != len(points):
         raise ValueError(f"{len(points)} points, but its header says {declared.group(1)}")
     return points - 1  # counted from 1

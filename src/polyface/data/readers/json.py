@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polyface.data.readers._labels import LabelReader, Row, Rows, layout
-from polyface.data.readers.common import demand, read_text
+from polyface.data.readers._labels import LabelReader, Layout, Row, layout
+from polyface.data.readers.common import demand, lacking, read_text
 from polyface.data.writing import Skipped
 from polyface.errors import PolyfaceError
 
@@ -31,14 +31,13 @@ class Json(LabelReader):
     about = "your own labels: a JSON file (a list of objects, or an object a line) with image paths and any labels"
     layout = "a .json or .jsonl file: a list of objects, or an object a line, each with an image path"
 
-    def _read(self, root: Path) -> Rows:
+    def _read(self, root: Path) -> tuple[Layout, list[Row | Skipped]]:
         text = read_text(demand(root, self))
         rows = [_row(where, root, value) for where, value in _values(root, text)]
-        values = [row[2] for row in rows if not isinstance(row, Skipped)]
-        if not values:
-            raise PolyfaceError(f"{root}: holds no object; reader '{self.name}' expects {self.layout}")
-        names = list(dict.fromkeys(name for one in values for name in one))
-        return Rows(lambda: rows, self.images, layout(names, values, self, root.name))
+        if all(isinstance(row, Skipped) for row in rows):
+            raise lacking(root, "holds no object", self)
+        names = dict.fromkeys(name for row in rows if not isinstance(row, Skipped) for name in row[2])
+        return layout(list(names), rows, self, root.name), rows
 
 
 def _values(file: Path, text: str) -> Iterator[tuple[str, Any]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from polyface.data.readers.celeba import Listed, image_folder, part_of
-from polyface.data.readers.common import demand, held_out, read_text, stable_path
+from polyface.data.readers.common import check_word, demand, held_out, lacking, numbered_lines, read_text, stable_path
 from polyface.data.writing import Record, Skipped
 from polyface.errors import PolyfaceError, nearest
 from polyface.schema import ATTRIBUTES
@@ -75,8 +75,7 @@ class LFWA:
             PolyfaceError: the score file, the image folder or the list that ``split`` needs is missing, the score file
                 lacks a column, no row has an image, or ``split`` is none of its words.
         """
-        if self.split not in _SPLITS:
-            raise PolyfaceError(f"reader '{self.name}': split is '{self.split}'; {nearest(self.split, _SPLITS)}")
+        check_word(self, "split", self.split, _SPLITS)
         root = demand(Path(root), self)
         scores = demand(root / "lfw_attributes.txt", self)
         folder = image_folder(root, _FOLDERS, self)
@@ -84,7 +83,7 @@ class LFWA:
         rows = list(_rows(scores, folder, _genders(root)))
         found = [row for row in rows if isinstance(row, Skipped) or (folder / row.path).is_file()]
         if not found:
-            raise PolyfaceError(f"{folder}: no image that {scores} names; reader '{self.name}' expects {self.layout}")
+            raise lacking(folder, f"no image that {scores} names", self)
         if len(found) < len(rows):
             absent = len(rows) - len(found)
             _log.warning("%s: left out %d of %d rows, which have no image in %s", scores, absent, len(rows), folder)
@@ -131,7 +130,7 @@ def _letters(name: str) -> str:
 
 
 def _rows(file: Path, folder: Path, genders: dict[str, str]) -> Iterator[Record | Skipped]:
-    lines = [(number, line) for number, line in enumerate(read_text(file).splitlines(), 1) if line.strip()]
+    lines = numbered_lines(file)
     header = next((i for i, (_, line) in enumerate(lines) if _is_header(line)), None)
     if header is None:
         raise PolyfaceError(f"{file}: has no header line '# person imagenum …', separated by tabs; obtain it again")
@@ -202,12 +201,12 @@ def _liu_list(root: Path) -> Listed:
             f"{file}: not found; split 'liu' needs it: a line '<name>/<name>_0001.jpg 0' (0 train, 1 val, 2 test) for "
             "each face, made from Liu et al.'s indices_train_test.mat; make it, or take split 'people' or 'kumar'"
         )
-    return Listed.read(file)
+    return Listed.read(file, part_of)
 
 
 def _listed(face: Record, listed: Listed) -> Record | Skipped:
     """The face with the part that the list gives it."""
-    found = listed.labels(face.path.removesuffix(".jpg"), part_of)
+    found = listed.labels(face.path.removesuffix(".jpg"))
     if found is None:
         return Skipped(face.where, f"{face.path} has no row in {listed.file.name}")
     if isinstance(found, Skipped):

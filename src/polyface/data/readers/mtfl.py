@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from polyface.data.readers.common import demand, held_out, read_text, stable_path
+from polyface.data.readers.common import demand, held_out, numbered_lines, numbers, stable_path
 from polyface.data.writing import Record, Skipped
 from polyface.schema import VOCABULARIES
 
@@ -84,9 +82,7 @@ def _split(face: Record, validation: set[str]) -> str:
 
 
 def _faces(file: Path) -> Iterator[Record | Skipped]:
-    for number, line in enumerate(read_text(file).splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(file):
         where = f"{file.name}:{number}"
         try:
             path, labels = _parse(line)
@@ -104,11 +100,7 @@ def _parse(line: str) -> tuple[str, dict[str, Any]]:
     path = stable_path(fields[0])
     if "/" not in path:
         raise ValueError(f"path '{fields[0]}' names no image folder")
-    try:
-        published = np.array(fields[1:11], dtype=np.float64)
-    except ValueError:
-        raise ValueError(f"points '{' '.join(fields[1:11])}' are not ten numbers") from None
-    points = published.reshape(2, 5).T - 1  # counted from 1
+    points = numbers(fields[1:11]).reshape(2, 5).T - 1  # counted from 1
     labels: dict[str, Any] = {"source": path.split("/")[0], "landmarks_5": points}
     for (column, words), code in zip(_CODES.items(), fields[11:], strict=True):
         if not (code.isdecimal() and 1 <= int(code) <= len(words)):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from polyface.data.readers import _arrow
-from polyface.data.readers._labels import LabelReader, Rows
-from polyface.data.readers.common import demand
-from polyface.errors import PolyfaceError
+from polyface.data.readers._labels import LabelReader, Layout, Row
+from polyface.data.readers.common import demand, lacking
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Parquet(LabelReader):
     about = "Parquet files with an image column, as Polyface or Hugging Face datasets write them"
     layout = "a .parquet file, or a folder of them, with a column 'image' of struct<bytes: binary, path: string>"
 
-    def _read(self, root: Path) -> Rows:
+    def _read(self, root: Path) -> tuple[Layout, Iterator[Row]]:
         return _arrow.rows_of(self._parts(root), self)
 
     def _parts(self, root: Path) -> list[_arrow.Part]:
         files = sorted(demand(root, self).glob("*.parquet")) if root.is_dir() else [demand(root, self)]
         if not files:
-            raise PolyfaceError(f"{root}: no .parquet file; reader '{self.name}' expects {self.layout}")
+            raise lacking(root, "no .parquet file", self)
         return [_arrow.part_of(file) for file in files]

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from polyface.data.readers.common import (
     Images,
     Pair,
+    check_word,
     demand,
     held_out,
+    numbered_lines,
     person_name,
-    read_text,
     warn_of_one_modality,
     without_ending,
 )
@@ -94,8 +95,7 @@ class WebCaricature:
         Raises:
             PolyfaceError: the images are missing, or ``split`` is none of its words.
         """
-        if self.split not in _SPLITS:
-            raise PolyfaceError(f"reader '{self.name}': split is '{self.split}'; {nearest(self.split, _SPLITS)}")
+        check_word(self, "split", self.split, _SPLITS)
         if isinstance(self.draw, str) or self.draw < 0:
             raise PolyfaceError(f"reader '{self.name}': draw is '{self.draw}'; expected a number from 0 on")
         images = _images(Path(root), self)
@@ -227,10 +227,7 @@ def identification(root: Path, direction: str, fold: int | None = None) -> Ident
 
 
 def _images(root: Path, reader: WebCaricature) -> Images:
-    images = Images(demand(demand(root, reader) / "OriginalImages", reader), depth=2)
-    if not images.paths:
-        raise PolyfaceError(f"{images.folder}: no image; reader '{reader.name}' expects {reader.layout}")
-    return images
+    return Images(demand(demand(root, reader) / "OriginalImages", reader), 2, reader)
 
 
 def _parts(paths: Sequence[str], split: str, draw: int) -> dict[str, str]:
@@ -266,7 +263,7 @@ def _face(folder: Path, path: str, points: Path) -> Record | Skipped:
 
 def _points(file: Path) -> NDArray[np.float64]:
     """The points of a file, [17, 2]; ValueError says what is wrong with it."""
-    lines = [line.split() for line in read_text(file).splitlines() if line.strip()]
+    lines = [line.split() for _, line in numbered_lines(file)]
     if len(lines) != _POINTS or any(len(line) != 2 for line in lines):
         raise ValueError(f"{len(lines)} lines, expected {_POINTS} of an x and a y")
     try:
@@ -296,7 +293,7 @@ def _blocks(file: Path, parse: Callable[[str], _T], rows: int = 1) -> list[list[
 
     rows: how many there are for each that is counted. A list may begin with a line that counts the folds.
     """
-    lines = [(number, line.strip()) for number, line in enumerate(read_text(file).splitlines(), 1) if line.strip()]
+    lines = [(number, line.strip()) for number, line in numbered_lines(file)]
     folds = None
     if len(lines) > 1 and lines[0][1].isdecimal() and lines[1][1].isdecimal():
         folds = int(lines.pop(0)[1])
