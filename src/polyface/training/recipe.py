@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -169,11 +170,15 @@ def _merged(defaults: Any, own: Any) -> Any:
 
 
 def _override(tree: dict[str, Any], edits: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Set dotted keys; the first word may be a stage's name, and `*` means every stage. null removes a key."""
+    """Set dotted keys; the first word may be a stage's name, and `*` means every stage. null removes a key. Names of
+    variants may be patterns (`variants.LFWA *.minutes`)."""
     for dotted, value in edits.items():
         first, *rest = dotted.split(".")
         stages = [s for s in tree.get("stages", []) if first == "*" or s.get("name") == first]
         targets: list[tuple[Any, list[str]]] = [(s, rest) for s in stages] or [(tree, [first, *rest])]
+        if first == "variants" and rest and "*" in rest[0]:
+            rows = tree.get(first) or {}
+            targets = [(rows[name], rest[1:]) for name in fnmatch.filter(rows, rest[0])] or targets
         for node, keys in targets:
             if not keys:
                 raise PolyfaceError(f"{what}: '{dotted}' names a whole stage; name one of its keys")
