@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from polyface.metrics.resampling import ratio
 from polyface.metrics.result import Row, differences
 from polyface.metrics.sections import Curve, Table, Text
 from polyface.report.page import Figure, Figures, Section, side_by_side, write_report
-from polyface.report.plots import PALETTE
+from polyface.report.plots import PALETTE, canvas, encoded
 from polyface.report.results import format_number, format_row, markdown_table, read_results, write_results
 from polyface.reproduce.pages import followed, recipe_section
 from polyface.reproduce.runs import Runs, by_prefix
@@ -231,15 +230,12 @@ def _shares(tasks: Mapping[str, Curve]) -> dict[str, Curve]:
 
 def _small_multiples(rows: Mapping[str, Mapping[str, Curve]], y_label: str, log: bool, columns: int = 4) -> bytes:
     """A small chart a row on shared axes, with one legend, as PNG bytes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Canvas
     from matplotlib.lines import Line2D
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     lines = math.ceil(len(rows) / columns)
-    canvas = Canvas(figsize=(9.2, 0.7 + 1.75 * lines), dpi=130, layout="constrained")
-    FigureCanvasAgg(canvas)
-    grid = canvas.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    figure = canvas(9.2, 0.7 + 1.75 * lines)
+    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     tasks = list(dict.fromkeys(task for curves in rows.values() for task in curves))
     colours = {task: PALETTE[index % len(PALETTE)] for index, task in enumerate(tasks)}
     for axes, (row, curves) in zip(grid.flat, rows.items(), strict=False):
@@ -260,10 +256,8 @@ def _small_multiples(rows: Mapping[str, Mapping[str, Curve]], y_label: str, log:
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.02)
-    canvas.supxlabel("epoch", fontsize=9)
-    canvas.supylabel(y_label, fontsize=9)
+    figure.supxlabel("epoch", fontsize=9)
+    figure.supylabel(y_label, fontsize=9)
     handles = [Line2D([], [], color=colour, label=task) for task, colour in colours.items()]
-    canvas.legend(handles=handles, loc="outside upper left", frameon=False, fontsize=9, ncols=min(8, len(handles)))
-    buffer = io.BytesIO()
-    canvas.savefig(buffer, format="png")
-    return buffer.getvalue()
+    figure.legend(handles=handles, loc="outside upper left", frameon=False, fontsize=9, ncols=min(8, len(handles)))
+    return encoded(figure)
