@@ -32,3 +32,11 @@ def short(value: object) -> str:
     text = str(value).strip() or (type(value).__name__ if isinstance(value, Exception) else "")
     line = text.split("\n")[0]
     return line if len(line) <= 200 else f"{line[:200]}…"
+
+
+def check_names(named: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Raise a PolyfaceError for the first name that is not known. where: the key that names it."""
+    known = list(known)
+    for name in named:
+        if name not in known:
+            raise PolyfaceError(f"{where} names '{name}'; {nearest(name, known)}")

@@ -22,7 +22,7 @@ from polyface.errors import PolyfaceError
 from polyface.explain.mistakes import WrongPair
 from polyface.metrics.sections import Curves, Text
 from polyface.papers.caricature.page import embeddings_section, sections
-from polyface.report.page import Figures, ResultSection, Section, TextSection
+from polyface.report.page import Figures, Section
 from polyface.report.pairs import mistakes_section
 from polyface.reproduce.jobs import Job, _store, answers_path, folder
 from polyface.reproduce.pages import result_sections
@@ -91,7 +91,7 @@ def test_the_clearest_mistakes_are_shown_over_each_other(table: FaceTable) -> No
         "false negatives": [WrongPair(5, 9, 3.0)],
     }
     section = mistakes_section("Mistakes", wrong, table, count=2)
-    text, positives, negatives = section.blocks()
+    text, positives, negatives = section.blocks
     assert isinstance(text, Text)
     assert isinstance(positives, Figures)
     assert isinstance(negatives, Figures)
@@ -106,7 +106,7 @@ def test_the_clearest_mistakes_are_shown_over_each_other(table: FaceTable) -> No
     assert height > 1.5 * width
     for row, line in zip((0, 8), (height // 4, 3 * height // 4), strict=True):
         assert np.abs(picture[line, width // 2] - colour(row)).max() < 6
-    (alone,) = mistakes_section("Mistakes", {"false positives": []}, table).blocks()
+    (alone,) = mistakes_section("Mistakes", {"false positives": []}, table).blocks
     assert isinstance(alone, Text)
 
 
@@ -117,12 +117,12 @@ def test_the_clearest_mistakes_are_shown_over_each_other(table: FaceTable) -> No
 def test_embeddings_are_laid_out(table: FaceTable) -> None:
     networks = {name: embedding(table, noise) for name, noise in (("Single-visual", 0.4), ("Dynamic", 0.05))}
     section = embeddings_section("Embeddings", networks, table, people=PEOPLE[:3])
-    text, figures = section.blocks()
+    text, figures = section.blocks
     assert isinstance(text, Text)
     assert text.text.startswith("15 faces of 3 people, laid out by t-SNE")
     assert isinstance(figures, Figures)
     assert [figure.caption for figure in figures.figures] == ["Single-visual", "Dynamic"]
-    again = embeddings_section("Embeddings", networks, table, people=PEOPLE[:3]).blocks()[1]
+    again = embeddings_section("Embeddings", networks, table, people=PEOPLE[:3]).blocks[1]
     assert again == figures
     with pytest.raises(PolyfaceError, match="section 'E': no face of zoe is in the table"):
         embeddings_section("E", networks, table, people=["cid", "zoe"])
@@ -133,8 +133,9 @@ def test_embeddings_are_laid_out(table: FaceTable) -> None:
 def test_without_scikit_learn_the_section_says_what_it_needs(table: FaceTable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     section = embeddings_section("Embeddings", {"Dynamic": embedding(table, 0.1)}, table)
-    assert isinstance(section, TextSection)
-    assert "polyface[explain]" in section.paragraphs[0]
+    (text,) = section.blocks
+    assert isinstance(text, Text)
+    assert "polyface[explain]" in text.text
 
 
 # ---------------------------------------------------------------------------------------------------- the whole page
@@ -222,9 +223,7 @@ def test_variants_of_one_prefix_are_shown_together(runs: reproduce.Runs, own: di
         *("CMC: across C2P", "CMC: across P2C", "ROC", "DET"),
     ]
     for title, names in {"ROC: across": ["dlib"], "DET": ["Dynamic", "Last"]}.items():
-        section = curves[title]
-        assert isinstance(section, ResultSection)
-        (plot,) = section.section.blocks
+        (plot,) = curves[title].blocks
         assert isinstance(plot, Curves)
         drawn = [name.partition(" (")[0] for name in plot.curves]
         assert drawn == names  # neither of another seed nor of what verifies nothing
@@ -235,7 +234,7 @@ def test_a_network_of_one_task_is_beside_the_same_branch_of_that_of_several(own:
     shown = {}
     for title, section in own.items():
         if title.startswith("Embeddings"):
-            figures = section.blocks()[1]
+            figures = section.blocks[1]
             assert isinstance(figures, Figures)
             shown[title] = [figure.caption for figure in figures.figures]
     assert shown == {"Embeddings: across": ["dlib"], "Embeddings: cavi": ["Single-visual", "Dynamic, visual"]}
@@ -251,5 +250,5 @@ def test_the_page_holds_it_all(runs: reproduce.Runs, own: dict[str, Section], tm
     page = path.read_text()
     for title in ("ROC", "CMC: across P2C", "Mistakes of Dynamic: cavi", "Training: Dynamic"):
         assert f"<h2>{title}" in page
-    assert "weight per task over training: verification, visual, caricature" in page
+    assert "weight over epoch of verification, visual, caricature" in page
     assert "Training: Last" not in page

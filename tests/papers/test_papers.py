@@ -132,8 +132,8 @@ statements:
 """
     )
     (folder / "page.py").write_text(
-        "from polyface.report.page import TextSection\n"
-        "def sections(runs): return [TextSection('Their page', [str(runs)])]\n"
+        "from polyface.report.page import Section, Text\n"
+        "def sections(runs): return [Section('Their page', [Text(str(runs))])]\n"
     )
     return folder
 

@@ -19,18 +19,14 @@ from polyface.metrics.result import Row, rows
 from polyface.metrics.sections import Curves, Face, Table, Text
 from polyface.report.page import (
     Code,
-    FacesSection,
-    MeasuredSection,
     Notes,
-    PhotoSection,
-    RecipeSection,
-    ResultSection,
     Section,
-    TableSection,
-    TextSection,
-    TrainingSection,
+    faces_section,
+    measured_section,
     parts_section,
+    photo_section,
     render_report,
+    result_section,
     side_by_side,
     write_report,
 )
@@ -86,14 +82,15 @@ def sections() -> list[Section]:
     steps = np.arange(50)
     row = Row("TCDCN", "mean error, 300-W common", 5.9, 0.1, 330, (0, 1), (5.5, 6.2), note="Helen only")
     return [
-        TextSection("About", ["First.", "Second."]),
-        MeasuredSection("Figures", [row], PRINTED, [Statement("It is seven times faster.", "the text")]),
-        TrainingSection("Training", {"pose": (steps, 1 / (1 + steps))}, {"pose": (steps, steps)}, stopped={"pose": 20}),
-        *(ResultSection(section.title, section, lambda face: PICTURE) for section in RESULT.sections()),
+        Section("About", [Text("First."), Text("Second.")]),
+        measured_section("Figures", [row], PRINTED, [Statement("It is seven times faster.", "the text")]),
+        Section("Training", [Curves({"pose": (steps, 1 / (1 + steps))}, "step", "loss", "Loss", marks={"pose": 20})]),
+        Section("Weights", [Curves({"": (steps, steps)}, "step", "weight")]),
+        *(result_section(section.title, section, lambda face: PICTURE) for section in RESULT.sections()),
         parts_section("Poses", "pose", BY_POSE),
-        PhotoSection("Photo", PICTURE, "Two faces", [{"face": "1", "pose": "left"}, {"face": "2", "smile": "yes"}]),
-        TableSection("Answers", Table(["person", ">age"], [["Anna", "30"]]), "Each line is a person."),
-        RecipeSection("Recipe", "seed: 1\nstages: []", "polyface train tcdcn"),
+        photo_section("Photo", PICTURE, "Two faces", [{"face": "1", "pose": "left"}, {"face": "2", "smile": "yes"}]),
+        Section("Answers", [Table(["person", ">age"], [["Anna", "30"]])]),
+        Section("Recipe", [Code("polyface train tcdcn"), Code("seed: 1\nstages: []")]),
     ]
 
 
@@ -129,14 +126,13 @@ def test_every_text_is_escaped() -> None:
     text = render_report(
         EVIL,
         [
-            TextSection(EVIL, [EVIL]),
-            MeasuredSection(EVIL, [row], [Published(EVIL, "other", 1, EVIL, EVIL)], text=EVIL),
-            *(ResultSection(EVIL, section) for section in result.sections()),
+            Section(EVIL, [Text(EVIL), Code(EVIL), Curves({"": ([0], [1])}, EVIL, EVIL, EVIL)]),
+            measured_section(EVIL, [row], [Published(EVIL, "other", 1, EVIL, EVIL)], text=EVIL),
+            *(result_section(EVIL, section) for section in result.sections()),
             *side_by_side({EVIL: result}, EVIL),
             parts_section(EVIL, EVIL, {EVIL: [row]}),
-            FacesSection(EVIL, {EVIL: [(PICTURE, EVIL)]}, EVIL),
-            PhotoSection(EVIL, PICTURE, EVIL, [{EVIL: EVIL}]),
-            RecipeSection(EVIL, EVIL, EVIL),
+            faces_section(EVIL, {EVIL: [(PICTURE, EVIL)]}, EVIL),
+            photo_section(EVIL, PICTURE, EVIL, [{EVIL: EVIL}]),
         ],
     )
     assert "<script" not in text
@@ -153,7 +149,7 @@ def test_the_page_is_readable_on_small_and_dark_screens() -> None:
 
 def test_notes_are_said_once_and_numbered() -> None:
     rows = [Row("a", "m", 1, note="shared"), Row("b", "m", 2, note="shared"), Row("c", "m", 3, note="own")]
-    blocks = MeasuredSection("Figures", rows, [Published("c", "m", 4.0, "Paper, Table 1", "other boxes")]).blocks()
+    blocks = measured_section("Figures", rows, [Published("c", "m", 4.0, "Paper, Table 1", "other boxes")]).blocks
     table, notes = blocks
     assert isinstance(table, Table)
     assert isinstance(notes, Notes)
@@ -163,32 +159,26 @@ def test_notes_are_said_once_and_numbered() -> None:
 
 
 def test_a_row_of_its_own_published_figure_keeps_it() -> None:
-    table = MeasuredSection("F", [Row("a", "m", 1, published=2.0)], [Published("a", "m", 9.0, "s")]).blocks()[0]
+    table = measured_section("F", [Row("a", "m", 1, published=2.0)], [Published("a", "m", 9.0, "s")]).blocks[0]
     assert isinstance(table, Table)
     assert table.rows[0][3] == "2.00"
 
 
 def test_columns_in_which_no_row_says_anything_are_left_out() -> None:
     rows = [Row("a", "m", 1.0, n=5), Row("b", "m", 2.0)]
-    plain, papers = MeasuredSection("F", rows, [Published("c", "m", 9.0, "")]).blocks()
+    plain, papers = measured_section("F", rows, [Published("c", "m", 9.0, "")]).blocks
     assert isinstance(plain, Table)
     assert isinstance(papers, Table)
     assert plain.header == ["row", "metric", ">measured", ">n"]
     assert plain.rows == [["a", "m", "1.00 %", "5"], ["b", "m", "2.00 %", ""]]
     assert papers.header == ["row", "metric", ">published"]
-    (seen,) = MeasuredSection("F", [Row("a", "m", 1.0, seeds=(0,), published=2.0)]).blocks()
+    (seen,) = measured_section("F", [Row("a", "m", 1.0, seeds=(0,), published=2.0)]).blocks
     assert isinstance(seen, Table)
     assert seen.header == ["row", "metric", ">measured", ">published", ">seeds"]
 
 
-def test_a_table_stands_below_what_it_shows() -> None:
-    text, table = TableSection("T", Table(["a", ">b"], [["x", "1"]]), "Each line is a letter.").blocks()
-    assert text == Text("Each line is a letter.")
-    assert table == Table(["a", ">b"], [["x", "1"]])
-
-
 def test_published_figures_that_were_not_measured_are_listed_apart() -> None:
-    blocks = MeasuredSection("Figures", [Row("LBF", "mean error, 300-W full", 6.0)], PRINTED).blocks()
+    blocks = measured_section("Figures", [Row("LBF", "mean error, 300-W full", 6.0)], PRINTED).blocks
     tables = [block for block in blocks if isinstance(block, Table)]
     assert len(tables) == 2
     assert len(tables[1].rows) == len(PRINTED) - 1
@@ -197,7 +187,7 @@ def test_published_figures_that_were_not_measured_are_listed_apart() -> None:
 
 
 def test_rows_of_parts_are_one_table() -> None:
-    (table,) = parts_section("Poses", "pose", BY_POSE).blocks()
+    (table,) = parts_section("Poses", "pose", BY_POSE).blocks
     assert isinstance(table, Table)
     assert table.header == ["pose", ">n", ">mean error", ">failure rate"]
     assert [row[:2] for row in table.rows] == [["left", "8"], ["right", "4"]]
@@ -213,12 +203,12 @@ def test_faces_of_a_result_are_drawn_by_whoever_has_their_pictures() -> None:
         return PICTURE
 
     faces = RESULT.sections()[-1]
-    text, *groups = ResultSection("Faces", faces, picture).blocks()
+    text, *groups = result_section("Faces", faces, picture).blocks
     assert [group.caption for group in groups] == ["Best", "Median", "Worst"]  # type: ignore[union-attr]
     assert seen == [*range(6), *range(3, 9), *range(11, 5, -1)]
     captions = [figure.caption for figure in groups[2].figures]  # type: ignore[union-attr]
     assert captions[:2] == ["12.0 %", "11.0 %"]
-    assert ResultSection("Faces", faces).blocks() == [text]
+    assert result_section("Faces", faces).blocks == [text]
 
 
 def test_results_over_the_same_units_stand_side_by_side() -> None:
@@ -227,11 +217,11 @@ def test_results_over_the_same_units_stand_side_by_side() -> None:
     other = evaluate_landmarks(PREDICTED[:5], np.repeat(FACE[None], 5, 0), eyes=eyes(5))
     curve, points = side_by_side({"plain": RESULT, "better": better}, "MTFL", "First seed.")
     assert [curve.title, points.title] == ["Error curve: MTFL", "By landmark: MTFL"]
-    drawn = curve.section.blocks[0]  # type: ignore[attr-defined]
+    drawn = curve.blocks[0]
     assert isinstance(drawn, Curves)
     assert drawn.caption == "First seed."
     assert list(drawn.curves) == ["plain (AUC 37.5 %)", "better (AUC 67.5 %)"]
-    figures, each = curve.blocks()[1], points.blocks()[0]
+    figures, each = curve.blocks[1], points.blocks[0]
     assert isinstance(figures, Table)
     assert isinstance(each, Table)
     assert [row[:2] for row in figures.rows] == [["plain", "6.50"], ["better", "3.25"]]
@@ -243,23 +233,16 @@ def test_results_over_the_same_units_stand_side_by_side() -> None:
 
 def test_large_photos_are_reduced_and_the_recipe_is_verbatim() -> None:
     large = np.zeros((900, 3000, 3), np.uint8)
-    page = Page(render_report("R", [PhotoSection("Photo", large), RecipeSection("Recipe", "a: 1\n  b: <2>")]))
+    page = Page(render_report("R", [photo_section("Photo", large), Section("Recipe", [Code("a: 1\n  b: <2>")])]))
     assert page.images()[0].size == (1200, 360)
     assert "a: 1\n  b: <2>" in page.words
-    assert RecipeSection("Recipe", "a").blocks() == [Code("a")]
 
 
 def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    class Broken:
-        title = "Broken"
-
-        def blocks(self) -> list[Code]:
-            raise PolyfaceError("cannot show")
-
     path = write_report(tmp_path / "new" / "report.html", "First", sections())
     before = path.read_text(encoding="utf-8")
     assert Page(before).words.count("First") == 2
-    with pytest.raises(PolyfaceError, match="cannot show"):
-        write_report(path, "Second", [Broken()])
+    with pytest.raises(PolyfaceError, match="a plot needs at least one curve"):
+        write_report(path, "Second", [Section("Broken", [Curves({}, "x", "y")])])
     assert path.read_text(encoding="utf-8") == before
     assert len(list(path.parent.iterdir())) == 1

@@ -13,7 +13,7 @@ from PIL import Image
 from polyface.errors import PolyfaceError
 from polyface.metrics.sections import Curves
 from polyface.report.faces import PREDICTED, TRUE, as_image, contact_sheet, draw_face, png
-from polyface.report.plots import PALETTE, plot, plot_curves, plot_scatter
+from polyface.report.plots import PALETTE, plot, plot_scatter
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
 FIVE = np.array([[60.0, 40], [100, 40], [80, 60], [65, 85], [95, 85]])
@@ -130,7 +130,7 @@ def test_misuse_is_explained() -> None:
     with pytest.raises(PolyfaceError, match="1 captions for 2 pictures"):
         contact_sheet([GREY, GREY], ["one"])
     with pytest.raises(PolyfaceError, match="at least one curve"):
-        plot_curves({}, x_label="x", y_label="y")
+        plot(Curves({}, "x", "y"))
 
 
 def test_a_contact_sheet_is_a_grid_in_reading_order() -> None:
@@ -157,10 +157,8 @@ def test_pictures_keep_their_shape_and_captions_stay_in_their_cell() -> None:
 
 def test_plots_are_pictures_with_their_curves_and_marks() -> None:
     curves = {"landmarks": ([0, 1, 2], [3.0, 2, 1]), "pose": ([0, 1, 2], [1.0, np.nan, 2])}
-    plain = np.asarray(Image.open(io.BytesIO(plot_curves(curves, x_label="step", y_label="loss"))))
-    marked = np.asarray(
-        Image.open(io.BytesIO(plot_curves(curves, x_label="step", y_label="loss", marks={"pose": 1.0}, y_log=True)))
-    )
+    plain = np.asarray(Image.open(io.BytesIO(plot(Curves(curves, "step", "loss")))))
+    marked = np.asarray(Image.open(io.BytesIO(plot(Curves(curves, "step", "loss", marks={"pose": 1.0}, y_log=True)))))
     assert plain.shape == marked.shape
     blue = (np.abs(plain[..., :3].astype(int) - (0x00, 0x72, 0xB2)).max(-1) < 30).sum()
     assert blue > 500
@@ -193,10 +191,10 @@ def test_groups_of_points_have_a_colour_and_kinds_a_marker() -> None:
 def test_drawing_loads_neither_torch_nor_matplotlib() -> None:
     code = (
         "import sys, numpy; from polyface.report import faces, plots, page, published; "
-        "from polyface.metrics import classification; "
+        "from polyface.metrics import classification, sections; "
         "faces.draw_face(numpy.zeros((9, 9, 3), 'uint8'), box=[1, 1, 7, 7]); "
         "print({'torch', 'matplotlib', 'jinja2', 'matplotlib.pyplot'} & set(sys.modules)); "
-        "plots.plot_curves({'a': ([1], [1])}, x_label='', y_label=''); print('matplotlib.pyplot' in sys.modules)"
+        "plots.plot(sections.Curves({'a': ([1], [1])}, '', '')); print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["set()", "False"]

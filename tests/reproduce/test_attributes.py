@@ -142,7 +142,7 @@ def test_the_page_shows_every_attribute_beside_the_published_systems(recipe: Rec
 def test_the_accuracy_of_every_attribute_is_a_mean_over_seeds(recipe: Recipe, ran) -> None:
     judged = reproduce.Runs(recipe, None, ran[0])
     (section,) = paper("dmm-cnn").sections(judged)
-    (table,) = section.blocks()
+    (table,) = section.blocks
     assert isinstance(table, Table)
     assert table.header[:2] == ["attribute", ">AT"]  # FIX has no network of its own
     assert not any(name.startswith(">LFWA") for name in table.header)

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from polyface.report.page import Figures
-from polyface.reproduce.pages import followed, training_section, training_sections
+from polyface.metrics.sections import Curves, Table
+from polyface.report.page import Code, Figures, Section
+from polyface.reproduce.pages import followed, recipe_section, training_section, training_sections
+from polyface.training.recipe import load
 
 HISTORY: list[dict[str, Any]] = [
     {"epoch": 1, "train": {"verification": 4.0, "visual": 3.0}, "weights": {"verification": 0.3, "visual": 0.7}},
@@ -29,28 +31,42 @@ def test_a_history_is_followed_by_task() -> None:
     assert followed(HISTORY, "thresholds") == followed([], "train") == {}
 
 
+def curves(section: Section) -> dict[str, Curves]:
+    return {block.y_label: block for block in section.blocks if isinstance(block, Curves)}
+
+
 def test_weights_are_drawn_where_they_change() -> None:
     section = training_section("Training", HISTORY)
-    assert (section.title, section.x_label) == ("Training", "epoch")
-    assert list(section.weights) == ["verification", "visual"]
-    assert section.validation == {}  # of one epoch there is no curve
-    (figures,) = section.blocks()
-    assert isinstance(figures, Figures)
-    assert [figure.caption for figure in figures.figures] == ["Loss per task", "Weight per task"]
+    drawn = curves(section)
+    assert (section.title, list(drawn)) == ("Training", ["loss", "weight"])  # of validation in one epoch: no curve
+    assert list(drawn["weight"].curves) == ["verification", "visual"]
+    assert [(each.x_label, each.caption, each.y_log) for each in drawn.values()] == [
+        ("epoch", "Loss per task", True),
+        ("epoch", "Weight per task", False),
+    ]
     for still in ({"verification": 0.3, "visual": 0.7}, {}):
-        assert training_section("t", [row | {"weights": still} for row in HISTORY]).weights == {}
+        assert "weight" not in curves(training_section("t", [row | {"weights": still} for row in HISTORY]))
     rounded = [row | {"weights": {"visual": 0.1 + 1e-15 * row["epoch"]}} for row in HISTORY]
-    assert training_section("t", rounded).weights == {}
+    assert "weight" not in curves(training_section("t", rounded))
     within = [row | {"weights": {"attributes/Male": row["epoch"]}} for row in HISTORY]
-    assert training_section("t", within).weights == {}
+    assert "weight" not in curves(training_section("t", within))
 
 
 def test_a_task_that_stopped_is_marked() -> None:
     last = {"epoch": 3, "train": {"verification": 1.0}, "validation": {"verification": 4.0}, "stopped": {"visual": 2}}
     section = training_section("t", [*HISTORY, last])
-    assert section.stopped == {"visual": 2}
-    assert section.validation == {"verification": ([2, 3], [5, 4])}
-    np.testing.assert_array_equal(section.losses["visual"][1], [3, 1, np.nan])
+    drawn = curves(section)
+    assert [each.marks for each in drawn.values()] == [{"visual": 2}] * 3
+    assert drawn["loss"].caption == "Loss per task (dotted: the task was stopped)"
+    assert drawn["validation loss"].curves == {"verification": ([2, 3], [5, 4])}
+    np.testing.assert_array_equal(drawn["loss"].curves["visual"][1], [3, 1, np.nan])
+    assert section.blocks[-1] == Table(["task", ">stopped at epoch"], [["visual", "2"]])
+
+
+def test_a_recipe_is_shown_below_its_command() -> None:
+    command, text = recipe_section(load("synthetic"), "polyface train synthetic").blocks
+    assert command == Code("polyface train synthetic")
+    assert recipe_section(load("synthetic")).blocks == [text]
 
 
 def test_terms_of_a_task_and_thresholds_have_pictures_of_their_own() -> None:
@@ -59,7 +75,7 @@ def test_terms_of_a_task_and_thresholds_have_pictures_of_their_own() -> None:
     history = [row | {"weights": terms, "thresholds": {"attributes": [0.1, 0.2 * row["epoch"]]}} for row in HISTORY]
     training, own = training_sections("x", history)
     assert (training.title, own.title) == ("Training: x", "Weights and thresholds: x")
-    _, figures = own.blocks()
+    _, figures = own.blocks
     assert isinstance(figures, Figures)
     assert [figure.alt for figure in figures.figures] == [
         "weight of each term over training",

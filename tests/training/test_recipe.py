@@ -294,6 +294,14 @@ def test_a_size_changes_the_recipe_before_its_variants_and_set_do(write) -> None
     assert (whole.place, small.place, small.variant("hot").place) == ("toy", "toy-small", "toy-small")
 
 
+def test_a_pattern_changes_all_variants_that_match_it_one_change_after_the_other(write) -> None:
+    minutes = {"variants.*.minutes": 5, "variants.b*.minutes": 3}  # then that of "hot", 2
+    small = load(f"{write(sized(lambda tree: tree['sizes']['small'].update(minutes)))}:small")
+    assert {name: row.minutes for name, row in small.variants.items()} == {"plain": 5, "hot": 2, "both": 3}
+    unmatched = write(sized(lambda tree: tree["sizes"]["small"].update({"variants.x*.minutes": 1})))
+    fails(f"{unmatched}:small", r"variants.x\*.stages: field required")
+
+
 def test_wrong_sizes_are_named(write) -> None:
     path = write(sized())
     fails(f"{path}:smal", "has no size 'smal'; did you mean 'small'?")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,9 @@ from polyface.errors import PolyfaceError
 from polyface.metrics import result
 from polyface.metrics.resampling import ratio
 from polyface.metrics.result import Row, differences
-from polyface.metrics.sections import Curve, Table
-from polyface.report.page import Block, Figure, Figures, Section, TextSection, side_by_side, write_report
-from polyface.report.plots import PALETTE
+from polyface.metrics.sections import Curve, Table, Text
+from polyface.report.page import Figure, Figures, Section, side_by_side, write_report
+from polyface.report.plots import PALETTE, canvas, encoded
 from polyface.report.results import format_number, format_row, markdown_table, read_results, write_results
 from polyface.reproduce.pages import followed, recipe_section
 from polyface.reproduce.runs import Runs, by_prefix
@@ -112,13 +111,13 @@ def printed(comparison: Comparison, results: Path) -> str:
 
 def report(path: Path, comparison: Comparison, rows: Sequence[Row], command: str) -> Path:
     """One page: who was compared how, a table a phase, differences, weights and losses over training."""
-    sections: list[Section] = [TextSection("What was compared", _about(comparison))]
+    sections: list[Section] = [Section("What was compared", _about(comparison))]
     for runs, prefix in _phases(comparison):
         if order := [prefix + row for row in _order(runs, comparison.rows)]:
             title = "Screening (shorter training)" if prefix else "Figures"
-            sections.append(_TableSection(title, order, rows, prefix, side=_side_tasks(comparison)))
+            sections.append(_table_section(title, order, rows, prefix, side=_side_tasks(comparison)))
     if pairs := list(dict.fromkeys(row.row for row in rows if " minus " in row.row)):
-        sections.append(_TableSection("Differences", pairs, rows, text=_PAIRED))
+        sections.append(_table_section("Differences", pairs, rows, text=_PAIRED))
     full = _order(comparison.full, comparison.finalists() or comparison.rows)
     first = {row: found[min(found)] for row in full if (found := comparison.full.main(row))}
     sections += side_by_side(dict(list(first.items())[:_MOST_CURVES]), note="First seed.")
@@ -126,9 +125,9 @@ def report(path: Path, comparison: Comparison, rows: Sequence[Row], command: str
         for runs, prefix in _phases(comparison):
             curves = {row: followed(runs.history(row), part) for row in _order(runs, comparison.rows)}
             if curves := {row: found for row, found in curves.items() if found}:
-                sections.append(_CurvesSection(f"{title}{' (screening)' if prefix else ''}", part, curves))
+                sections.append(_curves_section(f"{title}{' (screening)' if prefix else ''}", part, curves))
     if missing := _missing(comparison):
-        sections.append(TextSection("Not finished", missing))
+        sections.append(Section("Not finished", missing))
     sections.append(recipe_section(comparison.full.recipe, command))
     return write_report(path, f"Weightings compared: {comparison.full.recipe.name}", sections)
 
@@ -145,7 +144,7 @@ def _side_tasks(comparison: Comparison) -> list[str]:
     return [task for task in stage.tasks if task != stage.evaluation.main]
 
 
-def _about(comparison: Comparison) -> list[str]:
+def _about(comparison: Comparison) -> list[Text]:
     stage, budget = comparison.full.recipe.measured, comparison.budget
     tasks = ", ".join(_side_tasks(comparison))
     of = f", variant “{comparison.variant}”" if comparison.variant else ""
@@ -161,45 +160,42 @@ def _about(comparison: Comparison) -> list[str]:
             "task's figure on the validation faces, what was asked for, and the baselines. No figure of the test "
             "faces chose anything."
         )
-    return text
+    return list(map(Text, text))
 
 
-def _missing(comparison: Comparison) -> list[str]:
+def _missing(comparison: Comparison) -> list[Text]:
     phases = [(False, "screening")] + ([(True, "finals")] if comparison.budget.finals else [])
     return [
-        f"{phase}: {job}" + (f": {comparison.failed[job]}" if job in comparison.failed else "")
+        Text(f"{phase}: {job}" + (f": {comparison.failed[job]}" if job in comparison.failed else ""))
         for final, phase in phases
         for job in comparison.left(final)
     ]
 
 
-@dataclass(frozen=True)
-class _TableSection:
-    """Rows in a given order, a column a metric: the main task's and cost, then the side tasks'."""
-
-    title: str
-    order: Sequence[str]
-    rows: Sequence[Row]
-    prefix: str = ""
-    text: str = "Sorted by the validation figure; mean ± standard deviation over seeds, in percent (time: ×)."
-    side: Sequence[str] = ()
-
-    def blocks(self) -> Sequence[Block]:
-        """A table of the main task and one of the side tasks, if there are any."""
-        metrics = list(dict.fromkeys(row.metric for row in self.rows if row.row in self.order))
-        side = [metric for metric in metrics if any(metric.startswith(f"{task} ") for task in self.side)]
-        main = [metric for metric in metrics if metric not in side]
-        main.sort(key=lambda metric: (not metric.startswith("validation"), metric == "time ratio"))
-        return [self._table(kind, self.text) for kind in (main, side) if kind]
-
-    def _table(self, metrics: Sequence[str], caption: str) -> Table:
-        found = {row.key: row for row in self.rows}
+def _table_section(
+    title: str,
+    order: Sequence[str],
+    rows: Sequence[Row],
+    prefix: str = "",
+    text: str = "Sorted by the validation figure; mean ± standard deviation over seeds, in percent (time: ×).",
+    side: Sequence[str] = (),
+) -> Section:
+    """Rows in a given order, a column a metric: a table of the main task and cost, and one of the side tasks, if there
+    are any."""
+    metrics = list(dict.fromkeys(row.metric for row in rows if row.row in order))
+    of_side = [metric for metric in metrics if any(metric.startswith(f"{task} ") for task in side)]
+    of_main = [metric for metric in metrics if metric not in of_side]
+    of_main.sort(key=lambda metric: (not metric.startswith("validation"), metric == "time ratio"))
+    found = {row.key: row for row in rows}
+    tables = []
+    for kind in filter(None, (of_main, of_side)):
         body = []
-        for name in self.order:
-            cells = [found.get((name, metric)) for metric in metrics]
+        for name in order:
+            cells = [found.get((name, metric)) for metric in kind]
             if present := [cell for cell in cells if cell]:
-                body.append([name.removeprefix(self.prefix), *map(_cell, cells), str(len(present[0].seeds))])
-        return Table(["", *(f">{metric}" for metric in metrics), ">seeds"], body, caption)
+                body.append([name.removeprefix(prefix), *map(_cell, cells), str(len(present[0].seeds))])
+        tables.append(Table(["", *(f">{metric}" for metric in kind), ">seeds"], body, text))
+    return Section(title, tables)
 
 
 def _cell(row: Row | None) -> str:
@@ -207,26 +203,19 @@ def _cell(row: Row | None) -> str:
     return "" if row is None else format_row(row if " minus " in row.row else replace(row, interval=None))
 
 
-@dataclass(frozen=True)
-class _CurvesSection:
-    """A small chart a row, all on the same axes: {row: {task: (epochs, values)}}."""
-
-    title: str
-    what: str
-    curves: Mapping[str, Mapping[str, Curve]]
-
-    def blocks(self) -> Sequence[Block]:
-        """The charts, first seed; weights as shares, since an optimiser such as Adam takes no notice of their sum."""
-        if self.what != "weights":
-            plot = _small_multiples(self.curves, "validation loss", log=True)
-            return [Figures([Figure(plot, self.title, "First seed.")], wide=True)]
-        shares = {row: _shares(tasks) for row, tasks in self.curves.items()}
-        plot = _small_multiples(shares, "share of the weights, %", log=False)
-        caption = "First seed, mean over each epoch; logarithmic above 1 %, linear below."
-        tasks = list(dict.fromkeys(task for curves in self.curves.values() for task in curves))
-        body = [[row, *(_last(curves.get(task)) for task in tasks)] for row, curves in self.curves.items()]
-        table = Table(["", *(f">{task}" for task in tasks)], body, "The weights themselves, mean over the last epoch.")
-        return [Figures([Figure(plot, self.title, caption)], wide=True), table]
+def _curves_section(title: str, what: str, curves: Mapping[str, Mapping[str, Curve]]) -> Section:
+    """A small chart a row, first seed, all on the same axes: {row: {task: (epochs, values)}}; weights as shares, since
+    an optimiser such as Adam takes no notice of their sum."""
+    if what != "weights":
+        plot = _small_multiples(curves, "validation loss", log=True)
+        return Section(title, [Figures([Figure(plot, title, "First seed.")], wide=True)])
+    shares = {row: _shares(tasks) for row, tasks in curves.items()}
+    plot = _small_multiples(shares, "share of the weights, %", log=False)
+    caption = "First seed, mean over each epoch; logarithmic above 1 %, linear below."
+    tasks = list(dict.fromkeys(task for of_row in curves.values() for task in of_row))
+    body = [[row, *(_last(of_row.get(task)) for task in tasks)] for row, of_row in curves.items()]
+    table = Table(["", *(f">{task}" for task in tasks)], body, "The weights themselves, mean over the last epoch.")
+    return Section(title, [Figures([Figure(plot, title, caption)], wide=True), table])
 
 
 def _last(curve: Curve | None) -> str:
@@ -241,15 +230,12 @@ def _shares(tasks: Mapping[str, Curve]) -> dict[str, Curve]:
 
 def _small_multiples(rows: Mapping[str, Mapping[str, Curve]], y_label: str, log: bool, columns: int = 4) -> bytes:
     """A small chart a row on shared axes, with one legend, as PNG bytes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Canvas
     from matplotlib.lines import Line2D
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     lines = math.ceil(len(rows) / columns)
-    canvas = Canvas(figsize=(9.2, 0.7 + 1.75 * lines), dpi=130, layout="constrained")
-    FigureCanvasAgg(canvas)
-    grid = canvas.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    figure = canvas(9.2, 0.7 + 1.75 * lines)
+    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     tasks = list(dict.fromkeys(task for curves in rows.values() for task in curves))
     colours = {task: PALETTE[index % len(PALETTE)] for index, task in enumerate(tasks)}
     for axes, (row, curves) in zip(grid.flat, rows.items(), strict=False):
@@ -270,10 +256,8 @@ def _small_multiples(rows: Mapping[str, Mapping[str, Curve]], y_label: str, log:
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.02)
-    canvas.supxlabel("epoch", fontsize=9)
-    canvas.supylabel(y_label, fontsize=9)
+    figure.supxlabel("epoch", fontsize=9)
+    figure.supylabel(y_label, fontsize=9)
     handles = [Line2D([], [], color=colour, label=task) for task, colour in colours.items()]
-    canvas.legend(handles=handles, loc="outside upper left", frameon=False, fontsize=9, ncols=min(8, len(handles)))
-    buffer = io.BytesIO()
-    canvas.savefig(buffer, format="png")
-    return buffer.getvalue()
+    figure.legend(handles=handles, loc="outside upper left", frameon=False, fontsize=9, ncols=min(8, len(handles)))
+    return encoded(figure)

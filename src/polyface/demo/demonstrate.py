@@ -14,11 +14,11 @@ from polyface.demo.photos import CREDIT, Person, people, portrait
 from polyface.gallery import Gallery
 from polyface.gallery.format import MANIFEST
 from polyface.inference import Analyzer, BundleEmbedder, ImageResult, draw
-from polyface.metrics.sections import Table
+from polyface.metrics.sections import Table, Text
 from polyface.models.bundle import load_bundle
 from polyface.protocols.evaluation import evaluate
-from polyface.report.page import FacesSection, MeasuredSection, PhotoSection, Section, TableSection, write_report
-from polyface.reproduce.pages import evaluation_sections, recipe_section, training_section
+from polyface.report.page import Section, faces_section, measured_section, photo_section, write_report
+from polyface.reproduce.pages import figure_rows, recipe_section, training_section
 from polyface.training import stages
 from polyface.training.recipe import Recipe, load
 
@@ -54,7 +54,7 @@ def _photo(path: Path, analyzer: Analyzer) -> Section:
         f"{len(found.faces)} face(s). Each line of the table is one: where it is, in pixels, and what the shipped "
         "models answer, each answer with its probability."
     )
-    return PhotoSection(f"A photo: {path.name}", draw(path, found), about, found.table())
+    return photo_section(f"A photo: {path.name}", draw(path, found), about, found.table())
 
 
 def _two_photos_each(everybody: Sequence[Person], analyzer: Analyzer, progress: Progress | None) -> list[Section]:
@@ -83,8 +83,8 @@ def _two_photos_each(everybody: Sequence[Person], analyzer: Analyzer, progress: 
     header = ["person", "gender in the set", "gender answered", "smile, neutral photo", "smile, smiling photo"]
     title = f"{len(everybody)} people, two photos each"
     return [
-        FacesSection(title, faces, f"With the landmarks of face5 and face68. {CREDIT}"),
-        TableSection("What the models answer about them", Table(header, rows), text),
+        faces_section(title, faces, f"With the landmarks of face5 and face68. {CREDIT}"),
+        Section("What the models answer about them", [Text(text), Table(header, rows)]),
     ]
 
 
@@ -116,8 +116,7 @@ def _training(recipe: Recipe, out: Path, progress: Progress | None) -> list[Sect
     trained = stages.run(recipe, out, None, options)[stage.name]
     bundle = load_bundle(trained.bundle, quiet=True)
     found = evaluate(bundle, stages.pool_of(stage, None, bundle.tasks), progress=progress)
-    sections = evaluation_sections(found)
-    figures = [row for section in sections if isinstance(section, MeasuredSection) for row in section.rows]
+    rows = [row for prefix, one in found.results.items() for row in figure_rows(prefix.strip(), one)]
     text = (
         f"One network learnt {len(bundle.tasks)} tasks at once in {trained.seconds:.0f} seconds "
         f"({bundle.about['precision']}), from faces that Polyface draws itself. Each line is one figure of one task on "
@@ -125,10 +124,8 @@ def _training(recipe: Recipe, out: Path, progress: Progress | None) -> list[Sect
         "each is recognised: guessing gives 50 % where there are two, 33 % where there are three. Figures on drawn "
         "faces say nothing about real ones."
     )
-    pictures = [section for section in sections if isinstance(section, FacesSection)]
     return [
-        MeasuredSection("A network trained now", figures, text=text),
-        *pictures,
+        measured_section("A network trained now", rows, text=text),
         training_section("Its training", trained.history),
     ]
 
@@ -156,8 +153,8 @@ def _search(folder: Path, everybody: Sequence[Person], progress: Progress | None
     header = ["smiling photo of", "nearest", ">similarity", "next", ">similarity"]
     shown = "Left: the photo that is searched by; right: the nearest photo of the gallery."
     return [
-        TableSection("Who is it? A search in a gallery", Table(header, rows), text),
-        FacesSection("What the search found", {"": pairs}, f"{shown} {CREDIT}"),
+        Section("Who is it? A search in a gallery", [Text(text), Table(header, rows)]),
+        faces_section("What the search found", {"": pairs}, f"{shown} {CREDIT}"),
     ]
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import check_names
 
 
 class PartlyFrozen(nn.Module):
@@ -28,8 +28,7 @@ class PartlyFrozen(nn.Module):
 def freeze(module: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     """The named modules of `module`, which no longer learn and are in evaluation mode: `PartlyFrozen` keeps them so."""
     known = dict(module.named_modules())
-    if unknown := [name for name in names if not name or name not in known]:
-        raise PolyfaceError(f"frozen names '{unknown[0]}'; {nearest(unknown[0], known)}")
+    check_names(names, known.keys() - {""}, "frozen")
     return [known[name].requires_grad_(False).eval() for name in names]
 
 
@@ -111,14 +110,6 @@ class LocallyConnected2d(nn.Module):
         """[H, W, C, B] → [H−k+1, W−k+1, out, B]."""
         out = torch.baddbmm(self.bias, self.weight, _Patches.apply(maps, self.kernel))
         return out.view(self.out_size, self.out_size, self.out_channels, maps.shape[3])
-
-    @torch.no_grad()
-    def copy_convolution(self, convolution: nn.Conv2d) -> None:
-        """Put the filters of a convolution at every location; the two layers then compute the same."""
-        weight = convolution.weight.permute(0, 2, 3, 1).reshape(1, self.out_channels, -1)
-        self.weight.copy_(weight.expand_as(self.weight))
-        bias = convolution.bias
-        self.bias.copy_((torch.zeros(self.out_channels) if bias is None else bias)[:, None].expand_as(self.bias))
 
 
 def to_locations(images: Tensor) -> Tensor:

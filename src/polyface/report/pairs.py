@@ -5,10 +5,10 @@ from __future__ import annotations
 from polyface.data.table import FaceTable
 from polyface.explain.mistakes import Wrong, WrongPair, apart
 from polyface.report.faces import Picture, contact_sheet
-from polyface.report.page import FacesSection
+from polyface.report.page import Section, faces_section
 
 
-def mistakes_section(title: str, wrong: Wrong, table: FaceTable, count: int = 12) -> FacesSection:
+def mistakes_section(title: str, wrong: Wrong, table: FaceTable, count: int = 12) -> Section:
     """The most confident wrong pairs of faces of a table (Ming et al. 2021, Fig. 8). No face is shown twice."""
     people = table.words("identity")
 
@@ -22,4 +22,4 @@ def mistakes_section(title: str, wrong: Wrong, table: FaceTable, count: int = 12
         "different people who were taken for one, false negatives one person who was taken for two."
     )
     groups = {kind: list(apart(found))[:count] for kind, found in wrong.items()}
-    return FacesSection(title, {kind.capitalize(): list(map(shown, pairs)) for kind, pairs in groups.items()}, text)
+    return faces_section(title, {kind.capitalize(): list(map(shown, pairs)) for kind, pairs in groups.items()}, text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,18 @@ from polyface.data.loader import FacePool
 from polyface.metrics import result
 from polyface.metrics.groups import within
 from polyface.metrics.result import Result, Row
-from polyface.metrics.sections import Curve, Face, Text
+from polyface.metrics.sections import Curve, Curves, Face, Table, Text
 from polyface.protocols.evaluation import Evaluation
 from polyface.report.faces import Picture, draw_face
 from polyface.report.page import (
     Block,
+    Code,
     Figure,
     Figures,
-    MeasuredSection,
-    RecipeSection,
-    ResultSection,
     Section,
-    TrainingSection,
+    measured_section,
     parts_section,
+    result_section,
     side_by_side,
     write_report,
 )
@@ -52,16 +50,20 @@ def evaluation_sections(found: Evaluation, by: Sequence[str] = ()) -> list[Secti
     sections: list[Section] = []
     for prefix, one in found.results.items():
         name = prefix.strip() or "faces"
-        figures = [row for row in result.rows(name, {0: one}) if row.row == name]
-        sections.append(MeasuredSection(f"{name}: figures", figures))
+        sections.append(measured_section(f"{name}: figures", figure_rows(name, one)))
         sections += [
-            ResultSection(f"{name}: {shown.title}", shown, partial(_drawn, found.pool)) for shown in one.sections()
+            result_section(f"{name}: {shown.title}", shown, partial(_drawn, found.pool)) for shown in one.sections()
         ]
         for column in by:
             groups = found.cases.groups(prefix, column)
             each = {word: result.rows(word, {0: within(one, units)}) for word, units in groups.items()}
             sections.append(parts_section(f"{name}: by {column}", column, {word: r for word, r in each.items() if r}))
     return sections
+
+
+def figure_rows(name: str, one: Result) -> list[Row]:
+    """A result's figures of all its units."""
+    return [row for row in result.rows(name, {0: one}) if row.row == name]
 
 
 def _drawn(pool: FacePool, face: Face) -> Picture:
@@ -90,10 +92,10 @@ def table_report(
     recipe, rows = runs.recipe, read_results(results).rows
     names, *compared = ([row for row in rows if row.row in kind] for kind in kinds(recipe, rows))
     headlines = [figure for figure in published if not figure.detail]
-    sections: list[Section] = [MeasuredSection("Figures", names, headlines, statements)]
-    sections += [MeasuredSection("Differences", differences) for differences in compared]
+    sections: list[Section] = [measured_section("Figures", names, headlines, statements)]
+    sections += [measured_section("Differences", differences) for differences in compared]
     if shared := [row for row in rows if row.metric == "weight correlation"]:
-        sections.append(MeasuredSection("Correlation of head weights", shared))
+        sections.append(measured_section("Correlation of head weights", shared))
     sections += result_sections(runs)
     by_pose: dict[str, list[Row]] = {}
     for row in rows:
@@ -131,17 +133,9 @@ def training_sections(about: str, history: Sequence[Mapping[str, Any]]) -> list[
     """How a training went: losses and weights, and what was followed for each term of a task by itself."""
     sections: list[Section] = [training_section(f"Training: {about}", history)]
     if terms := _by_term(history):
-        sections.append(_Terms(f"Weights and thresholds: {about}", terms))
+        text = Text("A line a term of the task, a column an epoch.")
+        sections.append(Section(f"Weights and thresholds: {about}", [text, Figures(terms, wide=True)]))
     return sections
-
-
-@dataclass(frozen=True)
-class _Terms:
-    title: str
-    figures: Sequence[Figure]
-
-    def blocks(self) -> Sequence[Block]:
-        return [Text("A line a term of the task, a column an epoch."), Figures(self.figures, wide=True)]
 
 
 def _by_term(history: Sequence[Mapping[str, Any]]) -> list[Figure]:
@@ -164,7 +158,7 @@ def _by_term(history: Sequence[Mapping[str, Any]]) -> list[Figure]:
     return figures
 
 
-def training_section(title: str, history: Sequence[Mapping[str, Any]]) -> TrainingSection:
+def training_section(title: str, history: Sequence[Mapping[str, Any]]) -> Section:
     """Losses over the epochs of a training, and the tasks' weights where these change (Ming et al. 2021, Figs. 6, 7).
 
     Of what was recorded in one epoch alone there is no curve; weights within a task have a picture of their own.
@@ -174,7 +168,17 @@ def training_section(title: str, history: Sequence[Mapping[str, Any]]) -> Traini
     validation = {task: curve for task, curve in followed(history, "validation").items() if np.size(curve[0]) > 1}
     stopped = {task: float(epoch) for task, epoch in history[-1].get("stopped", {}).items()}
     moving = weights if max(spread, default=0) > _STILL else {}
-    return TrainingSection(title, followed(history, "train"), moving, validation, stopped, "epoch")
+    each = {"loss": followed(history, "train"), "validation loss": validation, "weight": moving}
+    stops = " (dotted: the task was stopped)" if stopped else ""
+    blocks: list[Block] = [
+        Curves(tasks, "epoch", name, f"{name.capitalize()} per task{stops}", y_log=name != "weight", marks=stopped)
+        for name, tasks in each.items()
+        if tasks
+    ]
+    if stopped:
+        lines = [[task, f"{epoch:,.0f}"] for task, epoch in sorted(stopped.items(), key=lambda item: item[1])]
+        blocks.append(Table(["task", ">stopped at epoch"], lines))
+    return Section(title, blocks)
 
 
 def followed(history: Sequence[Mapping[str, Any]], part: str) -> dict[str, Curve]:
@@ -186,7 +190,7 @@ def followed(history: Sequence[Mapping[str, Any]], part: str) -> dict[str, Curve
     return {task: (epochs, [float(row[part].get(task, np.nan)) for row in kept]) for task in tasks}
 
 
-def recipe_section(recipe: Recipe, command: str = "") -> RecipeSection:
-    """The recipe as it was run."""
+def recipe_section(recipe: Recipe, command: str = "") -> Section:
+    """The recipe as it was run, and the command that runs it."""
     text = yaml.safe_dump(recipe.model_dump(exclude_defaults=True), sort_keys=False, allow_unicode=True)
-    return RecipeSection("Recipe", text, command)
+    return Section("Recipe", [Code(one) for one in (command, text) if one])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import PolyfaceError, check_names, nearest
 from polyface.training.extras import EXTRAS
 from polyface.training.learners import LEARNERS
 from polyface.training.papers import PAPERS, RECIPE
@@ -169,11 +170,15 @@ def _merged(defaults: Any, own: Any) -> Any:
 
 
 def _override(tree: dict[str, Any], edits: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Set dotted keys; the first word may be a stage's name, and `*` means every stage. null removes a key."""
+    """Set dotted keys; the first word may be a stage's name, and `*` means every stage. null removes a key. Names of
+    variants may be patterns (`variants.LFWA *.minutes`)."""
     for dotted, value in edits.items():
         first, *rest = dotted.split(".")
         stages = [s for s in tree.get("stages", []) if first == "*" or s.get("name") == first]
         targets: list[tuple[Any, list[str]]] = [(s, rest) for s in stages] or [(tree, [first, *rest])]
+        if first == "variants" and rest and "*" in rest[0]:
+            rows = tree.get(first) or {}
+            targets = [(rows[name], rest[1:]) for name in fnmatch.filter(rows, rest[0])] or targets
         for node, keys in targets:
             if not keys:
                 raise PolyfaceError(f"{what}: '{dotted}' names a whole stage; name one of its keys")
@@ -201,8 +206,7 @@ def _keep(tree: dict[str, Any], kept: Sequence[str], what: str) -> dict[str, Any
     """The stages without the tasks that are not kept, and without what only these read or what names them. A stage that
     has none of the kept ones stays as it is."""
     known = {task for stage in tree["stages"] for task in stage.get("tasks", {})}
-    if unknown := [name for name in kept if name not in known]:
-        raise PolyfaceError(f"{what} names '{unknown[0]}'; {nearest(unknown[0], known)}")
+    check_names(kept, known, what)
     for stage in tree["stages"] if kept else ():
         tasks = {name: task for name, task in stage.get("tasks", {}).items() if name in kept}
         if not tasks:
@@ -290,11 +294,7 @@ def _checked(tree: dict[str, Any], where: str) -> Recipe:
             raise PolyfaceError(f"{where}: {error}") from error
     compared = [name for pair in recipe.comparisons for name in (pair.better, pair.than)]
     needed = [name for variant in recipe.variants.values() for name in variant.needs]
-    for named in [*compared, *needed]:
-        if named not in recipe.variants:
-            raise PolyfaceError(
-                f"{where}: comparisons, model, average or start names '{named}'; {nearest(named, recipe.variants)}"
-            )
+    check_names([*compared, *needed], recipe.variants, f"{where}: comparisons, model, average or start")
     if len(set(names)) < len(names):
         raise PolyfaceError(f"{where}: two stages have the same name among {', '.join(names)}")
     return recipe

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,7 +13,7 @@ from polyface.explain.embeddings import NEEDS, can_lay_out, most_pictured, plane
 from polyface.explain.mistakes import of_all_pairs, of_listed_pairs
 from polyface.metrics.sections import Text
 from polyface.protocols.base import embedding_name
-from polyface.report.page import Block, Figure, Figures, Section, TextSection
+from polyface.report.page import Figure, Figures, Section
 from polyface.report.pairs import mistakes_section
 from polyface.report.plots import PALETTE, plot_scatter
 from polyface.reproduce.runs import Runs
@@ -90,7 +89,7 @@ def embeddings_section(
     with different markers (Fig. 2). people: by default those `count` who have the most faces of the rarer modality.
     Without scikit-learn the section says so."""
     if not can_lay_out():
-        return TextSection(title, [f"Not drawn: {NEEDS}."])
+        return Section(title, [Text(f"Not drawn: {NEEDS}.")])
     chosen = list(people) or most_pictured(table, "modality", KINDS, count)
     names, modalities = table.words("identity"), table.words("modality")
     rows = np.flatnonzero(np.isin(names.astype(str), chosen))
@@ -109,14 +108,4 @@ def embeddings_section(
         }
         figures.append(Figure(plot_scatter(points), f"t-SNE of the embeddings of {network}", network))
     text = f"{len(rows)} faces of {len(chosen)} people, laid out by t-SNE: faces side by side are alike to the network."
-    return _Plots(title, text, figures)
-
-
-@dataclass(frozen=True)
-class _Plots:
-    title: str
-    text: str
-    figures: Sequence[Figure]
-
-    def blocks(self) -> Sequence[Block]:
-        return [Text(self.text), Figures(self.figures, wide=True)]
+    return Section(title, [Text(text), Figures(figures, wide=True)])

@@ -9,7 +9,7 @@ import numpy as np
 from polyface.metrics.result import Metric, Result
 from polyface.metrics.sections import Table, cell
 from polyface.papers import paper
-from polyface.report.page import Section, TableSection
+from polyface.report.page import Section
 from polyface.reproduce.jobs import trains
 from polyface.reproduce.runs import Runs
 
@@ -45,7 +45,7 @@ def _each_attribute(shown: Mapping[str, Sequence[Result]]) -> Section:
         for metric in metrics
     ]
     caption = "Accuracy in percent, mean over seeds. Published figures are of other faces: see their notes above."
-    return TableSection(f"Each attribute: {', '.join(shown)}", Table(header, body, caption))
+    return Section(f"Each attribute: {', '.join(shown)}", [Table(header, body, caption)])
 
 
 def _mean(results: Sequence[Result], metric: Metric) -> float:
