@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -127,6 +128,15 @@ def held_out(sizes: Mapping[str, int] | Iterable[str], share: float = 0.1) -> se
         chosen.add(name)
         wanted -= faces[name]
     return chosen
+
+
+def cut(faces: Iterable[Record], part: str, group: Callable[[Record], str], share: float = 0.1) -> None:
+    """Give `share` of the training faces to `part`: whole groups, by the fixed order of their names (`held_out`)."""
+    training = [face for face in faces if face.labels["split"] == "train"]
+    chosen = held_out(Counter(map(group, training)), share)
+    for face in training:
+        if group(face) in chosen:
+            face.labels["split"] = part
 
 
 def without_ending(name: str) -> str:

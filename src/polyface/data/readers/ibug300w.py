@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polyface.data.readers.common import IMAGE_SUFFIXES, demand, held_out, lacking, numbered_lines
+from polyface.data.readers.common import IMAGE_SUFFIXES, cut, demand, lacking, numbered_lines
 from polyface.data.writing import Record, Skipped
 
 _SOURCES = {
@@ -69,13 +68,9 @@ class Ibug300W:
             raise lacking(root, "no .pts file", self)
         faces = [_face(file, root) for file in files]
         training = [f for f in faces if isinstance(f, Record) and f.labels["split"] == "train"]
-        validation: set[str] = set()
         for source in {face.labels["source"] for face in training}:
-            validation |= held_out(Counter(_photo(face) for face in training if face.labels["source"] == source))
-        for face in faces:
-            if isinstance(face, Record) and face.labels["split"] == "train" and _photo(face) in validation:
-                face.labels["split"] = "val"
-            yield face
+            cut([face for face in training if face.labels["source"] == source], "val", _photo)
+        yield from faces
 
 
 def _face(file: Path, root: Path) -> Record | Skipped:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from polyface.data.readers.celeba import Listed, image_folder, part_of
-from polyface.data.readers.common import check_word, demand, held_out, lacking, numbered_lines, read_text, stable_path
+from polyface.data.readers.common import check_word, cut, demand, lacking, numbered_lines, read_text, stable_path
 from polyface.data.writing import Record, Skipped
 from polyface.errors import PolyfaceError, nearest
 from polyface.schema import ATTRIBUTES
@@ -97,12 +96,12 @@ class LFWA:
         if self.split == "people":
             for face in faces:
                 face.labels["split"] = "train"
-            _cut(faces, "test", _person, 0.3)
-            _cut(faces, "val", _person, 1 / 7)  # of the seven tenths that are left
+            cut(faces, "test", _person, 0.3)
+            cut(faces, "val", _person, 1 / 7)  # of the seven tenths that are left
         elif self.split == "kumar":
-            _cut(faces, "val", lambda face: face.path, 0.1)
+            cut(faces, "val", lambda face: face.path)
         elif not any(face.labels["split"] == "val" for face in faces):
-            _cut(faces, "val", _person, 0.1)
+            cut(faces, "val", _person)
         return rows
 
 
@@ -213,15 +212,6 @@ def _listed(face: Record, listed: Listed) -> Record | Skipped:
         return found
     face.labels.update(found)
     return face
-
-
-def _cut(faces: list[Record], part: str, group: Callable[[Record], str], share: float) -> None:
-    """Give `share` of the training faces to `part`: whole groups, by the fixed order of their names."""
-    training = [face for face in faces if face.labels["split"] == "train"]
-    chosen = held_out(Counter(group(face) for face in training), share)
-    for face in training:
-        if group(face) in chosen:
-            face.labels["split"] = part
 
 
 def _person(face: Record) -> str:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polyface.data.readers.common import demand, held_out, numbered_lines, numbers, stable_path
+from polyface.data.readers.common import cut, demand, numbered_lines, numbers, stable_path
 from polyface.data.writing import Record, Skipped
 from polyface.schema import VOCABULARIES
 
-_PARTS = ("training", "testing")
+_PARTS = {"training": "train", "testing": "test"}
 _FIELDS = 15  # path, x1…x5, y1…y5, gender, smile, glasses, pose
 _CODES: dict[str, tuple[str, ...]] = {  # the word of code k is the k-th, from 1
     "gender": ("male", "female"),
@@ -64,24 +64,15 @@ class MTFL:
             root = root / "MTFL"
         for part in _PARTS:
             demand(root / f"{part}.txt", self)
-        faces = [face for part in _PARTS for face in _faces(root / f"{part}.txt")]
+        faces = [face for part in _PARTS for face in _faces(root / f"{part}.txt", _PARTS[part])]
         good = [face for face in faces if isinstance(face, Record)]
         for source in sorted({face.labels["source"] for face in good}):
             demand(root / source, self)
-        validation = held_out(face.path for face in good if face.where.startswith(_PARTS[0]))
-        for face in faces:
-            if isinstance(face, Record):
-                face.labels["split"] = _split(face, validation)
-            yield face
+        cut(good, "val", lambda face: face.path)
+        yield from faces
 
 
-def _split(face: Record, validation: set[str]) -> str:
-    if face.where.startswith(_PARTS[1]):
-        return "test"
-    return "val" if face.path in validation else "train"
-
-
-def _faces(file: Path) -> Iterator[Record | Skipped]:
+def _faces(file: Path, split: str) -> Iterator[Record | Skipped]:
     for number, line in numbered_lines(file):
         where = f"{file.name}:{number}"
         try:
@@ -89,7 +80,7 @@ def _faces(file: Path) -> Iterator[Record | Skipped]:
         except ValueError as error:
             yield Skipped(where, str(error))
         else:
-            yield Record(image=file.parent / path, where=where, path=path, labels=labels)
+            yield Record(image=file.parent / path, where=where, path=path, labels=labels | {"split": split})
 
 
 def _parse(line: str) -> tuple[str, dict[str, Any]]:
