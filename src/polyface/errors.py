@@ -25,3 +25,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return f"did you mean '{close[0]}'?"
     more = f" and {len(known) - HINTED} more" if len(known) > HINTED else ""
     return f"known: {', '.join(known[:HINTED])}{more}" if known else "none is known"
+
+
+def check_names(named: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Raise a PolyfaceError for the first name that is not known. where: the key that names it."""
+    known = list(known)
+    for name in named:
+        if name not in known:
+            raise PolyfaceError(f"{where} names '{name}'; {nearest(name, known)}")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import PolyfaceError, check_names, nearest
 from polyface.networks.heads import SIMILARITIES, Embedding, GroupedHead
 from polyface.networks.layers import CosineLinear
 from polyface.networks.parts import PARTS
@@ -158,11 +158,10 @@ class Graph:
                 raise PolyfaceError(f"{node.where} names '{read}'; {nearest(read, ['trunk', *self.parts])}")
             if owner != "trunk":
                 yield self.parts[owner]
-        if node.rows and node.rows.task not in self.heads:
-            hint = nearest(node.rows.task, self.heads)
-            raise PolyfaceError(f"{node.where}.rows.task names '{node.rows.task}'; {hint}")
-        if node.rows and routing:
-            yield self.heads[node.rows.task]
+        if node.rows:
+            check_names([node.rows.task], self.heads, f"{node.where}.rows.task")
+            if routing:
+                yield self.heads[node.rows.task]
 
     def _check(self) -> None:
         """Refuse names that cannot be, parts that would learn nothing, and rows and merges that would leave faces
@@ -203,8 +202,7 @@ class Graph:
             join = self._join(given, where, ("outputs", "frozen"))
             return HeadNode(name, where, join.reads, frozen, outputs=given["outputs"], join=join, cosine=cosine)
         groups = {part: places for part, places in given.items() if part != "frozen"}
-        if unknown := [part for part in groups if part not in self.parts]:
-            raise PolyfaceError(f"{where} names '{unknown[0]}'; {nearest(unknown[0], self.parts)}")
+        check_names(groups, self.parts, where)
         outputs = sum(map(len, groups.values()))
         return HeadNode(name, where, tuple(groups), frozen, outputs=outputs, groups=groups, cosine=cosine)
 

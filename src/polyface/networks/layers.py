@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import check_names
 
 
 class PartlyFrozen(nn.Module):
@@ -28,8 +28,7 @@ class PartlyFrozen(nn.Module):
 def freeze(module: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     """The named modules of `module`, which no longer learn and are in evaluation mode: `PartlyFrozen` keeps them so."""
     known = dict(module.named_modules())
-    if unknown := [name for name in names if not name or name not in known]:
-        raise PolyfaceError(f"frozen names '{unknown[0]}'; {nearest(unknown[0], known)}")
+    check_names(names, known.keys() - {""}, "frozen")
     return [known[name].requires_grad_(False).eval() for name in names]
 
 

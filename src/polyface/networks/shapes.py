@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import PolyfaceError, check_names
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ def shape_of(read: str, shapes: Mapping[str, Shape], where: str) -> Shape:
     Raises:
         PolyfaceError: nothing has that name; the nearest is told.
     """
-    if read not in shapes:
-        raise PolyfaceError(f"{where} names '{read}'; {nearest(read, shapes)}")
+    check_names([read], shapes, where)
     return shapes[read]
 
 

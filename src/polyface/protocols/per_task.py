@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import PolyfaceError, check_names
 from polyface.metrics.result import Result
 from polyface.protocols.base import Answers, Cases, EvaluationSet
 
@@ -23,9 +23,7 @@ class PerTask:
     def cases(self, faces: EvaluationSet) -> Cases:
         """Raises a `PolyfaceError` for a task that the model does not have, or if no face is labelled."""
         known = faces.tasks
-        for name in self.tasks:
-            if name not in known:
-                raise PolyfaceError(f"evaluation.protocol.tasks names '{name}'; {nearest(name, known)}")
+        check_names(self.tasks, known, "evaluation.protocol.tasks")
         asked = self.tasks or ([faces.main] if faces.main else known)
         labelled = [name for name in asked if known[name].targets(faces.table).labelled.any()]
         if not labelled:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import PolyfaceError, check_names, nearest
 from polyface.training.extras import EXTRAS
 from polyface.training.learners import LEARNERS
 from polyface.training.papers import PAPERS, RECIPE
@@ -206,8 +206,7 @@ def _keep(tree: dict[str, Any], kept: Sequence[str], what: str) -> dict[str, Any
     """The stages without the tasks that are not kept, and without what only these read or what names them. A stage that
     has none of the kept ones stays as it is."""
     known = {task for stage in tree["stages"] for task in stage.get("tasks", {})}
-    if unknown := [name for name in kept if name not in known]:
-        raise PolyfaceError(f"{what} names '{unknown[0]}'; {nearest(unknown[0], known)}")
+    check_names(kept, known, what)
     for stage in tree["stages"] if kept else ():
         tasks = {name: task for name, task in stage.get("tasks", {}).items() if name in kept}
         if not tasks:
@@ -295,11 +294,7 @@ def _checked(tree: dict[str, Any], where: str) -> Recipe:
             raise PolyfaceError(f"{where}: {error}") from error
     compared = [name for pair in recipe.comparisons for name in (pair.better, pair.than)]
     needed = [name for variant in recipe.variants.values() for name in variant.needs]
-    for named in [*compared, *needed]:
-        if named not in recipe.variants:
-            raise PolyfaceError(
-                f"{where}: comparisons, model, average or start names '{named}'; {nearest(named, recipe.variants)}"
-            )
+    check_names([*compared, *needed], recipe.variants, f"{where}: comparisons, model, average or start")
     if len(set(names)) < len(names):
         raise PolyfaceError(f"{where}: two stages have the same name among {', '.join(names)}")
     return recipe

@@ -12,7 +12,7 @@ from torch import nn
 
 from polyface import networks
 from polyface.data.loader import FaceLoader, FacePool, assemble
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import PolyfaceError, check_names, nearest
 from polyface.models import find
 from polyface.models.bundle import load_bundle
 from polyface.networks import FaceNetwork
@@ -25,9 +25,7 @@ def network_config(stage: StageSpec, tasks: dict[str, Task]) -> dict[str, Any]:
     """What `networks.build` makes the stage's network from: its `network`, with outputs and classes as numbers."""
     chosen = stage.network
     for key, named in (("heads", chosen.heads), ("embeddings", chosen.embeddings)):
-        if unknown := [name for name in named if name not in tasks]:
-            hint = nearest(unknown[0], tasks)
-            raise PolyfaceError(f"stage {stage.name}: network.{key} names '{unknown[0]}'; {hint}")
+        check_names(named, tasks, f"stage {stage.name}: network.{key}")
     heads = {name: _head(stage.name, task, chosen.heads.get(name)) for name, task in tasks.items()}
     config: dict[str, Any] = {"trunk": chosen.trunk, "heads": heads, "normalise": chosen.normalise}
     cosine = [name for name, task in tasks.items() if task.head == "cosine"]
@@ -159,14 +157,8 @@ def _start(network: FaceNetwork, stage: str, init: InitSpec, earlier: Mapping[st
         raise PolyfaceError(f"stage {stage}: init.source: {error}; or name one of {others}") from error
     start = load_bundle(folder, quiet=True).network
     sources = init.branches if isinstance(init.branches, dict) else dict.fromkeys(network.branches, init.branches)
-    if unknown := [name for name in sources if name not in network.branches]:
-        raise PolyfaceError(
-            f"stage {stage}: init.branches names '{unknown[0]}'; {nearest(unknown[0], network.branches)}"
-        )
-    if unknown := [name for name in sources.values() if name not in start.branches]:
-        raise PolyfaceError(
-            f"stage {stage}: init.branches names '{unknown[0]}' of {source}; {nearest(unknown[0], start.branches)}"
-        )
+    check_names(sources, network.branches, f"stage {stage}: init.branches")
+    check_names(sources.values(), start.branches, f"stage {stage}: init.branches of {source}")
     for part in init.parts:
         own, given = getattr(network, part).state_dict(), getattr(start, part).state_dict()
         if part == "branches":

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import check_names
 from polyface.tasks import Task, mean_of_terms
 
 
@@ -19,8 +19,7 @@ class LossTerms:
     """
 
     def __init__(self, tasks: Mapping[str, Task], single: Sequence[str] = ()) -> None:
-        if unknown := [name for name in single if name not in tasks]:
-            raise PolyfaceError(f"weighting.terms names '{unknown[0]}'; {nearest(unknown[0], tasks)}")
+        check_names(single, tasks, "weighting.terms")
         self.tasks: dict[str, slice] = {}
         self.weighted: dict[str, slice] = {}
         self.task_of: dict[str, str] = {}

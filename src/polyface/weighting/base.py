@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import PolyfaceError, check_names, nearest
 
 _NO_TENSORS: tuple[Tensor, ...] = ()
 
@@ -206,9 +206,8 @@ class Weighting(nn.Module):
 
     def task_values(self, given: Mapping[str, float] | None, what: str, default: float) -> list[float]:
         """An option {task: number} as a list over all tasks; an unknown task or a number < 0 is an error."""
+        check_names(given or (), self.tasks, what)
         for name, value in (given or {}).items():
-            if name not in self.tasks:
-                raise PolyfaceError(f"{what} names '{name}'; {nearest(name, self.tasks)}")
             if not (math.isfinite(value) and value >= 0):
                 raise PolyfaceError(f"{what}.{name} is {value}; expected a number ≥ 0")
         return [float((given or {}).get(name, default)) for name in self.tasks]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import PolyfaceError, check_names, nearest
 from polyface.weighting.base import Step, Weighting, sum_over_ranks, world_size
 
 
@@ -116,9 +116,7 @@ def _group(given: Mapping[str, Any], tasks: list[str]) -> tuple[list[str], float
     names, budget = list(given.get("tasks", ())), float(given.get("budget", 1.0))
     if not names:
         raise PolyfaceError("weighting groups: a group needs tasks")
-    for name in names:
-        if name not in tasks:
-            raise PolyfaceError(f"weighting groups name '{name}'; {nearest(name, tasks)}")
+    check_names(names, tasks, "weighting.options.groups")
     if budget < 0:
         raise PolyfaceError(f"weighting groups: budget is {budget}; expected a number ≥ 0")
     return names, budget

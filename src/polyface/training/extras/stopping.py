@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import check_names
 from polyface.networks import FaceNetwork
 from polyface.training.extras.base import Extra, Setup
 from polyface.training.specs import StageSpec, Strict
@@ -35,8 +35,7 @@ class Stopping(Extra):
 
     @classmethod
     def check(cls, spec: StoppingSpec, stage: StageSpec) -> None:
-        if unknown := [name for name in spec.main if name not in stage.tasks]:
-            raise PolyfaceError(f"stopping.main names '{unknown[0]}'; {nearest(unknown[0], stage.tasks)}")
+        check_names(spec.main, stage.tasks, "stopping.main")
 
     @property
     def stopped(self) -> dict[str, int]:
