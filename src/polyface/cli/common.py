@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from polyface.errors import NoDataError
 if TYPE_CHECKING:
     from polyface.data.table import Progress
     from polyface.reproduce import Job
+    from polyface.training.stages import RunOptions
 
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="Folder with <name>.parquet face tables or raw data sets <name>/.")
@@ -28,6 +30,17 @@ CollectOption = Annotated[bool, typer.Option(help="Only gather what is finished.
 AverageOption = Annotated[int, typer.Option("--average", help="Average over so many small translations.")]
 MirrorOption = Annotated[bool, typer.Option("--mirror", help="Average over the mirrored face as well.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps, or auto.")]
+
+
+@contextmanager
+def running(hours: float, yes: bool, device: str, workers: int) -> Iterator[tuple[RunOptions, Progress]]:
+    """What many runs need, with a progress bar, after asking whether to go on where they take more than an hour."""
+    from polyface.training.stages import RunOptions
+
+    if hours > 1 and not yes and sys.stdin.isatty():
+        typer.confirm("Go on?", abort=True)
+    with bar() as progress:
+        yield RunOptions(accelerator=device, progress=progress if workers == 1 else None, logger="none"), progress
 
 
 @contextmanager

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from polyface.cli.common import (
-    CollectOption,
-    DataOption,
-    DeviceOption,
-    OutOption,
-    ResultsOption,
-    SetOption,
-    WorkersOption,
-    YesOption,
-    bar,
-    command_of,
-    say,
-    tell_failed,
-)
+from polyface.cli import common
 
 
 def compare_weightings(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="A recipe's name or YAML file.")],
-    data: DataOption = None,
-    out: OutOption = Path("runs"),
+    data: common.DataOption = None,
+    out: common.OutOption = Path("runs"),
     variant: Annotated[str | None, typer.Option(help="A row of the recipe's table (default: its own stages).")] = None,
     weighting: Annotated[
         list[str] | None,
@@ -45,13 +31,13 @@ def compare_weightings(
         list[str] | None,
         typer.Option(help="Change a key in the screening only: stage.optimisation.epochs=8; the finals start anew."),
     ] = None,
-    results: ResultsOption = None,
+    results: common.ResultsOption = None,
     report: Annotated[Path | None, typer.Option(help="HTML report to write (default: in --out).")] = None,
-    set_: SetOption = None,
-    device: DeviceOption = "auto",
-    workers: WorkersOption = 1,
-    yes: YesOption = False,
-    collect: CollectOption = False,
+    set_: common.SetOption = None,
+    device: common.DeviceOption = "auto",
+    workers: common.WorkersOption = 1,
+    yes: common.YesOption = False,
+    collect: common.CollectOption = False,
 ) -> None:
     """Train a recipe under many weightings, with equal budgets, and compare main task, side tasks, weights and cost.
 
@@ -61,7 +47,6 @@ def compare_weightings(
     from polyface.compare import page as pages
     from polyface.compare.weightings import Budget, Comparison, read_options
     from polyface.training.recipe import assignments, load
-    from polyface.training.stages import RunOptions
 
     chosen = load(recipe, set_ or ())
     changes = assignments(screening_set or (), "--screening-set")
@@ -69,17 +54,14 @@ def compare_weightings(
     compared = Comparison(
         chosen, data, out, budget, variant=variant, weightings=weighting or (), options=read_options(options)
     )
-    say(compared.estimate(workers))
+    common.say(compared.estimate(workers))
     if not collect:
-        if (compared.hours() or 0) / workers > 1 and not yes and sys.stdin.isatty():
-            typer.confirm("Go on?", abort=True)
-        with bar() as progress:
-            run = RunOptions(accelerator=device, progress=progress if workers == 1 else None, logger="none")
+        with common.running((compared.hours() or 0) / workers, yes, device, workers) as (run, progress):
             compared.run(run, workers, progress, lambda text: typer.echo(text, err=True))
     file = results or compared.place / "results.json"
-    command = command_of(context)
+    command = common.command_of(context)
     rows = pages.collect(compared, file, command)
     page = pages.report(report or compared.place / "weightings.html", compared, rows, command)
-    say(pages.printed(compared, file))
-    say(f"results: {file}\nreport: {page}")
-    tell_failed(compared.failed)
+    common.say(pages.printed(compared, file))
+    common.say(f"results: {file}\nreport: {page}")
+    common.tell_failed(compared.failed)

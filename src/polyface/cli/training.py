@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polyface.cli.common import (
-    AverageOption,
-    DataOption,
-    DeviceOption,
-    MirrorOption,
-    SetOption,
-    bar,
-    command_of,
-    device_of,
-    say,
-)
+from polyface.cli import common
 
 if TYPE_CHECKING:
     from polyface.metrics.result import Row
@@ -26,12 +16,12 @@ if TYPE_CHECKING:
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name (`synthetic`, or a paper's) or YAML file.")],
-    data: DataOption = None,
+    data: common.DataOption = None,
     out: Annotated[Path, typer.Option(help="Where the run is kept; the same command resumes it.")] = Path("runs"),
-    set_: SetOption = None,
+    set_: common.SetOption = None,
     variant: Annotated[str | None, typer.Option(help="Train a variant (a row of the paper's table).")] = None,
     seed: Annotated[int | None, typer.Option(help="Overrides the recipe's seed.")] = None,
-    device: DeviceOption = "auto",
+    device: common.DeviceOption = "auto",
     devices: Annotated[int, typer.Option(help="How many devices (processes, with strategy ddp).")] = 1,
     strategy: Annotated[str, typer.Option(help="Lightning's strategy: auto, ddp, fsdp, …")] = "auto",
     logger: Annotated[str, typer.Option(help="csv, tensorboard or none.")] = "csv",
@@ -49,30 +39,30 @@ def train(
     seed = chosen.seed if seed is None else seed
     chosen = chosen.variant(variant, seed) if variant else chosen.at(seed)
     place = out / chosen.place
-    with bar() as progress:
+    with common.bar() as progress:
         options = stages.RunOptions(
             accelerator=device, devices=devices, strategy=strategy, logger=logger, threads=threads,
             checkpoint_steps=checkpoint_steps, fresh=fresh, progress=progress,
         )  # fmt: skip
         results = stages.run(chosen, place, data, options)
     for name, result in results.items():
-        say(f"{name}: {result.bundle} ({result.seconds:.0f} s)")
+        common.say(f"{name}: {result.bundle} ({result.seconds:.0f} s)")
 
 
 def evaluate(
     context: typer.Context,
     bundle: Annotated[str, typer.Argument(help="A model bundle's folder, or a shipped model's name.")],
     tables: Annotated[list[str], typer.Argument(help="Data sets or face tables to evaluate it on.")],
-    data: DataOption = None,
+    data: common.DataOption = None,
     split: Annotated[str, typer.Option("--split", "--part", help="Which faces: test, val, train or all.")] = "test",
     protocol: Annotated[
         str | None, typer.Option(help="What is compared: per-task, listed-pairs, gallery-probe, or a data set's own.")
     ] = None,
     protocol_option: Annotated[list[str] | None, typer.Option(help="An option of the protocol: name=value.")] = None,
     by: Annotated[str, typer.Option(help="Every figure also by the words of these columns: gender,age_group.")] = "",
-    average: AverageOption = 1,
-    mirror: MirrorOption = False,
-    device: DeviceOption = "cpu",
+    average: common.AverageOption = 1,
+    mirror: common.MirrorOption = False,
+    device: common.DeviceOption = "cpu",
     report: Annotated[Path | None, typer.Option(help="Write an HTML report.")] = None,
     results: Annotated[Path | None, typer.Option(help="Write the figures into a results file.")] = None,
 ) -> None:
@@ -87,25 +77,25 @@ def evaluate(
     options = assignments(protocol_option or (), "--protocol-option")
     settings = protocols.settings(protocol) if protocol or options else None
     model, name = load_bundle(find(bundle)), Path(bundle).name
-    with bar() as progress:
+    with common.bar() as progress:
         tta = TTA(average, mirror=mirror)
         found = evaluate_tables(
             model, tables, data, split, settings and settings | options,
-            tta=tta, device=device_of(device), progress=progress,
+            tta=tta, device=common.device_of(device), progress=progress,
         )  # fmt: skip
     columns = [column.strip() for column in by.split(",") if column.strip()]
     whole, groups = found.rows(name), [row for column in columns for row in found.by(column, name)]
-    say(_table([row for row in whole if row.row == name] + groups, name))
+    common.say(_table([row for row in whole if row.row == name] + groups, name))
     title = f"{bundle} on {', '.join(tables)} ({split})"
     if results:
         from polyface.report.results import write_results
 
-        write_results(results, whole + groups, command=command_of(context), data=", ".join(tables))
-        say(f"results: {results}")
+        write_results(results, whole + groups, command=common.command_of(context), data=", ".join(tables))
+        common.say(f"results: {results}")
     if report:
         from polyface.reproduce import evaluation_report
 
-        say(f"report: {evaluation_report(report, found, title, columns)}")
+        common.say(f"report: {evaluation_report(report, found, title, columns)}")
 
 
 def _table(rows: Sequence[Row], name: str) -> str:
