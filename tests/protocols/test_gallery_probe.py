@@ -55,7 +55,7 @@ def test_lists_of_a_reader(six: FaceTable) -> None:
     assert named(found) == pytest.approx({"C2P rank-1": 50, "C2P rank-10": 100})
     assert "1 probes without their person in the gallery" in found["C2P "].metrics[0].note
     MadeUp.offered["searches"] = {"C2P": SimpleNamespace(gallery=["photo/eve/9"], probes=paths[::2])}
-    with pytest.raises(PolyfaceError, match="1 images of the lists are not in the table, such as photo/eve/9"):
+    with pytest.raises(PolyfaceError, match="1 of . images of the lists are not in the table, such as photo/eve/9"):
         results("gallery-probe", HAND, six, reader="made-up")
 
 

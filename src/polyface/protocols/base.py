@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,19 @@ class EvaluationSet:
             told = " and ".join(f"{column} {wanted}" for column, wanted in words.items())
             raise PolyfaceError(f"none of the {len(self.table)} faces is one of {told or 'any kind'}: some are needed")
         return np.flatnonzero(keep)
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {self.table.path(row): row for row in range(len(self.table))}
+
+    def rows_of(self, paths: Sequence[str], what: str) -> Indices:
+        """The rows of the faces with these paths, which a list of `what` names; an error if one is no face's."""
+        if absent := list(dict.fromkeys(path for path in paths if path not in self._row_of)):
+            raise PolyfaceError(
+                f"{len(absent)} of {len(set(paths))} images of the {what} are not in the table, such as {absent[0]}: "
+                f"give the faces of the part that the {what} are of"
+            )
+        return np.array([self._row_of[path] for path in paths], dtype=np.intp)
 
     def ask(self, name: str, what: str, *wanted: Any) -> Any:
         """What the reader of a data set offers of this part (`pairs`, `searches`), by the options that the faces were

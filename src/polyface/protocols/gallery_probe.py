@@ -89,15 +89,10 @@ class GalleryProbe:
         return found
 
     def _listed(self, faces: EvaluationSet) -> dict[str, Search]:
-        row_of = {faces.table.path(row): row for row in range(len(faces.table))}
         found = {}
         for prefix, listed in faces.ask(self.reader, "searches", self.list).items():
-            if absent := [path for path in (*listed.gallery, *listed.probes) if path not in row_of]:
-                raise PolyfaceError(f"{len(absent)} images of the lists are not in the table, such as {absent[0]}")
-            rows, sought = (
-                np.array([row_of[path] for path in paths], dtype=np.intp) for paths in (listed.gallery, listed.probes)
-            )
-            found[_prefix(prefix)] = Search(sought, rows, [np.arange(len(rows))])
+            probes, gallery = (faces.rows_of(paths, "lists") for paths in (listed.probes, listed.gallery))
+            found[_prefix(prefix)] = Search(probes, gallery, [np.arange(len(gallery))])
         return found
 
     def evaluate(self, answers: Answers, cases: SearchCases) -> Mapping[str, Result]:

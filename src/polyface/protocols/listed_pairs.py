@@ -64,7 +64,8 @@ class ListedPairs:
             PolyfaceError: no data set lists pairs, or a pair's image is not in the table.
         """
         listed: list[Pair] = faces.ask(self.reader, "pairs", self.list)
-        rows = _rows(listed, faces)
+        paths = [path for pair in listed for path in (pair.first, pair.second)]
+        rows = faces.rows_of(paths, "pairs").reshape(-1, 2)
         folds = [pair.fold for pair in listed if pair.fold is not None]
         named = {metric: (task, faces.rows(words)) for metric, (task, words) in self.identification.items()}
         units: dict[str, Indices] = {"": rows}
@@ -97,18 +98,6 @@ class ListedPairs:
             distances = pair_distances(embedding[first], embedding[second])
             found[""] = evaluate_verification(distances, cases.same, folds=cases.folds, fars=FARS)
         return found | identified
-
-
-def _rows(listed: list[Pair], faces: EvaluationSet) -> Indices:
-    """The rows [N, 2] of the faces of pairs."""
-    row_of = {faces.table.path(row): row for row in range(len(faces.table))}
-    named = dict.fromkeys(path for pair in listed for path in (pair.first, pair.second))
-    if absent := [path for path in named if path not in row_of]:
-        raise PolyfaceError(
-            f"{len(absent)} of {len(named)} images of the pairs are not in the table, such as {absent[0]}: "
-            "give the faces of the part that the pairs are of"
-        )
-    return np.array([(row_of[pair.first], row_of[pair.second]) for pair in listed], dtype=np.intp).reshape(-1, 2)
 
 
 def _split(metric: str) -> tuple[str, str]:
