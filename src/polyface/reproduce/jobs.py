@@ -5,9 +5,10 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
@@ -261,8 +262,9 @@ def run_jobs(
     left = [job for job in todo if not finished(recipe, out, job, parts)]
     done = len(todo) - len(left)
     depths = sorted({_depth(recipe, job.variant) for job in left})
+    attempt = partial(_tried, recipe, data=data, out=out, parts=parts)
     for wave in ([job for job in left if _depth(recipe, job.variant) == depth] for depth in depths):
-        for job, error in _each(recipe, wave, data, out, options, workers, parts):
+        for job, error in _each(wave, attempt, options, workers):
             done += 1
             if error is not None:
                 if failed is None:
@@ -273,22 +275,16 @@ def run_jobs(
 
 
 def _each(
-    recipe: Recipe,
-    wave: Sequence[Job],
-    data: Path | None,
-    out: Path,
-    options: stages.RunOptions,
-    workers: int,
-    parts: Sequence[str],
+    wave: Sequence[Job], attempt: Callable[..., Exception | None], options: stages.RunOptions, workers: int
 ) -> Iterator[tuple[Job, Exception | None]]:
     """The jobs of a wave as they end, with what stopped those that failed."""
     if workers <= 1:
         for job in wave:
-            yield job, _tried(recipe, job, data, out, options, parts)
+            yield job, attempt(job, options=options)
         return
     quiet = replace(options, progress=None, threads=options.threads or 1)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(_tried, recipe, job, data, out, quiet, parts): job for job in wave}
+        futures = {pool.submit(attempt, job, options=quiet): job for job in wave}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -297,12 +293,10 @@ def _each(
                 future.cancel()
 
 
-def _tried(
-    recipe: Recipe, job: Job, data: Path | None, out: Path, options: stages.RunOptions, parts: Sequence[str]
-) -> Exception | None:
-    """Run a job; what stopped it is the caller's to raise, or to tell and go on."""
+def _tried(*given: Any, **more: Any) -> Exception | None:
+    """Run a job (`run_job`); what stopped it is the caller's to raise, or to tell and go on."""
     try:
-        run_job(recipe, job, data, out, options, parts)
+        run_job(*given, **more)
     except Exception as error:
         return error
     return None
