@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from polyface import tasks as task_kinds
 from polyface.data.boxes import BoxSpec
@@ -16,6 +17,7 @@ from polyface.data.crops import CropSpec
 from polyface.data.detector import Detection
 from polyface.models.bundle import Bundle
 from polyface.networks import build
+from polyface.networks.layers import LocallyConnected2d
 
 FIVE: dict[str, dict[str, Any]] = {
     "landmarks": {"kind": "landmarks", "points": 5},
@@ -81,6 +83,15 @@ class Told:
 @pytest.fixture
 def told() -> type[Told]:
     return Told
+
+
+@torch.no_grad()
+def copy_convolution(layer: LocallyConnected2d, convolution: nn.Conv2d) -> None:
+    """Put the filters of a convolution at every location of a layer; the two then compute the same."""
+    weight = convolution.weight.permute(0, 2, 3, 1).reshape(1, layer.out_channels, -1)
+    layer.weight.copy_(weight.expand_as(layer.weight))
+    bias = torch.zeros(layer.out_channels) if convolution.bias is None else convolution.bias
+    layer.bias.copy_(bias[:, None].expand_as(layer.bias))
 
 
 def noise(width: int = 120, height: int = 90, seed: int = 0) -> np.ndarray:

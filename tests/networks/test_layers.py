@@ -22,6 +22,8 @@ from polyface.networks.layers import (
     to_locations,
 )
 
+from ..toys import copy_convolution
+
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.integers(0, 4))
 
 
@@ -106,7 +108,7 @@ def test_identical_filters_everywhere_are_a_convolution(bias: bool, size: tuple[
     torch.manual_seed(seed)
     convolution = nn.Conv2d(channels, out, kernel, bias=bias).double()
     layer = LocallyConnected2d(channels, out, kernel, side).double()
-    layer.copy_convolution(convolution)
+    copy_convolution(layer, convolution)
     x = torch.randn(batch, channels, side, side, dtype=torch.double)
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     local, shared = from_locations(layer(to_locations(ours))), convolution(theirs)

@@ -13,6 +13,8 @@ from polyface.errors import PolyfaceError
 from polyface.networks import FaceNetwork
 from polyface.networks.layers import LocallyConnected2d
 
+from ..toys import copy_convolution
+
 HEADS = {"landmarks": 10, "pose": 5, "gender": 2, "glasses": 2, "smile": 2}
 
 
@@ -71,7 +73,7 @@ def test_unshared_network_with_identical_filters_is_the_shared_one(activation: s
     for local, convolution in zip(unshared.trunk.convolutions, shared.trunk.convolutions, strict=True):
         assert isinstance(local, LocallyConnected2d)
         nn.init.uniform_(convolution.bias, -0.5, 0.5)
-        local.copy_convolution(convolution)
+        copy_convolution(local, convolution)
     unshared.trunk.fc.load_state_dict(shared.trunk.fc.state_dict())
     unshared.heads.load_state_dict(shared.heads.state_dict())
     images = torch.rand(3, 1, 40, 40) * 255

@@ -111,14 +111,6 @@ class LocallyConnected2d(nn.Module):
         out = torch.baddbmm(self.bias, self.weight, _Patches.apply(maps, self.kernel))
         return out.view(self.out_size, self.out_size, self.out_channels, maps.shape[3])
 
-    @torch.no_grad()
-    def copy_convolution(self, convolution: nn.Conv2d) -> None:
-        """Put the filters of a convolution at every location; the two layers then compute the same."""
-        weight = convolution.weight.permute(0, 2, 3, 1).reshape(1, self.out_channels, -1)
-        self.weight.copy_(weight.expand_as(self.weight))
-        bias = convolution.bias
-        self.bias.copy_((torch.zeros(self.out_channels) if bias is None else bias)[:, None].expand_as(self.bias))
-
 
 def to_locations(images: Tensor) -> Tensor:
     """[B, C, H, W] → [H, W, C, B]."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from polyface.errors import PolyfaceError
 from polyface.metrics.resampling import Floats
@@ -137,7 +137,6 @@ def contact_sheet(
     captions: Sequence[str] | None = None,
     columns: int = 6,
     cell: int = 180,
-    background: tuple[int, int, int] = (255, 255, 255),
 ) -> Image.Image:
     """Pictures in a grid, each fitted into `cell` × `cell` pixels, with a caption below; long lines are cut."""
     if not images:
@@ -151,17 +150,15 @@ def contact_sheet(
     columns = max(1, min(columns, len(images)))
     gap = max(4, cell // 22)
     rows = math.ceil(len(images) / columns)
-    sheet = Image.new("RGB", (gap + columns * (cell + gap), gap + rows * (cell + below + gap)), background)
+    sheet = Image.new("RGB", (gap + columns * (cell + gap), gap + rows * (cell + below + gap)), "white")
     draw = ImageDraw.Draw(sheet)
-    ink = (20, 20, 20) if sum(background) > 380 else (235, 235, 235)
     for i, (image, text) in enumerate(zip(images, texts, strict=True)):
-        picture = as_image(image)
-        ratio = cell / max(picture.size)
-        fitted = picture.resize([max(1, round(side * ratio)) for side in picture.size], Image.Resampling.LANCZOS)
         left, top = gap + (i % columns) * (cell + gap), gap + (i // columns) * (cell + below + gap)
-        sheet.paste(fitted, (left + (cell - fitted.width) // 2, top + (cell - fitted.height) // 2))
+        sheet.paste(ImageOps.pad(as_image(image), (cell, cell), Image.Resampling.LANCZOS, "white"), (left, top))
         for row, words in enumerate(text.splitlines()):
-            draw.text((left, top + cell + row * line + line // 6), _shortened(words, font, cell), fill=ink, font=font)
+            draw.text(
+                (left, top + cell + row * line + line // 6), _shortened(words, font, cell), fill=(20, 20, 20), font=font
+            )
     return sheet
 
 

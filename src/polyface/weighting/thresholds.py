@@ -23,8 +23,8 @@ class AdaptiveThresholds(nn.Module):
     both mistakes are as frequent, and never moves by more than γ · l. What it seeks is thus that as many faces are
     called positive as are, which is near the highest accuracy but not the same.
 
-    start: τ_0, one number an attribute. rate: γ = 0.01; 0 leaves the thresholds fixed. limits: (low, high) that no
-    threshold leaves, none by default. The thresholds are plain numbers (float64, on no device) and in the checkpoint.
+    start: τ_0, one number an attribute. rate: γ = 0.01; 0 leaves the thresholds fixed. The thresholds are plain numbers
+    (float64, on no device) and in the checkpoint.
 
     Where the paper is silent: τ_0 is 0; the epoch counts from 1, so the first passes move τ too; V is the number of
     validation faces *labelled for that attribute*, all of them in CelebA; an attribute without labels keeps its τ. A
@@ -33,17 +33,15 @@ class AdaptiveThresholds(nn.Module):
     training faces. Test faces are judged by the τ found here.
     """
 
-    def __init__(self, start: Sequence[float], rate: float = 0.01, limits: tuple[float, float] | None = None) -> None:
+    def __init__(self, start: Sequence[float], rate: float = 0.01) -> None:
         super().__init__()
         self.thresholds = [float(value) for value in start]
         """τ as it stands, one number an attribute: what the next counts are to be made with."""
-        self.rate, self.limits = rate, limits
+        self.rate = rate
         if not self.thresholds or not all(map(math.isfinite, self.thresholds)):
             raise PolyfaceError(f"thresholds start at {self.thresholds}; expected a finite number an attribute")
         if not (math.isfinite(rate) and rate >= 0):
             raise PolyfaceError(f"thresholds rate is {rate}; expected a number ≥ 0")
-        if limits and not limits[0] <= min(self.thresholds) <= max(self.thresholds) <= limits[1]:
-            raise PolyfaceError(f"thresholds limits are {limits}; expected (low, high) around where they start")
 
     def update(
         self, false_positives: ArrayLike, false_negatives: ArrayLike, faces: ArrayLike, epoch: int
@@ -66,7 +64,7 @@ class AdaptiveThresholds(nn.Module):
         if epoch < 1:
             raise PolyfaceError(f"thresholds: the epoch is {epoch}; epochs count from 1")
         moved = np.array(self.thresholds) + self.rate * epoch * (above - below) / np.maximum(known, 1)
-        self.thresholds = (np.clip(moved, *self.limits) if self.limits else moved).tolist()
+        self.thresholds = moved.tolist()
         return list(self.thresholds)
 
     def get_extra_state(self) -> dict[str, Any]:
