@@ -314,7 +314,7 @@ def test_without_a_word_branches_start_from_those_of_their_names(tmp_path) -> No
     [
         ({"visul": "face"}, "stage one: init.branches names 'visul'.*'visual'"),
         ("fase", "stage one: init"),
-        pytest.param({"visual": "face", "caricature": "fase"}, "init.branches names 'fase'"),
+        pytest.param({"visual": "face", "caricature": "fase"}, "init.branches of .* names 'fase'"),
     ],
 )
 def test_wrong_branches_to_start_from(tmp_path, photos, branches: Any, message: str) -> None:

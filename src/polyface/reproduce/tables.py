@@ -59,10 +59,8 @@ def _validation_time(runs: Runs, name: str) -> list[Row]:
     shares = [100 * record["validation_seconds"] / record["seconds"] for record in records.values()]
     if not shares:
         return []
-    figure, note = (
-        summarise(shares),
-        f"time in validation: share of the training time, a validation every {steps} steps",
-    )
+    figure = summarise(shares)
+    note = f"time in validation: share of the training time, a validation every {steps} steps"
     return [Row(name, "time in validation", figure.mean, figure.std, None, tuple(records), note=note)]
 
 

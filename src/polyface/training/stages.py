@@ -106,23 +106,14 @@ def named_tasks(stage: StageSpec) -> dict[str, Task]:
     return {name: task_kinds.build(name, config) for name, config in stage.tasks.items()}
 
 
-def stage_tasks(stage: StageSpec, data: Path | None = None) -> dict[str, Task]:
-    """The tasks of a stage; those whose settings do not say their outputs learn them from its training faces."""
+def stage_tasks(stage: StageSpec, data: Path | None = None, every: bool = False) -> dict[str, Task]:
+    """The tasks of a stage; those whose settings do not say their outputs learn them from its training faces. every:
+    all learn what they can from these, as those that are to be trained do."""
     tasks = named_tasks(stage)
-    return _learnt(tasks, [task for task in tasks.values() if not task.output_dim], stage, data)
-
-
-def training_tasks(stage: StageSpec, data: Path | None) -> dict[str, Task]:
-    """The tasks of a stage, which have learnt all that they can from its training faces."""
-    tasks = named_tasks(stage)
-    return _learnt(tasks, list(tasks.values()), stage, data)
-
-
-def _learnt(tasks: dict[str, Task], some: list[Task], stage: StageSpec, data: Path | None) -> dict[str, Task]:
-    tables = [table.take(rows) for table, rows, _ in _chosen(stage, "train", data)] if some else []
-    if tables:
+    learning = [task for task in tasks.values() if every or not task.output_dim]
+    if learning and (tables := [table.take(rows) for table, rows, _ in _chosen(stage, "train", data)]):
         training = FaceTable.concat(tables)
-        for task in some:
+        for task in learning:
             task.learn(training)
     return tasks
 
@@ -213,7 +204,7 @@ def build_weighting(
 def untrained(recipe: Recipe, out: Path, data: Path | None, earlier: Mapping[str, Path]) -> Path:
     """The bundle of a recipe's last stage as its `init` leaves it."""
     stage = recipe.measured
-    tasks = training_tasks(stage, data)
+    tasks = stage_tasks(stage, data, every=True)
     network = build_network(stage, tasks, recipe.seed, earlier)
     if pool := stage_pool(stage, "train", data, tasks, earlier=earlier):
         adapt(network, stage, tasks, pool, recipe.seed, earlier)

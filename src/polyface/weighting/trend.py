@@ -30,6 +30,14 @@ class TrendWeights(Weighting):
         found = {self.tasks.index(name): float(losses[name]) for name in self.moving if name in losses}
         return {task: value for task, value in found.items() if math.isfinite(value)}
 
+    def moved(self, now: Mapping[int, float]) -> dict[int, tuple[float, float]]:
+        """Loss before and loss now of the tasks that had one before; what is now is kept as the next "before"."""
+        before = self.state["previous"]
+        pairs = {task: (before[task], value) for task, value in now.items() if not math.isnan(before[task])}
+        for task, value in now.items():
+            before[task] = value
+        return pairs
+
 
 class DynamicAverage(TrendWeights):
     """DWA (Liu, Johns & Davison 2019, Eq. 7): after every epoch, with mean training losses L̄ of the last two,
@@ -50,15 +58,12 @@ class DynamicAverage(TrendWeights):
         self.temperature = temperature
 
     def on_epoch_end(self, losses: Mapping[str, float]) -> None:
-        now, before = self.known(losses), self.state["previous"]
-        known = {t: value for t, value in now.items() if not math.isnan(before[t])}
-        rates = {t: min(value / before[t], 1e9) if before[t] > 0 else 1.0 for t, value in known.items()}
+        moved = self.moved(self.known(losses))
+        rates = {t: min(now / before, 1e9) if before > 0 else 1.0 for t, (before, now) in moved.items()}
         if rates:
             shares = (torch.tensor(list(rates.values()), dtype=torch.float64) / self.temperature).softmax(0)
             for task, share in zip(rates, shares.tolist(), strict=True):
                 self.state["weights"][task] = len(rates) * share
-        for task, value in now.items():
-            before[task] = value
 
 
 class ValidationTrend(TrendWeights):
@@ -86,15 +91,12 @@ class ValidationTrend(TrendWeights):
         self.floor, self.normalise = floor, normalise
 
     def on_validation(self, losses: Mapping[str, float], counts: Mapping[str, int]) -> None:
-        now = {task: value for task, value in self.known(losses).items() if counts.get(self.tasks[task], 1) > 0}
-        before, weights = self.state["previous"], self.state["weights"]
-        trends = {t: abs(v - before[t]) / before[t] if before[t] > 0 else 0.0 for t, v in now.items()
-                  if not math.isnan(before[t])}  # fmt: skip
+        found = {task: value for task, value in self.known(losses).items() if counts.get(self.tasks[task], 1) > 0}
+        moved, weights = self.moved(found), self.state["weights"]
+        trends = {t: abs(now - before) / before if before > 0 else 0.0 for t, (before, now) in moved.items()}
         mean = sum(trends.values()) / len(trends) if trends and self.normalise else 1.0
         for task, trend in trends.items():
             weights[task] = max(self.floor, trend / mean if mean > 0 else 1.0)
-        for task, value in now.items():
-            before[task] = value
 
 
 class AdaptiveWeights(TrendWeights):
@@ -130,12 +132,10 @@ class AdaptiveWeights(TrendWeights):
             self._end_window()
 
     def _end_window(self) -> None:
-        state, before = self.state, self.state["previous"]
-        now = {t: s / n for t, (s, n) in enumerate(zip(state["sums"], state["seen"], strict=True)) if n}
+        state = self.state
+        means = {t: s / n for t, (s, n) in enumerate(zip(state["sums"], state["seen"], strict=True)) if n}
         state["sums"], state["seen"], state["batches"] = [0.0] * len(self.tasks), [0] * len(self.tasks), 0
-        moves = {t: abs(v - before[t]) for t, v in now.items() if not math.isnan(before[t])}
+        moves = {t: abs(now - before) for t, (before, now) in self.moved(means).items()}
         if (mean := sum(moves.values()) / max(1, len(moves))) > 0:
             for task, move in moves.items():
                 state["weights"][task] = move / mean
-        for task, value in now.items():
-            before[task] = value

@@ -7,7 +7,7 @@ from polyface.errors import PolyfaceError
 from polyface.training.extras import EXTRAS
 from polyface.training.learner import Learner
 from polyface.training.specs import StageSpec
-from polyface.training.stages import RunContext, StageResult, build_weighting, stage_pool, training_tasks
+from polyface.training.stages import RunContext, StageResult, build_weighting, stage_pool, stage_tasks
 from polyface.training.start import adapt, build_network
 from polyface.training.trainer import fit, trainer_of
 from polyface.weighting import Weighting
@@ -23,7 +23,7 @@ class Multitask:
         """Train the stage, from where it stands; what can be wrong with network and weighting is found before any
         picture is decoded."""
         seed, data, options, earlier = context.recipe.seed, context.data, context.options, context.earlier
-        tasks = training_tasks(stage, data)
+        tasks = stage_tasks(stage, data, every=True)
         network = build_network(stage, tasks, seed, earlier)
         weighting = build_weighting(stage, network.shared_dim, tasks)
         train = stage_pool(stage, "train", data, tasks, options.progress, earlier)
