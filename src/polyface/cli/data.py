@@ -46,7 +46,9 @@ def data_import(
     from polyface.data.writing import import_table
     from polyface.training.recipe import assignments
 
-    options = _nested(assignments(option or (), "--option"), "--option")
+    options: dict[str, Any] = {}
+    for key, value in assignments(option or (), "--option").items():
+        _put(options, key.split(".", 2), value, f"--option {key}")
     for text in map_ or ():
         left, equals, right = text.partition("=")
         if not left or not equals:
@@ -76,15 +78,8 @@ def _tell_doubts(faces: FaceTable) -> None:
         say(f"note: {doubt}")
 
 
-def _nested(options: dict[str, Any], what: str) -> dict[str, Any]:
-    """Options whose names have full stops as keys of one option: {"columns.age": v} → {"columns": {"age": v}}."""
-    nested: dict[str, Any] = {}
-    for name, value in options.items():
-        _put(nested, name.split(".", 2), value, f"{what} {name}")
-    return nested
-
-
 def _put(tree: dict[str, Any], keys: list[str], value: Any, where: str) -> None:
+    """Put a value under keys of keys: ["columns", "age"] → {"columns": {"age": value}}."""
     *above, last = keys
     for key in above:
         tree = tree.setdefault(key, {})

@@ -297,7 +297,8 @@ def write_table(
                     for name in names:
                         labelled = sum(row[name] is not None for row in group)
                         report.labelled[name] = report.labelled.get(name, 0) + labelled
-                    nulls = {field.name: [None] * field.type.list_size for field in schema if _is_list(field)}
+                    lists = [field for field in schema if pa.types.is_fixed_size_list(field.type)]
+                    nulls = {field.name: [None] * field.type.list_size for field in lists}
                     batch = [row | {name: row[name] or null for name, null in nulls.items()} for row in group]
                     w.write_table(pa.Table.from_pylist(batch, schema=schema), row_group_size=ROW_GROUP)
                     for row in group:
@@ -348,7 +349,3 @@ def check_table(table: FaceTable, progress: Progress | None = None) -> list[Skip
         return None
 
     return [bad for bad in each_row(check, len(table), progress, "faces checked") if bad]
-
-
-def _is_list(field: pa.Field) -> bool:
-    return bool(pa.types.is_fixed_size_list(field.type))

@@ -190,7 +190,8 @@ def _check_image(part: Part, image: str) -> None:
         )
     kind = part.schema.field(image).type
     inner = {field.name: field.type for field in kind} if pa.types.is_struct(kind) else {"bytes": kind}
-    if not _is_binary(inner.get("bytes")):
+    held = inner.get("bytes", pa.null())
+    if not (pa.types.is_binary(held) or pa.types.is_large_binary(held)):
         raise PolyfaceError(f"{part.file}: column '{image}' is {kind}, expected struct<bytes: binary, path: string>")
 
 
@@ -202,10 +203,6 @@ def _features(schema: pa.Schema) -> dict[str, Any]:
     except (ValueError, AttributeError, TypeError) as error:
         _log.warning("metadata 'huggingface' is not as datasets writes it (%s); it is not used", error)
         return {}
-
-
-def _is_binary(kind: pa.DataType | None) -> bool:
-    return kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 _NUMBERS = (pa.types.is_integer, pa.types.is_floating)

@@ -87,8 +87,12 @@ class CelebA:
             PolyfaceError: a list or the image folder is missing, a list has another number of rows or other columns
                 than it should, or ``images`` is none of its words.
         """
-        root = _home(demand(Path(root), self))
-        folder = self._folder(root)
+        kinds = list(_FOLDERS) if self.images is None else [self.images]
+        check_word(self, "images", kinds[0], _FOLDERS)
+        root = demand(Path(root), self)
+        homes = (root, root / "CelebA", root / "celeba")
+        root = next((home for home in homes if _find(home, "list_attr_celeba.txt")), root)
+        folder = image_folder(root, [name for kind in kinds for name in _FOLDERS[kind]], self)
         images = sorted(f for f in folder.glob("*") if f.suffix.lower() in IMAGE_SUFFIXES and f.name[0] != ".")
         if not images:
             raise lacking(folder, "no image", self)
@@ -115,11 +119,6 @@ class CelebA:
             Listed.read(self._list(root, "list_eval_partition.txt"), part_of),
             *(_optional(root, "list_bbox_celeba.txt", _BOX_COLUMNS, _box) if wild else []),
         ]
-
-    def _folder(self, root: Path) -> Path:
-        kinds = list(_FOLDERS) if self.images is None else [self.images]
-        check_word(self, "images", kinds[0], _FOLDERS)
-        return image_folder(root, [name for kind in kinds for name in _FOLDERS[kind]], self)
 
     def _list(self, root: Path, name: str) -> Path:
         return _find(root, name) or demand(root / name, self)
@@ -273,11 +272,6 @@ def _points(values: list[str]) -> Labels:
 def _box(values: list[str]) -> Labels:
     x, y, width, height = numbers(values)
     return {"box": [x, y, x + width, y + height] if width and height else None}
-
-
-def _home(root: Path) -> Path:
-    homes = (root, root / "CelebA", root / "celeba")
-    return next((home for home in homes if _find(home, "list_attr_celeba.txt")), root)
 
 
 def _find(root: Path, name: str) -> Path | None:

@@ -36,9 +36,6 @@ class HuggingFace(LabelReader):
     layout = "a folder that Dataset.save_to_disk wrote, or one of .parquet files with an image column"
 
     def _read(self, root: Path) -> tuple[Layout, Iterator[Row]]:
-        return _arrow.rows_of(self._parts(root), self)
-
-    def _parts(self, root: Path) -> list[_arrow.Part]:
         folder = demand(root, self)
         if not folder.is_dir():
             raise lacking(folder, "not a folder", self)
@@ -48,7 +45,7 @@ class HuggingFace(LabelReader):
         files = files or [(file, "") for place in (folder, folder / "data") for file in sorted(place.glob("*.parquet"))]
         if not files:
             raise lacking(folder, "no .arrow or .parquet file", self)
-        return [_arrow.part_of(file, split or _split(file)) for file, split in files]
+        return _arrow.rows_of([_arrow.part_of(file, split or _split(file)) for file, split in files], self)
 
 
 def _split(file: Path) -> str:

@@ -83,8 +83,9 @@ def _face(file: Path, root: Path) -> Record | Skipped:
     except ValueError as error:
         return Skipped(where, str(error))
     words = _words(file, root)
-    source = _source(words)
-    labels: dict[str, Any] = {f"landmarks_{len(points)}": points, "source": source, "split": _split(words, source)}
+    source = next((_SOURCES[word] for word in words if word in _SOURCES), None)
+    split = next((_PARTS[word] for word in words if word in _PARTS), _SPLITS.get(source or ""))
+    labels: dict[str, Any] = {f"landmarks_{len(points)}": points, "source": source, "split": split}
     return Record(image=image, where=where, path=image.relative_to(root).as_posix(), labels=labels)
 
 
@@ -124,14 +125,6 @@ def _coordinates(lines: list[tuple[int, str]]) -> NDArray[np.float64]:
     if not points:
         raise ValueError("holds no points")
     return np.array(points)
-
-
-def _source(words: list[str]) -> str | None:
-    return next((_SOURCES[word] for word in words if word in _SOURCES), None)
-
-
-def _split(words: list[str], source: str | None) -> str | None:
-    return next((_PARTS[word] for word in words if word in _PARTS), _SPLITS.get(source or ""))
 
 
 def _words(file: Path, root: Path) -> list[str]:

@@ -31,10 +31,7 @@ class Parquet(LabelReader):
     layout = "a .parquet file, or a folder of them, with a column 'image' of struct<bytes: binary, path: string>"
 
     def _read(self, root: Path) -> tuple[Layout, Iterator[Row]]:
-        return _arrow.rows_of(self._parts(root), self)
-
-    def _parts(self, root: Path) -> list[_arrow.Part]:
         files = sorted(demand(root, self).glob("*.parquet")) if root.is_dir() else [demand(root, self)]
         if not files:
             raise lacking(root, "no .parquet file", self)
-        return [_arrow.part_of(file) for file in files]
+        return _arrow.rows_of([_arrow.part_of(file) for file in files], self)
