@@ -76,6 +76,17 @@ def test_a_file_is_the_part_of_its_name(parts: Registry) -> None:
         parts.get("nothing")
 
 
+def test_a_part_of_its_own_needs_no_look_at_installed_packages(
+    parts: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def search(group: str) -> list[EntryPoint]:
+        raise SystemError("a search through all packages, for each part of a recipe")
+
+    monkeypatch.setattr("polyface.registry.entry_points", search)
+    assert parts.get("face-net").__name__ == "FaceNet"
+    assert parts.get("listed").__name__ == "A"
+
+
 def test_what_is_not_there_and_what_is_broken_is_one_line(parts: Registry) -> None:
     for name, words in {
         "face-nut": "unknown thing 'face-nut': did you mean 'face-net'?",

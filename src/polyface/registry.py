@@ -64,10 +64,9 @@ class Registry:
         """
         if name in self._added:
             return self._added[name]
-        own, points = self._own(), self._points()
-        if name in own:
+        if name in (own := self._own()):
             return self._from_file(name, own[name])
-        if name in points:
+        if name in (points := self._points()):  # asked last: it looks through all installed packages
             return self._from_point(points[name])
         hint = nearest(name, self.names())
         if multiprocessing.parent_process() is not None:
