@@ -14,7 +14,7 @@ from torch import Tensor
 from polyface.data.crops import is_mirrored
 from polyface.data.loader import Targets
 from polyface.data.table import FaceTable
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import PolyfaceError, check_names, nearest
 from polyface.metrics.classification import ClassificationResult, evaluate_classification
 from polyface.schema import Column, built_in, is_column, mirror_classes
 from polyface.tasks.base import Task, TaskSpec
@@ -110,9 +110,8 @@ class ClassificationTask(Task):
         for pair in (mirror if isinstance(mirror, dict) else {}).items():
             if not set(pair) & set(self.vocabulary):
                 raise PolyfaceError(f"{key}.mirror names '{pair[0]}'; {nearest(pair[0], self.vocabulary)}")
+        check_names(self.weights or {}, self.vocabulary, f"{key}.weights")
         for word, weight in (self.weights or {}).items():
-            if word not in self.vocabulary:
-                raise PolyfaceError(f"{key}.weights names '{word}'; {nearest(word, self.vocabulary)}")
             if not 0 <= weight < math.inf:
                 raise PolyfaceError(f"{key}.weights.{word} is {weight}; expected 0 or more")
 

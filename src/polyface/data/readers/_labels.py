@@ -16,7 +16,7 @@ import numpy as np
 from polyface.data import images
 from polyface.data.readers.common import stable_path
 from polyface.data.writing import Plan, Record, Skipped
-from polyface.errors import PolyfaceError, nearest, short
+from polyface.errors import PolyfaceError, check_names, nearest, short
 from polyface.schema import Column, built_in, is_column, known_columns, read_column
 
 Row = tuple[str, Path, Mapping[str, Any]]
@@ -261,8 +261,7 @@ def _box_columns(option: str, targets: Mapping[str, str], where: str) -> tuple[s
     back = {new.lower(): source for source, new in targets.items()}
     if named:
         chosen = [name.strip() for name in named.split(",")]
-        if unknown := [name for name in chosen if name not in targets]:
-            raise PolyfaceError(f"{where}: option box names '{unknown[0]}'; {nearest(unknown[0], targets)}")
+        check_names(chosen, targets, f"{where}: option box")
         if len(chosen) not in (1, 4):
             raise PolyfaceError(f"{where}: option box names {len(chosen)} columns; expected 1 or 4")
         return form, chosen
