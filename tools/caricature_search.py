@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import json
 import shutil
 import time
 from pathlib import Path
@@ -25,6 +24,7 @@ from polyface.report.results import write_results
 from polyface.training import stages
 from polyface.training.recipe import Recipe, load
 from polyface.training.stages import pool_of
+from trials import carried_out, read
 
 TRIALS: dict[str, tuple[str, dict[str, Any]]] = {}
 """Name → the row that is trained and its changes, of the recipe's own settings where they say nothing else."""
@@ -128,10 +128,6 @@ def run(name: str, data: Path, folder: Path) -> dict[str, Any]:
     return said | {"figures": figures, "seconds": seconds}
 
 
-def read(log: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
@@ -139,14 +135,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/caricature-search"))
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
-    given.folder.mkdir(parents=True, exist_ok=True)
     log = given.folder / "trials.jsonl"
-    for name in [] if given.write else TRIALS:
-        if fnmatch.fnmatchcase(name, given.only) and name not in [t["trial"] for t in read(log)]:
-            found = run(name, given.data, given.folder)
-            with open(log, "a") as file:
-                file.write(json.dumps(found) + "\n")
-            print(found, flush=True)
+    asked = [] if given.write else [name for name in TRIALS if fnmatch.fnmatchcase(name, given.only)]
+    for found in carried_out(
+        log, asked, lambda t, name: bool(t["trial"] == name), lambda name: run(name, given.data, given.folder)
+    ):
+        print(found, flush=True)
     if given.write:
         rows = [
             Row(f"trial {t['trial']}", metric, value, None, t["faces"], (0,))

@@ -12,7 +12,6 @@ ImageNet, which the recipe has taken. Each trial is a line of the log, and a sto
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import shutil
 from pathlib import Path
@@ -28,6 +27,7 @@ from polyface.report.results import write_results
 from polyface.training import stages
 from polyface.training.recipe import load
 from polyface.training.stages import pool_of
+from trials import carried_out, read
 
 DRAWN: dict[str, range] = {"Baseline": range(8), "DMM-EQ-AT": range(0), "DMM-CNN": range(1, 8, 2)}
 EPOCHS = 6
@@ -166,10 +166,6 @@ def run(row: str, trial: int | str, data: Path, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def read(log: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
@@ -181,14 +177,14 @@ def main() -> None:
     log = given.folder / "trials.jsonl"
     if not given.write:
         worker, workers = map(int, given.worker.split("/"))
-        given.folder.mkdir(parents=True, exist_ok=True)
-        for trial in [*DRAWN[given.row], *BY_HAND[given.row]][worker::workers]:
-            if any((t["row"], t["trial"]) == (given.row, trial) for t in read(log)):
-                continue
-            found = run(given.row, trial, given.data, given.folder)
-            with open(log, "a") as file:
-                file.write(json.dumps(found) + "\n")
-            print(given.row, trial, round(found["mean accuracy"], 2), found["settings"], flush=True)
+        found = carried_out(
+            log,
+            [*DRAWN[given.row], *BY_HAND[given.row]][worker::workers],
+            lambda t, trial: (t["row"], t["trial"]) == (given.row, trial),
+            lambda trial: run(given.row, trial, given.data, given.folder),
+        )
+        for t in found:
+            print(t["row"], t["trial"], round(t["mean accuracy"], 2), t["settings"], flush=True)
         return
     rows = [
         Row(f"trial {t['row']} {t['trial']}", metric, t[metric], None, 1579, (0,))

@@ -25,6 +25,7 @@ from polyface.report.results import write_results
 from polyface.schema import eyes
 from polyface.training import stages
 from polyface.training.recipe import load
+from trials import carried_out, read
 
 TRIALS, EPOCHS = 30, 8
 SIDES = ("gender", "smile", "glasses", "pose")
@@ -80,10 +81,6 @@ def run(name: str, settings: dict[str, object], data: Path, folder: Path) -> dic
     }  # fmt: skip
 
 
-def read(log: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
@@ -95,19 +92,22 @@ def main() -> None:
     log = given.folder / "trials.jsonl"
     if not given.write:
         worker, workers = map(int, given.worker.split("/"))
-        given.folder.mkdir(parents=True, exist_ok=True)
         base: dict[str, object] = {}
         if given.part == "all":
             alone = [t for t in read(log) if str(t["trial"]).startswith("FLD ")]
             base = dict(min(alone, key=lambda t: float(t["mean error"]))["settings"])  # type: ignore[arg-type, call-overload]
-        for trial in range(worker, TRIALS, workers):
-            name = f"{given.part} {trial:02d}"
-            if any(t["trial"] == name for t in read(log)):
-                continue
-            found = run(name, base | (fld(trial) if given.part == "FLD" else side(trial)), given.data, given.folder)
-            with open(log, "a") as file:
-                file.write(json.dumps(found) + "\n")
-            print(name, round(found["mean error"], 2), round(found["failure rate"], 1), found["settings"], flush=True)  # type: ignore[call-overload]
+        drawn = {
+            f"{given.part} {trial:02d}": base | (fld(trial) if given.part == "FLD" else side(trial))
+            for trial in range(worker, TRIALS, workers)
+        }
+        found = carried_out(
+            log,
+            drawn,
+            lambda t, name: bool(t["trial"] == name),
+            lambda name: run(name, drawn[name], given.data, given.folder),
+        )
+        for t in found:
+            print(t["trial"], round(t["mean error"], 2), round(t["failure rate"], 1), t["settings"], flush=True)
         return
     rows = []
     for t in sorted(read(log), key=lambda t: str(t["trial"])):
