@@ -30,6 +30,8 @@ from polyface.reproduce.runs import Runs
 from polyface.training import stages
 from polyface.training.recipe import load
 
+from ..protocols.lists import everybody
+
 PEOPLE = ["al_gore", "bob_dylan", "cid", "dan", "eve"]
 EACH = {"caricature": 3, "photo": 2}
 
@@ -65,13 +67,7 @@ def table(file: Path) -> FaceTable:
 
 @pytest.fixture(scope="module")
 def pairs(table: FaceTable) -> list[Pair]:
-    names, kinds = table.words("identity"), table.words("modality")
-    rows = {kind: np.flatnonzero(kinds == kind) for kind in EACH}
-    return [
-        Pair(table.path(c), table.path(p), bool(names[c] == names[p]))
-        for c in rows["caricature"]
-        for p in rows["photo"]
-    ]
+    return everybody(table)
 
 
 def embedding(table: FaceTable, noise: float, seed: int = 0) -> np.ndarray:

@@ -7,7 +7,6 @@ import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,19 +20,9 @@ from polyface.report.results import (
     format_row,
     markdown_table,
     read_results,
-    write_results,
 )
 
-FLD = Row("FLD (shared)", "mean error", 8.25, 0.5, 2995, (0, 1, 2), (8.0, 8.5), 9.0, note="boxes differ")
-FAILURES = Row("FLD (shared)", "failure rate", 20.0, 1.0, 2995, (0, 1, 2))
-ALL = Row("FLD+all (shared)", "mean error", 8.0, n=2995, seeds=(0,))
-SPEED = Row("TCDCN", "time", 1.23456, unit="ms")
-
-
-def write(path: Path, *rows: Row, command: str = "polyface reproduce tcdcn", **options: Any) -> Any:
-    options = {"data": "MTFL 1.0", "commit": "abc", "machine": "2 cores"} | options
-    return write_results(path, rows, command=command, **options)
-
+from .rows import ALL, FAILURES, FLD, SPEED, write
 
 finite = st.floats(-1e6, 1e6)
 rows = st.builds(

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,24 +13,13 @@ from hypothesis import strategies as st
 
 from polyface.errors import PolyfaceError
 from polyface.metrics.result import Row
-from polyface.report.results import write_results
 
+from ..report.rows import ALL, FAILURES, FLD, write
 from .loading import TOOLS, tool
 
 documents = tool("documents")
 documents_are_current, main = documents.documents_are_current, documents.main
 render_document, update_document = documents.render_document, documents.update_document
-
-FLD = Row("FLD (shared)", "mean error", 8.25, 0.5, 2995, (0, 1, 2), (8.0, 8.5), 9.0, note="boxes differ")
-FAILURES = Row("FLD (shared)", "failure rate", 20.0, 1.0, 2995, (0, 1, 2))
-ALL = Row("FLD+all (shared)", "mean error", 8.0, n=2995, seeds=(0,))
-SPEED = Row("TCDCN", "time", 1.23456, unit="ms")
-
-
-def write(path: Path, *rows: Row, command: str = "polyface reproduce tcdcn", **options: Any) -> Any:
-    options = {"data": "MTFL 1.0", "commit": "abc", "machine": "2 cores"} | options
-    return write_results(path, rows, command=command, **options)
-
 
 MARKED = """# Title
 
