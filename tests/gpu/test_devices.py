@@ -71,7 +71,7 @@ def test_thresholds_and_stopping(toy: Any, tmp_path: Path, device: str) -> None:
     (stage,) = tree["stages"]
     stage |= {
         "tasks": stage["tasks"] | {"glasses": {"kind": "classification", "column": "glasses"}},
-        "stopping": {"main": ["landmarks"], "window": 1, "threshold": -1e9},
+        "stopping": {"main": ["landmarks"], "window": 1, "threshold": -1e9, "every": 2},
         "optimisation": {"optimiser": "adamw", "lr": 0.003, "epochs": 4},
         "evaluation": {"select": "best"},
     }

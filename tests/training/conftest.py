@@ -36,7 +36,7 @@ BASE: dict[str, Any] = {
                 "landmarks": {"kind": "landmarks", "points": 5, "loss": "l2"},
                 "smile": {"kind": "classification", "column": "smile", "where": {"modality": "photo"}},
             },
-            "optimisation": {"optimiser": "sgd", "lr": 0.003, "epochs": 3},
+            "optimisation": {"optimiser": "sgd", "lr": 0.003, "epochs": 3, "precision": "32-true"},
         }
     ],
 }

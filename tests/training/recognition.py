@@ -53,6 +53,7 @@ CENTRES = {"tasks": ["verification", "visual"], "weight": 0.1, "rate": 0.5}
 def stage_tree(changes: dict[str, Any] | None = None) -> dict[str, Any]:
     """The stage with other values of its keys; `None` takes one away."""
     tree = copy.deepcopy(STAGE) | copy.deepcopy(changes or {})
+    tree["optimisation"] = {"precision": "32-true"} | tree["optimisation"]
     return {key: value for key, value in tree.items() if value is not None}
 
 
@@ -66,7 +67,7 @@ def recipe_of(folder: Path, *trees: dict[str, Any], **others: Any) -> Recipe:
 def learner_of(recipe: Recipe, **others: Any) -> Learner:
     """Ready to take steps, without a trainer."""
     stage = recipe.stages[0]
-    tasks = stages.stage_tasks(stage)
+    tasks = stages.stage_tasks(stage, every=True)
     loaders = {}
     for part in ("train", "val"):
         pool = stages.stage_pool(stage, part, None, tasks)

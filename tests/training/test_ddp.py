@@ -86,7 +86,8 @@ def launched() -> Callable[..., list[Any]]:
 @pytest.mark.parametrize("started", ["together", pytest.param("launched", marks=pytest.mark.nightly)])
 def test_two_processes_learn_what_one_does(toy, trainings, tmp_path, request, started: str) -> None:
     learn = request.getfixturevalue(started)
-    common = {"tasks": RARE, "optimisation": {"lr": 0.02, "ema": 0.9}, "stopping": {"main": ["landmarks"], "window": 1}}
+    stopping = {"main": ["landmarks"], "window": 1, "every": 2, "faces": 50}
+    common = {"tasks": RARE, "optimisation": {"lr": 0.02, "ema": 0.9}, "stopping": stopping}
     trainings([{"recipe": toy(common | {"data": {"batch": 16}}), "out": tmp_path / "single"}])
     two = toy(common | {"data": {"batch": 8}})
     ranks = [history["one"] for history in learn(two, tmp_path / "double")]

@@ -174,7 +174,7 @@ def test_the_teacher_is_asked_of_every_training_face_and_its_mirror_image(learne
 
 
 def test_training_pays_and_validation_does_not(learner) -> None:
-    ours, plain = learner(weight=10.0), learner(weight=0.0)
+    ours, plain = learner(weight=10.0, weighted=True), learner(weight=0.0, weighted=True)
     raw = first_batch(ours)
     batch = assemble(raw, ours.crop, ours.tasks, None)
     ours.network.load_state_dict(plain.network.state_dict())
@@ -242,7 +242,8 @@ def test_a_stage_is_taught_by_an_earlier_one(tmp_path) -> None:
     tree = stage_tree({"tasks": {"verification": {"kind": "identity"}}, "weighting": {"name": "uniform"}})
     tree["network"] = tree["network"] | network
     tree["optimisation"] = tree["optimisation"] | {"epochs": 1}
-    pupil = tree | {"name": "two", "distil": {"teacher": "one", "tasks": ["verification"], "people": True}}
+    taught = {"teacher": "one", "tasks": ["verification"], "people": True, "weighted": True}
+    pupil = tree | {"name": "two", "distil": taught}
     results = fit(recipe_of(tmp_path, tree, pupil), tmp_path / "out")
     saved = torch.load(tmp_path / "out/two/last.ckpt", weights_only=True)["state_dict"]
     assert not any("distil" in name for name in saved)

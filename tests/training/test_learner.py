@@ -50,7 +50,7 @@ def learner(recipe) -> Callable[..., Learner]:
     def make(changes: dict[str, Any] | None = None) -> Learner:
         chosen = recipe(changes)
         stage = chosen.stages[0]
-        tasks = stages.stage_tasks(stage)
+        tasks = stages.stage_tasks(stage, every=True)
         pools = {part: stages.stage_pool(stage, part, None, tasks) for part in ("train", "val")}
         loaders = {
             part: FaceLoader(pool, 16, seed=3, stage="one", shuffle=part == "train") for part, pool in pools.items()
@@ -192,7 +192,7 @@ def test_a_stopped_task_is_frozen_to_the_bit(recipe, tmp_path, monkeypatch, opti
 
     monkeypatch.setattr(Learner, "on_train_batch_end", record)
     changes = {
-        "stopping": {"main": ["landmarks"], "window": 1, "threshold": -1e9},
+        "stopping": {"main": ["landmarks"], "window": 1, "threshold": -1e9, "every": 5},
         "optimisation": {"optimiser": optimiser, "weight_decay": 0.1, "epochs": 4, "lr": 0.003, "clip": 1.0},
     }
     result = fit(recipe(changes), tmp_path)
@@ -214,7 +214,7 @@ def test_a_stopped_task_is_frozen_to_the_bit(recipe, tmp_path, monkeypatch, opti
 
 
 def test_a_stopped_task_moves_the_trunk_by_exactly_nothing(learner) -> None:
-    changes = {"stopping": {"main": ["landmarks"]}}
+    changes = {"stopping": {"main": ["landmarks"], "every": 1}}
     stopped, absent = learner(changes), learner(changes)
     stopped.extras["stopping"].stopped["smile"] = 1
     raw = first_batch(stopped)
@@ -235,19 +235,19 @@ def test_validation_changes_nothing(recipe, tmp_path, monkeypatch, changes) -> N
     """Neither weights, nor running statistics, nor modes, nor the state of the random generator; and it repeats."""
     original, calls = Learner.validation_totals, []
 
-    def watched(self: Learner) -> Any:
+    def watched(self: Learner, network: Any) -> Any:
         if self._validated and self._validated[0] == self.batches_done:
-            return original(self)
+            return original(self, network)
         before, random = snapshot(self), torch.get_rng_state()
         modes = {name: module.training for name, module in self.named_modules()}
-        found = original(self)
+        found = original(self, network)
         assert same(snapshot(self), before)
         assert torch.equal(torch.get_rng_state(), random)
         assert {name: module.training for name, module in self.named_modules()} == modes
         assert modes["network"] is True
-        assert original(self) is found  # not computed again for the same step
+        assert original(self, network) is found  # not computed again for the same step
         self._validated = None
-        assert torch.equal(original(self), found)
+        assert torch.equal(original(self, network), found)
         calls.append(found)
         return found
 
@@ -447,7 +447,7 @@ def only_primitives(value: Any) -> bool:
 def test_checkpoint_holds_tensors_and_primitives_alone(recipe, tmp_path) -> None:
     changes = NORMALISED | {
         "optimisation": {"optimiser": "adamw", "ema": 0.9},
-        "stopping": {"main": ["landmarks"], "window": 1},
+        "stopping": {"main": ["landmarks"], "window": 1, "every": 5},
         "evaluation": {"select": "best"},
     }
     fit(recipe(changes), tmp_path)

@@ -17,7 +17,7 @@ DROPOUT = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "momentum and stopping": {
         "optimisation": {"schedule": "steps"},
-        "stopping": {"main": ["landmarks"], "window": 1, "threshold": -1e9},
+        "stopping": {"main": ["landmarks"], "window": 1, "threshold": -1e9, "every": 5},
     },
     "dropout, running mean, best epoch": DROPOUT
     | {

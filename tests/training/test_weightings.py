@@ -126,7 +126,7 @@ def test_clipping_does_not_mix_the_two_objectives(toy) -> None:
 
 def test_a_stopped_task_is_absent_for_the_weighting(toy) -> None:
     learner = learner_of(
-        toy, {"weighting": {"name": "gls"}, "stopping": {"main": ["landmarks"], "window": 1, "threshold": 1.0}}
+        toy, {"weighting": {"name": "gls"}, "stopping": {"main": ["landmarks"], "window": 1, "every": 5}}
     )
     learner.extras["stopping"].stopped["smile"] = 1
     learner.training_step(next(iter(learner.train_dataloader())), 0).backward()
@@ -200,4 +200,4 @@ def test_training_faces_can_stand_in_for_validation_faces(toy, tmp_path) -> None
     result = stages.run(chosen, tmp_path, None, stages.RunOptions(accelerator="cpu", logger="none"))["one"]
     for row in result.history:
         assert row["validation"]["landmarks"] == pytest.approx(row["train"]["landmarks"], rel=0.1)
-    assert result.history[-1]["weights"]["landmarks"] == 1.0  # of the epoch before the second validation
+    assert result.history[0]["weights"]["landmarks"] == 1.0  # of the epoch before the second validation

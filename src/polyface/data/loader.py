@@ -219,10 +219,21 @@ class FaceLoader:
 
     def some(self, step: int, faces: int) -> RawBatch:
         """This rank's share of the step's `faces` next faces of one fixed, shuffled cycle through the pool."""
+        cycle = self._shuffled()
+        places = (step * faces + np.arange(faces)) % len(cycle)
+        return self._raw(np.array_split(cycle[places], self.world)[self.rank], None)
+
+    def fixed(self, faces: int) -> Iterator[RawBatch]:
+        """This rank's share of that cycle's first `faces` faces (of all, if there are fewer), batch by batch, as they
+        are: the same at every call."""
+        rows, step = self._shuffled()[:faces], self.batch * self.world
+        for start in range(0, len(rows), step):
+            yield self._raw(np.array_split(rows[start : start + step], self.world)[self.rank], None)
+
+    def _shuffled(self) -> np.ndarray:
         if self._cycle is None:
             self._cycle = np.random.default_rng([self.seed, 2]).permutation(len(self.pool))
-        places = (step * faces + np.arange(faces)) % len(self._cycle)
-        return self._raw(np.array_split(self._cycle[places], self.world)[self.rank], None)
+        return self._cycle
 
     def _raw(self, rows: np.ndarray, random: np.ndarray | None) -> RawBatch:
         index = torch.from_numpy(rows)
@@ -246,15 +257,22 @@ def assemble(
 ) -> FaceBatch:
     """On the device: compose matrices, sample all cuts at once, move the targets along. No draws: no augmentation.
 
-    side: of the images, in place of the crop's; crops and targets are as if they had the crop's.
+    side: of the images, in place of the crop's; crops and targets are as if they had the crop's. All is float32,
+    whatever precision the network is run in.
     """
+    with torch.autocast(raw.cuts.device.type, enabled=False):  # bfloat16 would move points by percents of the face
+        return _assembled(raw, crop, tasks, augment, side or crop.size)
+
+
+def _assembled(
+    raw: RawBatch, crop: CropSpec, tasks: Mapping[str, Labeller], augment: AugmentSpec | None, side: int
+) -> FaceBatch:
     to_input = torch.from_numpy(crop.cut_to_input()).to(raw.cuts.device)
     varied = augment is not None and len(raw.draws) > 0
     if varied and augment is not None:
         matrices = geometry(augment, raw.draws, to_input, crop.size)
     else:
         matrices = to_input.expand(len(raw.rows), 2, 3)
-    side = side or crop.size
     images = sample(raw.cuts, matrices if side == crop.size else scaled(matrices, side / crop.size), side)
     if varied and augment is not None:
         images = photometry(augment, raw.draws, images)

@@ -27,6 +27,18 @@ class Embedding:
         return nn.functional.normalize(features, eps=1e-5) if self.similarity == "cosine" else features
 
 
+@torch.no_grad()
+def set_bias(head: nn.Module, bias: Tensor) -> None:
+    """Give a task's head these biases [outputs]; one without biases stays as it is."""
+    if isinstance(head, GroupedHead):
+        places = head.order.argsort()
+        for layer in head.parts.values():
+            own, places = places[: layer.out_features], places[layer.out_features :]
+            set_bias(layer, bias[own])
+    elif isinstance(head, nn.Linear):
+        head.bias.copy_(bias)
+
+
 class GroupedHead(nn.Module):
     """One task's outputs from several parts: a linear layer each, and every output in its own place.
 

@@ -176,7 +176,7 @@ def training_section(title: str, history: Sequence[Mapping[str, Any]]) -> Sectio
         if tasks
     ]
     if stopped:
-        lines = [[task, f"{epoch:,.0f}"] for task, epoch in sorted(stopped.items(), key=lambda item: item[1])]
+        lines = [[task, f"{epoch:,.4g}"] for task, epoch in sorted(stopped.items(), key=lambda item: item[1])]
         blocks.append(Table(["task", ">stopped at epoch"], lines))
     return Section(title, blocks)
 

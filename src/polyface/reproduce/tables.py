@@ -53,14 +53,16 @@ def _compared(runs: Runs, pair: ComparisonSpec) -> list[Row]:
 
 def _validation_time(runs: Runs, name: str) -> list[Row]:
     """How much of its training time a variant spent on the validations that weights and thresholds follow."""
-    if not (steps := runs.stage(name).optimisation.validate_steps) or not trains(runs.recipe.variants[name]):
+    chosen = runs.stage(name).optimisation
+    if not (chosen.validate_steps or chosen.validate_times) or not trains(runs.recipe.variants[name]):
         return []
     records = {seed: record for seed in runs.seeds(name) if (record := runs.record(name, seed))}
     shares = [100 * record["validation_seconds"] / record["seconds"] for record in records.values()]
     if not shares:
         return []
     figure = summarise(shares)
-    note = f"time in validation: share of the training time, a validation every {steps} steps"
+    often = f"every {steps} steps" if (steps := chosen.validate_steps) else f"{chosen.validate_times} times an epoch"
+    note = f"time in validation: share of the training time, a validation {often}"
     return [Row(name, "time in validation", figure.mean, figure.std, None, tuple(records), note=note)]
 
 

@@ -16,7 +16,7 @@ from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError, nearest
 from polyface.metrics.attributes import AttributesResult, evaluate_attributes
 from polyface.schema import ATTRIBUTES
-from polyface.tasks.base import TaskSpec, ThresholdTask
+from polyface.tasks.base import TaskSpec, ThresholdTask, shares_of
 
 
 class AttributesSpec(TaskSpec):
@@ -70,6 +70,16 @@ class AttributesTask(ThresholdTask):
                 f"not {len(numbers)}: {numbers}"
             )
         self.spec.thresholds = numbers
+
+    def learn(self, training: FaceTable) -> None:
+        """The prior: log p / (1 − p) of an attribute that a share p of its labelled training faces have, or with "mse"
+        their mean label 2p − 1; 0 for one without labels."""
+        found = self.targets(training)
+        have = (found.labelled & (found.values > 0)).sum(0)
+        lack = found.labelled.sum(0) - have
+        shares = torch.stack([shares_of(each) for each in torch.stack([have, lack], 1)])
+        prior = shares[:, 0] - shares[:, 1] if self.spec.loss == "mse" else (shares[:, 0] / shares[:, 1]).log()
+        self.prior = prior.tolist()
 
     def targets(self, table: FaceTable) -> Targets:
         """Values float32 [N, K]: −1, 1, and NaN where unknown."""

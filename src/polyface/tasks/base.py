@@ -31,7 +31,8 @@ class Task(ABC):
 
     name: also the head's. column: the label column. terms: names of the K loss terms. output_dim: length of the head's
     output. Spec: the class of its settings. head: the layer that its outputs want, "cosine" for cosines between an
-    embedding and a direction for each output.
+    embedding and a direction for each output. prior: the output that is best for a face of which nothing is known, once
+    training faces were seen: where a new head's biases start; None: at random.
     """
 
     Spec: ClassVar[type[TaskSpec]] = TaskSpec
@@ -40,6 +41,7 @@ class Task(ABC):
     output_dim: int
     terms: list[str]
     spec: TaskSpec
+    prior: list[float] | None = None
 
     def __init__(self, name: str, spec: TaskSpec) -> None:
         self.name, self.spec = name, spec
@@ -54,7 +56,8 @@ class Task(ABC):
         return None
 
     def learn(self, training: FaceTable) -> None:  # noqa: B027  most tasks have nothing to learn
-        """Take from the training faces what the settings leave open before anything is built: people, classes."""
+        """Take from the training faces what the settings leave open before anything is built: people, classes, and the
+        `prior`."""
 
     def declares(self) -> Column | None:
         """What its label column holds; None where the schema says that."""
@@ -139,6 +142,13 @@ def with_thresholds(tasks: Mapping[str, Task], name: str) -> ThresholdTask:
             f"thresholds.tasks names '{name}', which is no task with thresholds; {nearest(name, known)}"
         )
     return task
+
+
+def shares_of(counts: Tensor) -> Tensor:
+    """How often each of K things was seen, [K], as shares in float64; one that never was counts as half a time, so that
+    its logarithm is finite."""
+    counts = counts.double()
+    return counts.clamp(min=0.5) / counts.sum().clamp(min=1)
 
 
 def masked_sums(losses: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError, check_names, nearest
 from polyface.metrics.classification import ClassificationResult, evaluate_classification
 from polyface.schema import Column, built_in, is_column, mirror_classes
-from polyface.tasks.base import Task, TaskSpec
+from polyface.tasks.base import Task, TaskSpec, shares_of
 
 
 class ClassificationSpec(TaskSpec):
@@ -70,11 +70,19 @@ class ClassificationTask(Task):
         return len(self.vocabulary)
 
     def learn(self, training: FaceTable) -> None:
-        """Take over what the training table declares of the column, and weigh the classes of its faces."""
+        """Take over what the training table declares of the column, and weigh the classes of its faces.
+
+        The prior: the logarithm of every class's share of the labels, as the loss sees these, weighed and smoothed.
+        """
         if self.column in training.columns or not self.vocabulary:
             self._know(training.declared(self.column))
+        counts = self._counts(training)
         if self.spec.weights == "balanced":
-            self.weights = self._balanced(training)
+            self.weights = self._balanced(counts)
+        weighed = counts * torch.tensor([(self.weights or {}).get(word, 1.0) for word in self.vocabulary])
+        if weighed.sum() > 0:
+            kept = (1 - self.spec.smoothing) * shares_of(weighed)
+            self.prior = (kept + self.spec.smoothing / self.output_dim).log().tolist()
 
     def _know(self, held: Column) -> None:
         """Take over what a table declares of the column; refuse a vocabulary that does not go with that."""
@@ -115,13 +123,16 @@ class ClassificationTask(Task):
             if not 0 <= weight < math.inf:
                 raise PolyfaceError(f"{key}.weights.{word} is {weight}; expected 0 or more")
 
-    def _balanced(self, training: FaceTable) -> dict[str, float]:
+    def _counts(self, training: FaceTable) -> Tensor:
+        """How many labels name each class, float64 [classes]; soft labels count by their shares."""
         found = self.targets(training)
         labels = found.values[found.labelled[:, 0]]
         if self.spec.edges:
             labels = self._cut(labels)
         soft = labels.ndim == 2
-        counts = labels.double().sum(0) if soft else torch.bincount(labels, minlength=self.output_dim).double()
+        return labels.double().sum(0) if soft else torch.bincount(labels, minlength=self.output_dim).double()
+
+    def _balanced(self, counts: Tensor) -> dict[str, float]:
         if absent := [word for word, count in zip(self.vocabulary, counts, strict=True) if not count]:
             raise PolyfaceError(
                 f"tasks.{self.name}.weights: no training face is '{absent[0]}', so classes cannot be balanced: leave "

@@ -8,9 +8,9 @@ run is one pass over all batches of all epochs, and a resumed run begins that pa
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from polyface.networks import FaceNetwork, FaceOutput
 from polyface.tasks import Task, masked_sums, term_means
 from polyface.training.extras import EXTRAS
 from polyface.training.extras.base import Extra, Setup
+from polyface.training.following import Period, rounded
+from polyface.training.inert import check_period
 from polyface.training.progress import AllEpochs, learning_rate
 from polyface.training.specs import StageSpec, same_settings
 from polyface.training.start import evaluating
@@ -33,8 +35,8 @@ from polyface.training.terms import LossTerms
 from polyface.weighting import Context, Weighting
 from polyface.weighting.base import sum_over_ranks, world_size
 
-LAYOUT = 2
-"""Of checkpoints; 1 had a place of its own for each of five extras."""
+LAYOUT = 3
+"""Of checkpoints; 1 had a place of its own for each of five extras, 2 no validations but those of epochs."""
 
 
 class Learner(L.LightningModule):
@@ -62,11 +64,21 @@ class Learner(L.LightningModule):
         self.spec, self.seed, self.tasks, self.weighting = spec, seed, tasks, weighting
         self.network = network
         self.terms = LossTerms(tasks, spec.weighting.terms)
-        setup = Setup(spec, network, tasks, self.terms, train.pool, earlier or {}, progress)
+        self.period = Period(spec.optimisation, len(train))
+        self.weights: dict[str, float] = {}
+        """The last weight of every weighted loss that had labelled faces."""
+        setup = Setup(
+            spec, network, tasks, self.terms, train.pool, earlier or {}, progress,
+            period=self.period, losses=self.plain_losses, weights=lambda: self.weights,
+        )  # fmt: skip
         self.extras = nn.ModuleDict({name: EXTRAS.get(name)(own, setup) for name, own in spec.extras.items()})
+        check_period(spec, self.period, weighting, self._extras())
         self.register_buffer("loss_sums", torch.zeros(self.terms.count, dtype=torch.float64))
         self.register_buffer("loss_counts", torch.zeros(self.terms.count, dtype=torch.float64))
         self.history: list[dict[str, Any]] = []
+        self.validations: list[dict[str, Any]] = []
+        """One entry a validation that weights and thresholds followed: "step"; "losses", mean losses; "weights", those
+        of the next step; and what extras add. Losses and weights are by weighted loss."""
         self.batches_done = 0
         self.weight_sums: dict[str, tuple[float, int]] = {}
         self._last: FaceBatch | None = None
@@ -74,11 +86,15 @@ class Learner(L.LightningModule):
         self._random: dict[str, Tensor] = {}
         self.best: tuple[float, dict[str, Tensor], dict[str, Any]] | None = None
         """Its validation loss, the network's state, what extras keep with it."""
-        self._validated: tuple[int, Tensor] | None = None
+        self._validated: tuple[int, FaceNetwork, Tensor] | None = None
         self.validation_seconds = 0.0
         self.after_batch: Callable[[int], None] = lambda done: None
         """Called with the number of finished batches, when all that the batch changes has changed."""
         self.seconds: Callable[[], float] = lambda: 0.0
+        self.mixed: Callable[[], AbstractContextManager[Any]] = nullcontext
+        """In which the network is run, and nothing else: geometry and losses want float32."""
+        self.precisions: list[str] = []
+        """What the run was made in; more than one where it was carried on by another device."""
 
     # ------------------------------------------------------------------------------------------------ data
 
@@ -108,7 +124,8 @@ class Learner(L.LightningModule):
         """(output, mean loss of every term, sums and counts [2, terms] of the global batch). A mean is over the
         labelled faces of the global batch; under DDP local sum × world size / reduced count, since DDP averages."""
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        output: FaceOutput = network(images, self._routes(batch) if network.training else None)
+        with self.mixed():
+            output: FaceOutput = network(images, self._routes(batch) if network.training else None)
         losses = {name: task.loss(output.outputs[name], batch.targets[name]) for name, task in self.tasks.items()}
         for extra in self._extras():
             extra.add_losses(losses, output, batch, network.training)
@@ -124,6 +141,10 @@ class Learner(L.LightningModule):
         return {name: torch.where(batch.labelled[name][:, 0], label, -1) for name, label in labels.items()}
 
     def training_step(self, raw: RawBatch, index: int) -> Tensor:
+        with torch.autocast(self.device.type, enabled=False):  # Lightning has switched it on for the whole step
+            return self._step(raw)
+
+    def _step(self, raw: RawBatch) -> Tensor:
         batch = assemble(raw, self.crop, self.tasks, self.spec.data.augment, self.side)
         if self.weighting.validation_faces and self._validation is not None:
             self._validate_few(self._validation, self.weighting.validation_faces)
@@ -140,6 +161,7 @@ class Learner(L.LightningModule):
             if count:
                 weight_sum, steps = self.weight_sums.get(name, (0.0, 0))
                 self.weight_sums[name] = (weight_sum + combined.weights[name], steps + 1)
+                self.weights[name] = combined.weights[name]
         if self.weighting.second_forward:
             self._last = batch
         return total
@@ -164,8 +186,7 @@ class Learner(L.LightningModule):
     def _after_step(self, batch: FaceBatch) -> None:
         """Tell the weighting the losses of the same batch after the optimiser's step."""
         buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
-        with self.trainer.precision_plugin.train_step_context():
-            output, means, totals = self._losses(batch, self.network)
+        output, means, totals = self._losses(batch, self.network)
         for name, buffer in self.network.named_buffers():
             buffer.copy_(buffers[name])  # batch-norm saw this batch once already
         self.weighting.after_step(self.terms.losses(means), Context(output.shared, counts=self._counts(totals)))
@@ -207,13 +228,12 @@ class Learner(L.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: RawBatch, index: int) -> None:
         self.batches_done += 1
         optimisation = self.spec.optimisation
-        every = (optimisation.validate_steps or 0) * optimisation.accumulate
-        if every and self._validation is not None and self.batches_done % every == 0:
+        if self._validation is not None and not self.period.by_epoch and self.period.due(self.batches_done):
             self._follow_validation((self.batches_done - 1) // len(self._train) + 1)
         last = self.batches_done == optimisation.epochs * len(self._train)  # steps, however few micro-batches are left
         if self.batches_done % optimisation.accumulate == 0 or last:
             for extra in self._extras():
-                extra.after_step(self.network, math.ceil(self.batches_done / optimisation.accumulate))
+                extra.after_step(self.network, self.period.step(self.batches_done))
             if self._last is not None:
                 self._after_step(self._last)
         epoch, rest = divmod(self.batches_done, len(self._train))
@@ -241,15 +261,16 @@ class Learner(L.LightningModule):
         self.weight_sums = {}
         row: dict[str, Any] = {
             "epoch": epoch,
+            "step": self.period.step(self.batches_done),
             "train": train,
             "weights": weights,
             "lr": self.optimizers().param_groups[0]["lr"],  # type: ignore[union-attr]
         }
         optimisation = self.spec.optimisation
         if self._validation is not None and (epoch % optimisation.validate_every == 0 or epoch == optimisation.epochs):
-            if not optimisation.validate_steps:
+            if self.period.by_epoch and self._followed:
                 self._follow_validation(epoch)
-            validation = self.terms.means(self.validation_totals(), self.terms.tasks)
+            validation = self.terms.means(self.validation_totals(self.evaluated), self.terms.tasks)
             row["validation"] = validation
             value = validation[self.spec.main]
             if self.spec.evaluation.select == "best" and (self.best is None or value < self.best[0]):
@@ -262,36 +283,67 @@ class Learner(L.LightningModule):
             flat = {f"{part}/{k}": v for part in ("train", "validation") for k, v in row.get(part, {}).items()}
             logger.log_metrics(flat | {"lr": row["lr"]}, step=self.batches_done)
 
+    @property
+    def _followed(self) -> bool:
+        """Whether weights or thresholds act on validations."""
+        return self.weighting.follows_passes or any(extra.follows for extra in self._extras())
+
+    @property
+    def _looked_at(self) -> FaceNetwork:
+        """The network that weights, thresholds and stopping look at."""
+        return self.evaluated if self.spec.optimisation.follow == "mean" else self.network
+
     def _follow_validation(self, epoch: int) -> None:
         """What follows from a validation: first extras, such as thresholds, then weights (Mao et al. 2020, Alg. 1)."""
-        totals = self.validation_totals()
+        totals = self.validation_totals(self._looked_at)
         counts = totals[1].cpu()
+        losses = self.terms.means(totals, self.terms.weighted)
         for extra in self._extras():
             extra.after_validation(counts, epoch)
-        self.weighting.on_validation(self.terms.means(totals, self.terms.weighted), self.terms.counts(counts))
+        self.weighting.on_validation(losses, self.terms.counts(counts))
+        row = {"step": self.period.step(self.batches_done), "losses": losses}
+        row["weights"] = self.weighting.in_force() or dict(self.weights)
+        for extra in self._extras():
+            extra.validated(row)
+        self.validations.append(rounded(row))
 
-    @torch.no_grad()
-    def validation_totals(self) -> Tensor:
-        """Sums and counts [2, terms] of the losses over the validation faces; changes nothing in the network."""
+    def validation_totals(self, network: FaceNetwork) -> Tensor:
+        """Sums and counts [2, terms] of the losses that a network has over the validation faces."""
         assert self._validation is not None
-        if self._validated and self._validated[0] == self.batches_done:
-            return self._validated[1]
+        if self._validated and self._validated[0] == self.batches_done and self._validated[1] is network:
+            return self._validated[2]
         began = time.monotonic()
-        network = self.evaluated
-        totals = torch.zeros(2, self.terms.count, dtype=torch.float64, device=self.device)
         for extra in self._extras():
             extra.before_validation()
-        with evaluating(network), self.trainer.precision_plugin.val_step_context():
-            for raw in self._validation:
-                raw = self.transfer_batch_to_device(raw, self.device, 0)
-                batch = assemble(raw, self.crop, self.tasks, None)
-                output, _, of_batch = self._losses(batch, network)
-                totals += of_batch.double()
-                for extra in self._extras():
-                    extra.on_validation_batch(output, batch)
-        self._validated = (self.batches_done, totals)
+        totals = self._totals(network, self._validation, validating=True)
+        self._validated = (self.batches_done, network, totals)
         self.validation_seconds += time.monotonic() - began
         return totals
+
+    def plain_losses(self, part: str, faces: int) -> dict[str, float]:
+        """Mean losses by task of so many fixed faces of "train" or "val", as they are, in evaluation mode."""
+        loader = self._train if part == "train" else self._validation
+        assert loader is not None
+        return self.terms.means(self._totals(self._looked_at, loader.fixed(faces)), self.terms.tasks)
+
+    @torch.no_grad()
+    def _totals(self, network: FaceNetwork, faces: Iterable[RawBatch], validating: bool = False) -> Tensor:
+        """Sums and counts [2, terms] of the losses over faces as they are; changes nothing in the network. validating:
+        extras are shown every batch."""
+        totals = torch.zeros(2, self.terms.count, dtype=torch.float64, device=self.device)
+        with evaluating(network):
+            for raw in faces:
+                batch = assemble(self.transfer_batch_to_device(raw, self.device, 0), self.crop, self.tasks, None)
+                output, _, of_batch = self._losses(batch, network)
+                totals += of_batch.double()
+                for extra in self._extras() if validating else ():
+                    extra.on_validation_batch(output, batch)
+        return totals
+
+    def records(self) -> dict[str, Any]:
+        """What history.json keeps beside the epochs."""
+        told = {name: extra.record() for name, extra in zip(self.extras, self._extras(), strict=True)}
+        return {"validations": self.validations} | {name: each for name, each in told.items() if each is not None}
 
     def finish(self) -> None:
         """Put back what the best epoch had, where the recipe selects it."""
@@ -346,6 +398,9 @@ class Learner(L.LightningModule):
             "seconds": self.seconds(),
             "validation_seconds": self.validation_seconds,
             "history": self.history,
+            "validations": self.validations,
+            "precisions": self.precisions,
+            "weights": self.weights,
             "weight_sums": {name: list(pair) for name, pair in self.weight_sums.items()},
             "random": random,
             "best": None if self.best is None else list(self.best),
@@ -365,6 +420,7 @@ class Learner(L.LightningModule):
                 )
         self.batches_done, self.history, self._random = own["batches_done"], own["history"], own["random"]
         self.weight_sums = {name: (total, steps) for name, (total, steps) in own["weight_sums"].items()}
+        self.validations, self.weights, self.precisions = own["validations"], own["weights"], own["precisions"]
         self.best = None if own["best"] is None else tuple(own["best"])
         self.validation_seconds = own["validation_seconds"]
 
@@ -374,3 +430,7 @@ class Learner(L.LightningModule):
             if "cuda" in self._random and self.device.type == "cuda":
                 torch.cuda.set_rng_state(self._random["cuda"].cpu(), self.device)
             self._random = {}
+        if (precision := str(self.trainer.precision)) not in self.precisions:
+            self.precisions.append(precision)
+        if not self.batches_done and self._validation is not None and self._followed:
+            self._follow_validation(epoch=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-AUTO = "auto"
+from polyface.training.specs import AUTO
 
 
 def precision(asked: str, accelerator: str = "auto") -> str:

@@ -25,6 +25,9 @@ from polyface.errors import PolyfaceError, nearest
 from polyface.training.extras import EXTRAS
 from polyface.training.learners import LEARNERS
 
+AUTO = "auto"
+"""The precision that is left to the device."""
+
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -75,7 +78,10 @@ class NetworkSpec(Strict):
     euclidean or inner, where its output is an embedding}. branches: the same, as older recipes call it.
     heads: task → the part it reads, {part: terms of the task}, {reads: several parts, joined}, or {merge: rows, of:
     parts that are routed}; tasks not named read the trunk. embeddings: task → {reads, merge: concat, rows or
-    stochastic, similarity}. normalise: mean and std of pixel values 0..255, one number or one a channel."""
+    stochastic, similarity}. normalise: mean and std of pixel values 0..255, one number or one a channel.
+    biases: where those of new heads start: "prior", at the answer that is best for a face of which nothing is known,
+    such as the log of every class's share of the training labels (Lin et al. 2017); or "random". Heads that `init`
+    gives go on as they are; so do those of labels that `data.balance` shows equally often."""
 
     trunk: dict[str, Any]
     branches: dict[str, dict[str, Any]] = {}
@@ -83,6 +89,7 @@ class NetworkSpec(Strict):
     heads: dict[str, str | dict[str, Any]] = {}
     embeddings: dict[str, dict[str, Any]] = {}
     normalise: dict[str, float | list[float]] = {"mean": 127.5, "std": 128.0}
+    biases: Literal["prior", "random"] = "prior"
 
 
 class WeightingSpec(Strict):
@@ -98,11 +105,14 @@ class OptimisationSpec(Strict):
     """optimiser sgd, adamw or rmsprop. body_lr: the learning rate of trunk and branches over that of the heads.
     schedule constant, cosine (to 0), steps of ×0.1 at `milestones` (fractions of the run), or plateau: ×0.1 when the
     main task's validation loss has not fallen for `patience` validations. warmup: fraction of the run. ema: decay of a
-    running mean of the weights, which is then what is evaluated and saved. precision: Lightning's ("32-true",
-    "bf16-mixed", …), or "auto": bf16-mixed where the device has units for bfloat16, else 32-true; history and bundle
-    say which it was. epsilon: of rmsprop, added to the root (TensorFlow's is inside it). validate_every: epochs
-    between validations; validate_steps: let weights and thresholds follow a validation every so many steps instead of
-    those (the paper's P)."""
+    running mean of the weights, which is then what is evaluated and saved. precision: "auto", bf16-mixed where the
+    device has units for bfloat16, else 32-true, or one of Lightning's; history and bundle say which it was. epsilon: of
+    rmsprop, added to the root (TensorFlow's is inside it).
+
+    validate_every: epochs between validations, which weights and thresholds follow too. validate_steps: let these
+    follow a validation every so many steps instead (the P of Mao et al. 2020), or validate_times: so many an epoch.
+    Whatever the period, they follow one before the first step. follow: what they, and stopping, look at: the network
+    itself, or its running mean ("mean") where there is one."""
 
     optimiser: Literal["sgd", "adamw", "rmsprop"] = "adamw"
     lr: float = Field(1e-3, gt=0)
@@ -118,9 +128,17 @@ class OptimisationSpec(Strict):
     ema: float | None = Field(None, gt=0, lt=1)
     clip: float | None = Field(None, gt=0)
     accumulate: int = Field(1, ge=1)
-    precision: str = "32-true"
+    precision: str = AUTO
     validate_every: int = Field(1, ge=1)
     validate_steps: int | None = Field(None, ge=1)
+    validate_times: int | None = Field(None, ge=1)
+    follow: Literal["network", "mean"] = "network"
+
+    @model_validator(mode="after")
+    def _one_period(self) -> OptimisationSpec:
+        if self.validate_steps and self.validate_times:
+            raise PydanticCustomError("period", "validate_steps and validate_times: give one of them")
+        return self
 
 
 class InitSpec(Strict):
@@ -252,9 +270,20 @@ Stage = Annotated[SerializeAsAny[BaseStage], BeforeValidator(stage_spec)]
 
 
 def same_settings(stage: BaseStage, seed: int, kept: Mapping[str, Any]) -> bool:
-    """Whether a finished run's settings are these. A key that was added since, and has its default, changes nothing."""
+    """Whether a finished run's settings are these. A key that was added since, and has its default, changes nothing;
+    a precision that is left to the device may have been any."""
     settings = dict(kept)
     try:
-        return bool(settings.pop("seed", None) == seed) and stage_spec(settings) == stage
+        if settings.pop("seed", None) != seed:
+            return False
+        return _comparable(stage_spec(settings), stage) == stage
     except (ValidationError, PolyfaceError):  # of an older or newer Polyface, or of a package that is gone
         return False
+
+
+def _comparable(settings: BaseStage, asked: BaseStage) -> BaseStage:
+    """Settings without the precision, where it is not `asked` for."""
+    if not (isinstance(settings, StageSpec) and isinstance(asked, StageSpec)) or asked.optimisation.precision != AUTO:
+        return settings
+    optimisation = settings.optimisation.model_copy(update={"precision": AUTO})
+    return settings.model_copy(update={"optimisation": optimisation})

@@ -16,6 +16,7 @@ from polyface.errors import PolyfaceError, check_names, nearest
 from polyface.models import find
 from polyface.models.bundle import load_bundle
 from polyface.networks import FaceNetwork
+from polyface.networks.heads import set_bias
 from polyface.networks.pretrained import PRETRAINED, PublishedWeights, published
 from polyface.tasks import Task
 from polyface.training.specs import InitSpec, StageSpec
@@ -85,6 +86,9 @@ def build_network(stage: StageSpec, tasks: dict[str, Task], seed: int, earlier: 
             f"{stage.data.crop.channels}×{stage.data.crop.size}²: set data.crop.size and channels to match"
         )
     _run_empty(network, stage)
+    for name, task in tasks.items() if stage.network.biases == "prior" else ():
+        if task.prior is not None and task.column not in stage.data.balance:
+            set_bias(network.heads[name], torch.tensor(task.prior))
     for init in stage.init:
         if weights := _published(init, earlier):
             try:

@@ -112,6 +112,10 @@ class Weighting(nn.Module):
     """Validation faces whose losses `on_validation_batch` wants at every step; 0: none."""
     lr: float | None = None
     """Learning rate of the weighting's own parameters; None: the network's."""
+    steps_needed: int = 0
+    """Steps before the weights can first change, where that hangs on steps."""
+    epochs_needed: int = 0
+    """The same in epochs."""
 
     def __init__(self, tasks: Sequence[str]) -> None:
         super().__init__()
@@ -124,7 +128,21 @@ class Weighting(nn.Module):
     @property
     def follows_validation(self) -> bool:
         """Whether it looks at losses of validation faces, so that without any its weights would never move."""
-        return bool(self.validation_faces) or type(self).on_validation is not Weighting.on_validation
+        return bool(self.validation_faces) or self.follows_passes
+
+    @property
+    def follows_passes(self) -> bool:
+        """Whether it acts on whole passes over the validation faces (`on_validation`)."""
+        return type(self).on_validation is not Weighting.on_validation
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a plain sum, up to a factor that all losses have."""
+        return False
+
+    def in_force(self) -> dict[str, float] | None:
+        """The weights that the next step will have, where they change at certain moments alone; None: not known."""
+        return None
 
     @abstractmethod
     def weigh(self, step: Step) -> tuple[Tensor, Tensor | None]:
@@ -222,6 +240,10 @@ class Fixed(Weighting):
     def __init__(self, tasks: Sequence[str], weights: Mapping[str, float] | None = None) -> None:
         super().__init__(tasks)
         self.weights = torch.tensor(self.task_values(weights, "weights", 1.0), dtype=torch.float64)
+
+    @property
+    def plain(self) -> bool:
+        return bool((self.weights == self.weights[0]).all())
 
     def weigh(self, step: Step) -> tuple[Tensor, Tensor | None]:
         return self.weights[step.index], None

@@ -70,7 +70,8 @@ class FeatureWeights(Weighting):
         layer = self.logits[group]
         assert isinstance(layer, nn.Linear)
         with torch.autocast(shared.device.type, enabled=False):
-            x = (shared if shared.ndim == 2 else shared.flatten(2).mean(2)).to(layer.weight.dtype)
+            x = shared.to(layer.weight.dtype)
+            x = x if x.ndim == 2 else x.flatten(2).mean(2)
             z = layer(F.normalize(x, dim=1) if self.normalise_features else x)
             everyone = len(columns) == len(names)
             if not everyone:  # the length below must not lead to absent tasks

@@ -25,6 +25,9 @@ class TrendWeights(Weighting):
     def weigh(self, step: Step) -> tuple[Tensor, Tensor | None]:
         return torch.tensor(self.state["weights"], dtype=torch.float64)[step.index], None
 
+    def in_force(self) -> dict[str, float]:
+        return dict(zip(self.tasks, self.state["weights"], strict=True))
+
     def known(self, losses: Mapping[str, float]) -> dict[int, float]:
         """Finite losses of the tasks that move, by position."""
         found = {self.tasks.index(name): float(losses[name]) for name in self.moving if name in losses}
@@ -48,6 +51,8 @@ class DynamicAverage(TrendWeights):
     weights 1, as in the authors' code. A task without labels in an epoch keeps weight and last loss; one whose last
     loss was 0 has r = 1.
     """
+
+    epochs_needed = 2
 
     def __init__(
         self, tasks: Sequence[str], *, temperature: float = 2.0, fixed: Mapping[str, float] | None = None
@@ -118,7 +123,7 @@ class AdaptiveWeights(TrendWeights):
         super().__init__(tasks, fixed)
         if window < 1 or faces < 1:
             raise PolyfaceError(f"weighting window and faces are {window} and {faces}; expected at least 1")
-        self.window, self.validation_faces = window, faces
+        self.window, self.validation_faces, self.steps_needed = window, faces, 2 * window - 1
         self.state |= {"sums": [0.0] * len(self.tasks), "seen": [0] * len(self.tasks), "batches": 0}
 
     def on_validation_batch(self, losses: Mapping[str, float], counts: Mapping[str, int]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ from polyface.data.loader import FaceBatch, FacePool
 from polyface.data.table import Progress
 from polyface.networks import FaceNetwork, FaceOutput
 from polyface.tasks import Task
+from polyface.training.following import Period
 from polyface.training.specs import StageSpec
 from polyface.training.terms import LossTerms
 
@@ -21,7 +22,12 @@ from polyface.training.terms import LossTerms
 @dataclass(frozen=True)
 class Setup:
     """What an extra is built from beside its settings. training: the training faces. earlier: bundles of other stages,
-    by name. progress: to be called with what is going on."""
+    by name. progress: to be called with what is going on.
+
+    period: of the validations that weights and thresholds follow, and the length of the run. losses: (part, faces) →
+    the mean losses, by task, of so many fixed faces of "train" or "val" (the same at every call), as they are and in
+    evaluation mode, over all processes. weights: → those of the last step, by weighted loss.
+    """
 
     stage: StageSpec
     network: FaceNetwork
@@ -30,6 +36,9 @@ class Setup:
     training: FacePool
     earlier: Mapping[str, Path] = field(default_factory=dict)
     progress: Progress | None = None
+    period: Period | None = None
+    losses: Callable[[str, int], Mapping[str, float]] | None = None
+    weights: Callable[[], Mapping[str, float]] = dict
 
 
 class Extra(nn.Module):
@@ -57,6 +66,11 @@ class Extra(nn.Module):
     def moves(cls, spec: Any) -> Sequence[str]:
         """The tasks whose own settings it changes in training."""
         return ()
+
+    @property
+    def follows(self) -> bool:
+        """Whether it acts on whole passes over the validation faces (`after_validation`)."""
+        return type(self).after_validation is not Extra.after_validation
 
     def counts(self, counts: Mapping[str, int]) -> dict[str, int]:
         """Labelled faces of each weighted loss, as the weighting is told them; 0 takes a loss out of training."""
@@ -86,9 +100,17 @@ class Extra(nn.Module):
         """After a pass that weights and thresholds follow, before the weighting. counts: labelled faces [terms].
         epoch: the present one, from 1."""
 
+    def validated(self, row: dict[str, Any]) -> None:
+        """After weights and thresholds followed a validation; `row` is its entry among the run's validations ("step",
+        "losses", "weights"), to which plain values may be added."""
+
     def end_epoch(self, row: dict[str, Any]) -> None:
         """After each epoch; `row` is its entry in the history ("train", "weights", "validation" where there was one),
         to which plain values may be added."""
+
+    def record(self) -> Any:
+        """Plain values that history.json keeps under the extra's name, beside the epochs; None: nothing."""
+        return None
 
     def evaluated(self, network: FaceNetwork) -> FaceNetwork:
         """The network to validate and to save in place of `network`."""

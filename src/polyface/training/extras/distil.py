@@ -18,18 +18,22 @@ from polyface.errors import PolyfaceError
 from polyface.models.bundle import Bundle, load_bundle
 from polyface.models.predict import TTA, predict
 from polyface.networks import FaceNetwork, FaceOutput
+from polyface.tasks import masked_sums, term_means
 from polyface.training.extras.base import Extra, Setup
 from polyface.training.specs import Strict
+from polyface.weighting.base import sum_over_ranks, world_size
 
 
 class DistilSpec(Strict):
     """Let the embeddings of `tasks` stay near those that a teacher (an earlier stage's or another bundle) has of the
-    training faces: `weight` · (1 − cosine) is added to their losses. people: of caricatures, near the mean of the
-    teacher's embeddings of their person's photos."""
+    training faces: `weight` · (1 − cosine) is added to the training loss. weighted: it is added to these tasks' own
+    losses instead, before they are weighed, so that a weighting takes a task that is taught for a hard one. people: of
+    caricatures, near the mean of the teacher's embeddings of their person's photos."""
 
     teacher: str
     tasks: list[str]
     weight: float = Field(10.0, ge=0)
+    weighted: bool = False
     people: bool = False
 
 
@@ -41,11 +45,24 @@ class Distil(Extra):
     def __init__(self, spec: DistilSpec, setup: Setup) -> None:
         super().__init__(spec, setup)
         teacher = load_bundle(setup.earlier.get(spec.teacher, Path(spec.teacher)), quiet=True)
+        self.weighted = spec.weighted
         self.distillation = distillation(spec, teacher, setup.network, setup.training, setup.progress)
 
     def add_losses(self, losses: dict[str, Tensor], output: FaceOutput, batch: FaceBatch, training: bool) -> None:
-        if training:  # the teacher was asked of training faces alone
+        if training and self.weighted:  # the teacher was asked of training faces alone
             self.distillation.add_to(losses, output.embeddings, batch.rows)
+
+    def add_total(self, output: FaceOutput, batch: FaceBatch) -> Tensor | None:
+        """The sum over tasks of the mean over the labelled faces of the global batch, as if each task had weight 1."""
+        if self.weighted:
+            return None
+        losses = {
+            task: torch.zeros(len(batch.rows), 1, device=batch.rows.device) for task in self.distillation.branches
+        }
+        self.distillation.add_to(losses, output.embeddings, batch.rows)
+        pairs = [masked_sums(each, batch.labelled[task]) for task, each in losses.items()]
+        sums, counts = (torch.cat(each) for each in zip(*pairs, strict=True))
+        return term_means(world_size() * sums, sum_over_ranks(counts.to(sums))).sum()
 
 
 class Distillation(nn.Module):

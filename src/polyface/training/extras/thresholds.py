@@ -59,6 +59,13 @@ class Thresholds(Extra):
             place = self.places[name]
             above, below = mistakes[:, place]
             self.tasks[name].thresholds = moving.update(above, below, counts[place].numpy(), epoch)
+        self.counted = mistakes.astype(int)
+
+    def validated(self, row: dict[str, Any]) -> None:
+        """Thresholds as they now are, and the mistakes that moved them, made with those before."""
+        row["thresholds"] = self.best()
+        for kind, counts in zip(("false positives", "false negatives"), self.counted, strict=True):
+            row[kind] = {name: counts[place].tolist() for name, place in self.places.items()}
 
     def end_epoch(self, row: dict[str, Any]) -> None:
         row["thresholds"] = self.best()

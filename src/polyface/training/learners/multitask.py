@@ -5,6 +5,7 @@ from __future__ import annotations
 from polyface.data.loader import FaceLoader, FacePool
 from polyface.errors import PolyfaceError
 from polyface.training.extras import EXTRAS
+from polyface.training.inert import warn
 from polyface.training.learner import Learner
 from polyface.training.specs import StageSpec
 from polyface.training.stages import RunContext, StageResult, build_weighting, stage_pool, stage_tasks
@@ -46,13 +47,15 @@ class Multitask:
         validation = None if val is None else loader(val, max(stage.data.batch, 250), shuffle=False)
         adapt(network, stage, tasks, train, seed, earlier)
         learner = Learner(stage, seed, network, tasks, weighting, faces, validation, earlier, options.progress)
+        if trainer.is_global_zero:
+            warn(stage, learner.period, weighting, network, learner.terms)
         fit(trainer, learner, saver, seed)
         if trainer.is_global_zero:
             final = learner.evaluated
             learner.finish()
             record = {"history": learner.history, "seconds": learner.seconds()}
-            record |= {"validation_seconds": learner.validation_seconds}
-            context.finish(stage, final, tasks, record, precision=trainer.precision)
+            record |= {"validation_seconds": learner.validation_seconds} | learner.records()
+            context.finish(stage, final, tasks, record, precision=", ".join(learner.precisions))
         trainer.strategy.barrier()
         return StageResult(context.folder / "model", learner.history, learner.seconds())
 
