@@ -46,6 +46,7 @@ from polyface.models.bundle import Bundle
 from polyface.networks import build
 from polyface.report.results import write_results
 from polyface.training.learner import Learner
+from polyface.training.precision import precision
 from polyface.training.progress import learning_rate
 from polyface.training.recipe import load
 from polyface.training.specs import StageSpec
@@ -216,7 +217,7 @@ def learner_fit(stage: StageSpec, pool: FacePool, steps: int, threads: int) -> t
     trainer = L.Trainer(
         accelerator="cpu",
         devices=1,
-        precision=stage.optimisation.precision,  # type: ignore[arg-type]
+        precision=precision(stage.optimisation.precision, "cpu"),  # type: ignore[arg-type]
         max_epochs=1,
         limit_train_batches=steps,
         callbacks=[clock],
@@ -250,7 +251,7 @@ def bare_fit(stage: StageSpec, pool: FacePool, steps: int, threads: int) -> tupl
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(stage, step / total))
     torch.set_num_threads(threads)
     for raw in itertools.islice(loader, steps):
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16-mixed"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision(settings.precision, "cpu") == "bf16-mixed"):
             batch = assemble(raw, stage.data.crop, tasks, stage.data.augment)
             outputs = network(batch.images.contiguous(memory_format=torch.channels_last)).outputs
             loss = torch.zeros(())

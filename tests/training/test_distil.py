@@ -198,6 +198,40 @@ def test_training_pays_and_validation_does_not(learner) -> None:
     assert float(differences[True][0]) > 1
 
 
+def test_by_default_the_weights_do_not_see_it(learner) -> None:
+    """Ming's L_4 takes the task of the highest loss for the hardest: it sees the tasks' own losses, whatever a teacher
+    says; with `weighted`, those that are distilled seem harder."""
+    seen = {}
+    for name, options in {"plain": {"weight": 0.0}, "taught": {}, "weighted": {"weighted": True}}.items():
+        ours = learner(**options)
+        given: list[dict[str, float]] = []
+        plain = ours.weighting.combine
+        ours.weighting.combine = lambda losses, context, plain=plain, given=given: (
+            given.append({name: float(loss.detach()) for name, loss in losses.items()}) or plain(losses, context)
+        )
+        torch.manual_seed(0)  # dropout
+        found = gradients(ours, first_batch(ours))
+        own = {name: value for name, value in found.items() if name.startswith("weighting")}
+        seen[name] = given[0], own, found["network.branches.verification.fc.1.weight"]
+    assert seen["taught"][0] == seen["plain"][0]
+    assert seen["taught"][1].keys() == seen["plain"][1].keys() != set()
+    assert all(torch.equal(value, seen["plain"][1][name]) for name, value in seen["taught"][1].items())
+    assert not torch.allclose(seen["taught"][2], seen["plain"][2], atol=1e-3)  # and yet it is taught
+    assert seen["weighted"][0]["verification"] > seen["plain"][0]["verification"] + 1
+    assert seen["weighted"][0]["caricature"] == seen["plain"][0]["caricature"]
+
+
+def test_in_a_plain_sum_it_is_the_same_inside_and_outside(tmp_path, teacher) -> None:
+    found = []
+    for weighted in (False, True):
+        asked = spec(teacher, weighted=weighted).model_dump()
+        ours = learner_of(recipe_of(tmp_path, stage_tree({"distil": asked, "weighting": {"name": "uniform"}})))
+        torch.manual_seed(0)
+        found.append(gradients(ours, first_batch(ours)))
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], rtol=1e-4, atol=1e-6)
+
+
 def test_a_step_draws_the_embedding_to_the_teachers(learner) -> None:
     """After steps on one batch the cosine has grown; the weights' own task is all but silent."""
     ours = learner(weight=1000.0)

@@ -145,3 +145,27 @@ def test_state_survives_a_checkpoint() -> None:
     assert first.stopped
     assert first.evaluations == 8
     assert not list(first.parameters())
+
+
+def test_a_loss_that_has_just_fallen_steeply() -> None:
+    """1, 1, 1, 0.1 with k = 3: median 1, sum 3.1, so the printed first factor is 3 / (3.1 − 3) = 30, ten times that of
+    a loss that rests; bounded it is 3 / (1 + 4·0.225). The second factor: (1 − 0.1) / 0.1 = 9."""
+    train = [1.0, 1.0, 1.0, 0.1]
+    assert criterion(train, 1.0, 1.0, 3) == pytest.approx(30 * 9)
+    assert criterion(train, 1.0, 1.0, 3, bounded=True) == pytest.approx(3 / 1.9 * 9)
+    assert TaskStopping(["a"], [], 3).bounded is False  # as printed, unless asked
+
+
+@given(st.lists(losses, min_size=4, max_size=12))
+def test_bounded_a_moving_loss_never_has_more_than_one_that_rests(train: list[float]) -> None:
+    best = min(train)
+    found = criterion(train, 2 * best, 1.0, 3, bounded=True)  # the second factor is 1
+    assert found is not None
+    assert 0 < found <= 3 * (1 + 1e-9)
+    recent = train[-4:]
+    if sum(recent) / 4 > median(recent) * (1 + 1e-6):  # as printed where the loss falls ever more slowly
+        assert found == pytest.approx(criterion(train, 2 * best, 1.0, 3), rel=1e-6)
+
+
+def test_bounded_a_resting_loss_has_the_window() -> None:
+    assert criterion([2.0] * 8, 4.0, 1.0, 7, bounded=True) == pytest.approx(7)

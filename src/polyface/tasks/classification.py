@@ -72,17 +72,17 @@ class ClassificationTask(Task):
     def learn(self, training: FaceTable) -> None:
         """Take over what the training table declares of the column, and weigh the classes of its faces.
 
-        The prior: the logarithm of every class's share of the labels, as the loss sees these, weighed and smoothed.
+        The prior: the logarithm of every class's share of the labels as the loss sees these, smoothed and weighed.
         """
         if self.column in training.columns or not self.vocabulary:
             self._know(training.declared(self.column))
         counts = self._counts(training)
         if self.spec.weights == "balanced":
             self.weights = self._balanced(counts)
-        weighed = counts * torch.tensor([(self.weights or {}).get(word, 1.0) for word in self.vocabulary])
-        if weighed.sum() > 0:
-            kept = (1 - self.spec.smoothing) * shares_of(weighed)
-            self.prior = (kept + self.spec.smoothing / self.output_dim).log().tolist()
+        if counts.sum() > 0:
+            kept, spread = (1 - self.spec.smoothing) * counts, self.spec.smoothing * counts.mean()
+            weights = torch.tensor([(self.weights or {}).get(word, 1.0) for word in self.vocabulary])
+            self.prior = shares_of(weights * (kept + spread)).log().tolist()
 
     def _know(self, held: Column) -> None:
         """Take over what a table declares of the column; refuse a vocabulary that does not go with that."""

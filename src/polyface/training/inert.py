@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from polyface.errors import PolyfaceError
 from polyface.networks import FaceNetwork
 from polyface.training.extras.base import Extra
 from polyface.training.following import Period
-from polyface.training.specs import OptimisationSpec, StageSpec
+from polyface.training.optimiser import is_adaptive
+from polyface.training.specs import StageSpec
 from polyface.training.terms import LossTerms
 from polyface.weighting import Weighting
 
-_ADDED = 1e-3
-"""An RMSprop whose epsilon is at least this is no longer blind to the size of gradients."""
 
-
-def check_period(stage: StageSpec, period: Period, weighting: Weighting, extras: Iterable[Extra]) -> None:
+def check_period(stage: StageSpec, period: Period, weighting: Weighting, extras: Mapping[str, Extra]) -> None:
     """Raise a `PolyfaceError` where what follows validations would see fewer than two of them."""
     every = stage.optimisation.validate_steps
     following = [f"weighting {stage.weighting.name}"] if weighting.follows_passes else []
-    following += [type(extra).__name__.lower() for extra in extras if extra.follows]
+    following += [name for name, extra in extras.items() if extra.follows]
     if following and every and period.steps < every:
         raise PolyfaceError(
             f"stage {stage.name}: {' and '.join(following)} could not act: a validation every {every} steps "
@@ -39,7 +37,7 @@ def warn(stage: StageSpec, period: Period, weighting: Weighting, network: FaceNe
     if (
         not weighting.plain
         and len(terms.weighted) > 1
-        and _adaptive(stage.optimisation)
+        and is_adaptive(stage.optimisation)
         and not _shared(network, terms)
     ):
         weighting.warn_once(
@@ -48,18 +46,13 @@ def warn(stage: StageSpec, period: Period, weighting: Weighting, network: FaceNe
         )
 
 
-def _adaptive(optimisation: OptimisationSpec) -> bool:
-    """Whether the optimiser divides a gradient by its size, so that a factor of it makes no difference."""
-    return optimisation.optimiser == "adamw" or (optimisation.optimiser == "rmsprop" and optimisation.epsilon < _ADDED)
-
-
 def _shared(network: FaceNetwork, terms: LossTerms) -> bool:
-    """Whether a parameter that learns is reached by two of the weighted losses: of two tasks, or of two terms of one."""
+    """Whether a parameter that learns is reached by two weighted losses, of two tasks or of two terms of one."""
     if network.shared_parameters():
         return True
     for name, head in network.graph.heads.items():
         losses = sum(task == name for task in terms.task_of.values())
-        read = [node for node in network.graph.needed([head], routing=False) if node.name in network.branches]
+        read = [node for node in network.graph.needed([head], routing=False) if node.kept_in == "branches"]
         if losses > 1 and any(p.requires_grad for node in read for p in network.branches[node.name].parameters()):
             return True
     return False

@@ -28,6 +28,7 @@ from polyface.training.extras import EXTRAS
 from polyface.training.extras.base import Extra, Setup
 from polyface.training.following import Period, rounded
 from polyface.training.inert import check_period
+from polyface.training.optimiser import optimiser_of
 from polyface.training.progress import AllEpochs, learning_rate
 from polyface.training.specs import StageSpec, same_settings
 from polyface.training.start import evaluating
@@ -72,7 +73,7 @@ class Learner(L.LightningModule):
             period=self.period, losses=self.plain_losses, weights=lambda: self.weights,
         )  # fmt: skip
         self.extras = nn.ModuleDict({name: EXTRAS.get(name)(own, setup) for name, own in spec.extras.items()})
-        check_period(spec, self.period, weighting, self._extras())
+        check_period(spec, self.period, weighting, dict(zip(self.extras, self._extras(), strict=True)))
         self.register_buffer("loss_sums", torch.zeros(self.terms.count, dtype=torch.float64))
         self.register_buffer("loss_counts", torch.zeros(self.terms.count, dtype=torch.float64))
         self.history: list[dict[str, Any]] = []
@@ -356,26 +357,7 @@ class Learner(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         o = self.spec.optimisation
-        named = [(name.startswith("heads."), p) for name, p in self.network.named_parameters() if p.requires_grad]
-        apart = o.body_lr != 1  # trunk and branches have a rate of their own
-        groups: list[dict[str, Any]] = []
-        for heads, lr in ((True, o.lr), (False, o.lr * o.body_lr)):
-            part = [p for of_heads, p in named if (apart and of_heads) == heads]
-            for matrix, decay in ((True, o.weight_decay), (False, 0.0)):
-                if chosen := [p for p in part if (p.ndim > 1) == matrix]:
-                    groups.append({"params": chosen, "weight_decay": decay, "lr": lr})
-        if own := [p for p in self.extras.parameters() if p.requires_grad]:
-            groups.append({"params": own, "weight_decay": 0.0, "lr": o.lr})
-        if weights := list(self.weighting.parameters()):
-            groups.append({"params": weights, "weight_decay": 0.0, "lr": self.weighting.lr or o.lr})
-        optimiser: torch.optim.Optimizer
-        if o.optimiser == "sgd":
-            optimiser = torch.optim.SGD(groups, lr=o.lr, momentum=o.momentum)
-        elif o.optimiser == "rmsprop":
-            optimiser = torch.optim.RMSprop(groups, lr=o.lr, momentum=o.momentum, alpha=0.9, eps=o.epsilon)
-        else:
-            fused = self.device.type in ("cpu", "cuda")  # one pass over the parameters instead of ten
-            optimiser = torch.optim.AdamW(groups, lr=o.lr, fused=fused)
+        optimiser = optimiser_of(o, self.network, self.extras, self.weighting, self.device)
         total = max(1, o.epochs * len(self._train) // o.accumulate)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda step: learning_rate(self.spec, step / total, self.history)
@@ -423,6 +405,9 @@ class Learner(L.LightningModule):
         self.validations, self.weights, self.precisions = own["validations"], own["weights"], own["precisions"]
         self.best = None if own["best"] is None else tuple(own["best"])
         self.validation_seconds = own["validation_seconds"]
+
+    def setup(self, stage: str) -> None:
+        self.mixed = self.trainer.precision_plugin.forward_context
 
     def on_train_start(self) -> None:
         if self._random:

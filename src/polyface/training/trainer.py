@@ -72,7 +72,6 @@ def fit(trainer: L.Trainer, learner: Learner, saver: Saver, seed: int) -> None:
         own = _position(start)
         learner.on_load_checkpoint({"polyface": own})
         seconds_before = float(own.get("seconds", 0.0))
-    learner.mixed = trainer.precision_plugin.forward_context
     learner.seconds = lambda: seconds_before + time.monotonic() - began
     torch.manual_seed(seed + 1)
     with stopping_between_steps(saver):
