@@ -15,8 +15,7 @@ queue() { # run a command for what is left of the time; Ctrl-C lets it save firs
 rows() { queue polyface reproduce "$@" --data "$data" --out "$out" --device "$device" --yes; }
 
 rows dmm-cnn:small                                                     # the rows that two cores take hours for
-rows dmm-cnn --seeds 1 --only Baseline --only DMM-CNN \
-    --set "*.optimisation.precision=bf16-mixed"                        # the paper's network and length
-rows caricature --seeds 1 --only Photos --only Single-verif --only "Naive dynamic" --only Dynamic \
-    --set "*.optimisation.precision=bf16-mixed"                        # the paper's network, 160 px and length
+rows dmm-cnn --seeds 1 --only Baseline --only DMM-CNN               # the paper's network and length
+rows caricature --seeds 1 --only Photos --only Single-verif --only "Naive dynamic" \
+    --only Dynamic                                                     # the paper's network, 160 px and length
 rows tcdcn --only "*60 epochs*" --seeds 5                              # more seeds of the long runs
