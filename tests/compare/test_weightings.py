@@ -35,7 +35,7 @@ STAGE = """
 """
 VARIANTS = """
 variants:
-  two of them: {stages: [five], minutes: 3, set: {five.stopping: {main: [landmarks], window: 3}}}
+  two of them: {stages: [five], minutes: 3, set: {five.stopping: {main: [landmarks], window: 3, every: 1}}}
   started: {stages: [again], start: two of them, set: {again.init: {source: five}}}
   another's: {stages: [five], model: two of them}
   points alone: {stages: [five], set: {five.tasks.smile: null, five.weighting.options: {}}}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
 
-from polyface.errors import PolyfaceError, check_names
+from polyface.errors import check_names
 from polyface.networks import FaceNetwork
 from polyface.training.extras.base import Extra, Setup
 from polyface.training.following import rounded
@@ -42,10 +43,10 @@ class Stopping(Extra):
         self.looks: list[dict[str, Any]] = []
         needed = spec.every * (spec.window + 1)
         if setup.period and setup.period.steps < needed:
-            raise PolyfaceError(
-                f"stage {setup.stage.name}: stopping could not act: its first value takes {needed} steps "
-                f"(stopping.every {spec.every}, window {spec.window} + 1), and the run has {setup.period.steps}: lower "
-                "every or window"
+            warnings.warn(
+                f"stage {setup.stage.name}: stopping cannot act: its first value takes {needed} steps (stopping.every "
+                f"{spec.every}, window {spec.window} + 1), and the run has {setup.period.steps}: lower every or window",
+                stacklevel=2,
             )
 
     @classmethod
