@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from polyface.metrics.sections import Curves, Table
+from polyface.metrics.sections import Curves, Table, Text
 from polyface.report.page import Code, Figures, Section
 from polyface.reproduce.pages import followed, recipe_section, training_section, training_sections
 from polyface.training.recipe import load
@@ -61,6 +61,21 @@ def test_a_task_that_stopped_is_marked() -> None:
     assert drawn["validation loss"].curves == {"verification": ([2, 3], [5, 4])}
     np.testing.assert_array_equal(drawn["loss"].curves["visual"][1], [3, 1, np.nan])
     assert section.blocks[-1] == Table(["task", ">stopped at epoch"], [["visual", "2"]])
+
+
+def test_validations_and_looks_are_drawn_by_step() -> None:
+    """What a run kept by step takes the place of what it kept by epoch."""
+    terms = {"attributes/Male": 0.5, "attributes/Bald": 1.5}
+    rows = [{"step": step, "weights": terms, "thresholds": {"attributes": [0.1, step / 10]}} for step in (0, 5, 10)]
+    looks = [{"step": 5, "criterion": {}}, {"step": 10, "criterion": {"visual": 0.5}}]
+    looks.append({"step": 15, "criterion": {"visual": 1.5}})
+    _, stopping, own = training_sections("x", HISTORY, rows, looks)
+    assert (stopping.title, own.title) == ("Task-wise stopping: x", "Weights and thresholds: x")
+    (curves,) = stopping.blocks
+    assert isinstance(curves, Curves)
+    assert curves.curves == {"visual": ([10.0, 15.0], [0.5, 1.5])}
+    assert own.blocks[0] == Text("A line a term of the task, a column a validation.")
+    assert len(training_sections("x", HISTORY, [], looks[:1])) == 1  # the window was never full
 
 
 def test_a_recipe_is_shown_below_its_command() -> None:

@@ -106,8 +106,9 @@ def table_report(
     sections += extra
     for name in recipe.variants:
         seed = min(runs.seeds(name), default=None)
-        if seed is not None and (epochs := runs.history(name, seed)):
-            sections += training_sections(f"{name} (seed {seed})", epochs)
+        if seed is not None and (kept := runs.record(name, seed)) and kept["history"]:
+            by_step = (kept.get(key, ()) for key in ("validations", "stopping"))
+            sections += training_sections(f"{name} (seed {seed})", kept["history"], *by_step)
     sections.append(recipe_section(recipe))
     return write_report(path, f"Reproduction of {recipe.place}", sections)
 
@@ -129,18 +130,28 @@ def result_sections(runs: Runs) -> list[Section]:
     return sections
 
 
-def training_sections(about: str, history: Sequence[Mapping[str, Any]]) -> list[Section]:
-    """How a training went: losses and weights, and what was followed for each term of a task by itself."""
+def training_sections(
+    about: str,
+    history: Sequence[Mapping[str, Any]],
+    validations: Sequence[Mapping[str, Any]] = (),
+    stopping: Sequence[Mapping[str, Any]] = (),
+) -> list[Section]:
+    """How a training went: losses and weights, what was followed for each term of a task by itself (after every
+    validation, or where a run did not keep these, by epoch), and the criterion of task-wise stopping."""
     sections: list[Section] = [training_section(f"Training: {about}", history)]
-    if terms := _by_term(history):
-        text = Text("A line a term of the task, a column an epoch.")
+    if criterion := followed(stopping, "criterion", "step"):
+        caption = "A side task stops for good once its criterion is above the threshold."
+        sections.append(Section(f"Task-wise stopping: {about}", [Curves(criterion, "step", "criterion", caption)]))
+    if terms := _by_term(validations, "step") if validations else _by_term(history, "epoch"):
+        text = Text("A line a term of the task, a column " + ("a validation." if validations else "an epoch."))
         sections.append(Section(f"Weights and thresholds: {about}", [text, Figures(terms, wide=True)]))
     return sections
 
 
-def _by_term(history: Sequence[Mapping[str, Any]]) -> list[Figure]:
-    """The mean weight of each term in every epoch, and its threshold at the end of it (Mao et al. 2020, Figs. 5–7)."""
-    epochs, last = [str(row["epoch"]) for row in history], history[-1]
+def _by_term(history: Sequence[Mapping[str, Any]], moment: str) -> list[Figure]:
+    """The weight of each term and its threshold (Mao et al. 2020, Figs. 5–7), as they follow from every validation, or
+    by epoch: the mean weight, and the threshold at the end."""
+    moments, last = [str(row[moment]) for row in history], history[-1]
     weights = {
         name.partition("/")[2]: [row["weights"].get(name, np.nan) for row in history]
         for name in last.get("weights", {})
@@ -148,12 +159,13 @@ def _by_term(history: Sequence[Mapping[str, Any]]) -> list[Figure]:
     }
     figures = []
     if weights:
-        picture = plot_grid(weights, epochs, x_label="epoch", value="weight", log=True)
-        figures.append(Figure(picture, "weight of each term over training", "Weights, mean over each epoch."))
+        picture = plot_grid(weights, moments, x_label=moment, value="weight", log=True)
+        caption = "Weights, mean over each epoch." if moment == "epoch" else "Weights."
+        figures.append(Figure(picture, "weight of each term over training", caption))
     for task, values in last.get("thresholds", {}).items():
         names = list(weights) or [str(i) for i in range(len(values))]
         curves = np.array([row["thresholds"][task] for row in history]).T
-        picture = plot_grid(dict(zip(names, curves.tolist(), strict=True)), epochs, x_label="epoch", value="threshold")
+        picture = plot_grid(dict(zip(names, curves.tolist(), strict=True)), moments, x_label=moment, value="threshold")
         figures.append(Figure(picture, "threshold of each term over training", "Thresholds."))
     return figures
 
@@ -181,12 +193,12 @@ def training_section(title: str, history: Sequence[Mapping[str, Any]]) -> Sectio
     return Section(title, blocks)
 
 
-def followed(history: Sequence[Mapping[str, Any]], part: str) -> dict[str, Curve]:
+def followed(history: Sequence[Mapping[str, Any]], part: str, moment: str = "epoch") -> dict[str, Curve]:
     """{task: (epochs, values)} of one part of a history ("train", "validation", "weights"), in the epochs that have it;
-    NaN where a task has no value."""
+    NaN where a task has no value. moment: "step" for rows that have steps."""
     kept = [row for row in history if row.get(part)]
     tasks = dict.fromkeys(task for row in kept for task in row[part])
-    epochs = [float(row["epoch"]) for row in kept]
+    epochs = [float(row[moment]) for row in kept]
     return {task: (epochs, [float(row[part].get(task, np.nan)) for row in kept]) for task in tasks}
 
 

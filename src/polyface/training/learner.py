@@ -179,8 +179,8 @@ class Learner(L.LightningModule):
         """Tell the weighting the losses of the next few validation faces."""
         raw = loader.some(self.batches_done, max(faces, loader.world))
         batch = assemble(self.transfer_batch_to_device(raw, self.device, 0), self.crop, self.tasks, None)
-        with evaluating(self.network):
-            totals = self._losses(batch, self.network)[2]
+        with evaluating(network := self._looked_at):
+            totals = self._losses(batch, network)[2]
         self.weighting.on_validation_batch(self.terms.means(totals, self.terms.weighted), self._counts(totals))
 
     @torch.no_grad()
