@@ -76,6 +76,25 @@ def test_what_follows_nothing_may_have_any_period(toy, table) -> None:
     learner_of(loaded(toy, given | {"weighting": {"name": "fixed"}}))
 
 
+@pytest.mark.parametrize("name", ["dmm-cnn", "dmm-cnn:small"])
+def test_the_stages_of_the_paper_that_weights_follow_have_validations_enough(name: str) -> None:
+    """LFWA's 1,603 faces are 25 batches of 64: with CelebA's P of 500 steps its weights never moved."""
+    recipe = recipes.load(name)
+    for variant, chosen in recipe.variants.items():
+        if chosen.stages == ["lfwa"]:
+            stage = recipe.variant(variant).measured
+            found = due(25, **stage.optimisation.model_dump())
+            if stage.weighting.name == "dmm":
+                assert found == [25 * epoch for epoch in range(1, stage.optimisation.epochs + 1)], variant
+
+
+@pytest.mark.parametrize("name", ["tcdcn", "dmm-cnn", "dmm-cnn:small", "caricature", "caricature:small", "synthetic"])
+def test_shipped_recipes_leave_the_precision_to_the_device(name: str) -> None:
+    recipe = recipes.load(name)
+    stages_of = [recipe.stages, *(recipe.variant(variant).stages for variant in recipe.variants)]
+    assert {stage.with_tasks.optimisation.precision for each in stages_of for stage in each} == {"auto"}
+
+
 def fitted(recipe: recipes.Recipe, out: Path, **options: Any) -> dict[str, Any]:
     stages.run(recipe, out, None, stages.RunOptions(**{"accelerator": "cpu", "logger": "none"} | options))
     return dict(json.loads((out / "one/history.json").read_text()))

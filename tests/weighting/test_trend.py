@@ -251,3 +251,20 @@ def test_errors_name_the_mistake(name: str, options: dict[str, object], said: st
         build(name, TASKS, **options)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_in_force_are_those_of_the_next_step() -> None:
+    weighting = build("dmm", ["a", "b"])
+    losses = {"a": torch.tensor(1.0, requires_grad=True), "b": torch.tensor(1.0, requires_grad=True)}
+    for validation in ({"a": 4.0, "b": 2.0}, {"a": 3.0, "b": 1.0}):
+        weighting.on_validation(validation, {"a": 5, "b": 5})
+        assert weighting.combine(losses).weights == weighting.in_force()
+    assert weighting.in_force() == {"a": 0.25, "b": 0.5}
+    assert build("gls", ["a", "b"]).in_force() is None
+
+
+def test_a_plain_sum_is_one_up_to_a_factor() -> None:
+    assert build("uniform", ["a", "b"]).plain
+    assert build("fixed", ["a", "b"], weights={"a": 3.0, "b": 3.0}).plain
+    assert not build("fixed", ["a", "b"], weights={"a": 3.0}).plain
+    assert not build("dmm", ["a", "b"]).plain
