@@ -38,9 +38,9 @@ class Metric:
 
     part: what of the question it is about, such as one attribute of 40; empty for all of it. n: how many faces (or
     pairs) are behind it. note: what a reader must know. folds: over what it is a mean ("10 folds"), where its spread is
-    told. compared: whether it has paired differences. resampled: whether it has an interval. trained: whether it
-    depends on the network at all; what the labels alone give, such as the share of the majority class, is one for all
-    runs. relative: whether its relative change is told as well.
+    told. compared: whether it has paired differences. resampled: whether it has an interval. grouped: whether it is
+    told of groups of units too. trained: whether it depends on the network at all; what the labels alone give, such as
+    the share of the majority class, is one for all runs. relative: whether its relative change is told as well.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Metric:
     folds: str = field(default="", compare=False)
     compared: bool = field(default=True, compare=False)
     resampled: bool = field(default=True, compare=False)
+    grouped: bool = field(default=True, compare=False)
     trained: bool = field(default=True, compare=False)
     relative: bool = field(default=False, compare=False)
 
@@ -137,6 +138,11 @@ class Row:
     def key(self) -> tuple[str, str]:
         """What identifies a row within its file."""
         return self.row, self.metric
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of it, each by itself."""
+        return [*filter(None, self.note.split("; ")), *([f"trained in {self.precision}"] if self.precision else [])]
 
     @property
     def only(self) -> str:
