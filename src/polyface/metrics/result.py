@@ -318,7 +318,7 @@ def paired_differences(
     chosen = [m for m in _common([*a, *b], groups) if m.compared and m.resampled and m.trained]
     drawn = _drawn(groups, chosen, resamples, seed)
     found = {}
-    for metric in drawn[0]:
+    for metric in (one for one in chosen if one in drawn[0]):
         joint = [_joint(group, metric) for group in groups]
         values = apart([_over(group, metric, units) for group, units in zip(groups, joint, strict=True)])[0]
         interval = interval_over_runs(apart([figures[metric] for figures in drawn]), values, level)
