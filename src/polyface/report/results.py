@@ -230,20 +230,22 @@ def _chosen(wanted: Sequence[str] | None, known: Sequence[str], what: str, name:
     if wanted is None:
         return list(known)
     chosen: dict[str, None] = {}
-    for pattern in wanted:
+    for asked in wanted:
+        pattern = asked.removesuffix("?")
         found = [entry for entry in known if entry == pattern] or fnmatch.filter(known, pattern)
-        if not found:
+        if not found and pattern == asked:
             raise PolyfaceError(f"{name}: no {what} '{pattern}': {nearest(pattern, known)}")
         chosen |= dict.fromkeys(found)
     return list(chosen)
 
 
-def markdown_table(
-    results: Results, rows: Sequence[str] | None = None, metrics: Sequence[str] | None = None, published: bool = True
-) -> str:
-    """A Markdown table: one line per row, one column per metric, the published figure beside it where there is one.
+def chosen_rows(
+    results: Results, rows: Sequence[str] | None = None, metrics: Sequence[str] | None = None
+) -> tuple[list[str], list[list[Row | None]]]:
+    """The metrics and, a line for each row that has any of them, its figures.
 
-    `rows` and `metrics` choose and order (patterns with `*` allowed); a name that the file does not hold is an error.
+    `rows` and `metrics` choose and order (patterns with `*` allowed); a name that the file does not hold is an error,
+    but for one that ends with `?`: that is shown once it is measured.
     """
     found = {row.key: row for row in results.rows}
     names = _chosen(rows, list(dict.fromkeys(row.row for row in results.rows)), "row", results.name)
@@ -251,7 +253,15 @@ def markdown_table(
     if metrics is None:
         columns = [metric for metric in columns if any((name, metric) in found for name in names)]
     lines = [[found.get((name, metric)) for metric in columns] for name in names]
-    lines = [line for line in lines if any(line)]
+    return columns, [line for line in lines if any(line)]
+
+
+def markdown_table(
+    results: Results, rows: Sequence[str] | None = None, metrics: Sequence[str] | None = None, published: bool = True
+) -> str:
+    """A Markdown table: one line per row, one column per metric, the published figure beside it where there is one.
+    What is shown: see `chosen_rows`."""
+    columns, lines = chosen_rows(results, rows, metrics)
     header, body = [""], [[row.row for row in line if row][:1] for line in lines]
     for i, metric in enumerate(columns):
         cells = [line[i] for line in lines]
