@@ -190,6 +190,7 @@ def test_rows_of_parts_are_one_table() -> None:
     (table,) = parts_section("Poses", "pose", BY_POSE).blocks
     assert isinstance(table, Table)
     assert table.header == ["pose", ">n", ">mean error", ">failure rate"]
+    assert table.caption == "In parentheses the 95 % bootstrap interval; of one seed it is over faces only."
     assert [row[:2] for row in table.rows] == [["left", "8"], ["right", "4"]]
     assert table.rows[0][2].startswith(f"{RESULT.face_errors[[0, 2, 3, 5, 6, 8, 9, 11]].mean():.2f} (")
     assert table.rows[0][3].startswith("12.50 (")

@@ -189,13 +189,12 @@ def test_figures_as_text() -> None:
 
 def test_an_interval_over_faces_only_says_so(tmp_path: Path) -> None:
     one = replace(FLD, std=None, seeds=(0,))
-    assert format_row(one) == "8.25 (8.00–8.50, faces only)"
-    assert format_row(replace(one, over="people only", interval=(-1.0, 1.0))) == "8.25 (-1.00 to 1.00, people only)"
+    assert replace(one, note="a; b").notes == ["a", "b", "interval over faces only"]
     results = write(
         tmp_path / "r.json", replace(one, over="pairs only"), replace(FLD, row="three", over="faces and seeds")
     )
-    assert "| FLD (shared) | 8.25 (8.00–8.50, pairs only) |" in markdown_table(results)
-    assert "| three | 8.25 ± 0.50 (8.00–8.50) |" in markdown_table(results)
+    assert "| 8.25 (8.00–8.50) | 9.00 | 1 | 2,995 | boxes differ; interval over pairs only |" in markdown_table(results)
+    assert "| 8.25 ± 0.50 (8.00–8.50) | 9.00 | 3 | 2,995 | boxes differ |" in markdown_table(results)
 
 
 def test_the_precision_of_a_training_is_shown_beside_its_row(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from polyface.reproduce.tables import sources
 SHORT = "short: "
 _MOST_CURVES = 8  # as many as colours
 _PAIRED = (
-    "First row minus second, negative: the first has less; 95 % paired bootstrap over faces and seeds, in percent."
+    "First row minus second, negative: the first has less; 95 % paired bootstrap over faces and seeds (of one seed over "
+    "faces only), in percent."
 )
 
 

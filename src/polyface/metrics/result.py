@@ -142,7 +142,8 @@ class Row:
     @property
     def notes(self) -> list[str]:
         """What a reader must know of it, each by itself."""
-        return [*filter(None, self.note.split("; ")), *([f"trained in {self.precision}"] if self.precision else [])]
+        late = {"interval over": self.only, "trained in": self.precision}
+        return [*filter(None, self.note.split("; ")), *(f"{what} {told}" for what, told in late.items() if told)]
 
     @property
     def only(self) -> str:

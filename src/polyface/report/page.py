@@ -202,9 +202,11 @@ def parts_section(
     title: str,
     heading: str,
     lines: Mapping[str, Sequence[Row]],
-    caption: str = "In parentheses the 95 % bootstrap interval.",
+    caption: str = "",
 ) -> Section:
     """Rows of results as a table: a line for each part of a question ({"left profile": rows}), a column a metric."""
+    only = next((row.only for rows in lines.values() for row in rows if row.only), "")
+    of_one = f"; of one seed it is over {only}" if only else ""
     metrics = list(dict.fromkeys(row.metric for rows in lines.values() for row in rows))
     counted = any(row.n is not None for rows in lines.values() for row in rows)
     body = []
@@ -213,7 +215,7 @@ def parts_section(
         cells = [format_row(found[metric]) if metric in found else "" for metric in metrics]
         body.append([part, *("" if row.n is None else f"{row.n:,}" for row in rows[:1] if counted), *cells])
     header = [heading, *([">n"] if counted else []), *(f">{metric}" for metric in metrics)]
-    return Section(title, [Table(header, body, caption)])
+    return Section(title, [Table(header, body, caption or f"In parentheses the 95 % bootstrap interval{of_one}.")])
 
 
 def faces_section(title: str, groups: Mapping[str, Sequence[tuple[Picture, str]]], text: str = "") -> Section:

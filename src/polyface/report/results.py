@@ -214,15 +214,13 @@ def format_number(value: float, unit: str) -> str:
 
 
 def format_row(row: Row) -> str:
-    """A figure as text: mean ± std (low–high), or (low to high) where a minus sign would stand beside the dash. An
-    interval over faces only says so."""
+    """A figure as text: mean ± std (low–high), or (low to high) where a minus sign would stand beside the dash."""
     text = format_number(row.mean, row.unit)
     if row.std is not None:
         text += f" ± {format_number(row.std, row.unit)}"
     if row.interval is not None:
         low, high = (format_number(end, row.unit) for end in row.interval)
-        ends = f"{low} to {high}" if "-" in low + high else f"{low}–{high}"
-        text += f" ({', '.join(filter(None, [ends, row.only]))})"
+        text += f" ({low} to {high})" if "-" in low + high else f" ({low}–{high})"
     return text
 
 
