@@ -77,8 +77,11 @@ def test_the_interval_covers_how_runs_differ() -> None:
     """Runs of 1 and 3 on one face each: 2 ± t(1)·√(2/2), of which a share has no part below 0."""
     (row,) = rows("x", {0: toy(1), 1: toy(3)})
     assert row.interval == pytest.approx((0, 2 + 12.7062), abs=1e-3)
-    (row,) = rows("x", {0: toy(1, metric=Metric("mean", unit="°")), 1: toy(3, metric=Metric("mean", unit="°"))})
-    assert row.interval == pytest.approx((2 - 12.7062, 2 + 12.7062), abs=1e-3)
+    for metric, low in ((Metric("mean", unit="°"), 2 - 12.7062), (Metric("mean", unit="°", higher_is_better=False), 0)):
+        (row,) = rows("x", {0: toy(1, metric=metric), 1: toy(3, metric=metric)})
+        assert row.interval == pytest.approx((low, 2 + 12.7062), abs=1e-3)
+    (row,) = rows("x", {0: toy(101), 1: toy(103)})  # in percent of something, not of all
+    assert row.interval == pytest.approx((102 - 12.7062, 103), abs=1e-3)
     (row,) = rows("x", {0: toy(1), 1: toy(1)})
     assert row.interval == (1, 1)
 

@@ -233,15 +233,15 @@ def _row(name: str, metric: Metric) -> str:
 def _interval(
     metric: Metric, drawn: Sequence[Floats], runs: Sequence[Result], level: float
 ) -> tuple[float, float] | None:
-    """Of resampled figures [R, runs] of each group; None where no resample defines it. A share ends at 0 and at 100 %,
-    but a figure in percent of something else may go beyond, as its draws do."""
+    """Of resampled figures [R, runs] of each group; None where no resample defines it. Errors end at 0, shares at 100 %
+    too; but what is in percent of something else may go beyond, as its draws do."""
     figures = np.hstack(drawn)
     found = interval_over_runs(figures, np.array([run.figure(metric) for run in runs]), level)
     if found is None:
         return None
-    if metric.unit != "%":
-        return found.ends
-    return max(found.low, min(0.0, np.nanmin(figures))), min(found.high, max(100.0, np.nanmax(figures)))
+    least = 0.0 if metric.unit == "%" or not metric.higher_is_better else -np.inf
+    most = 100.0 if metric.unit == "%" else np.inf
+    return max(found.low, min(least, np.nanmin(figures))), min(found.high, max(most, np.nanmax(figures)))
 
 
 def differences(
