@@ -26,8 +26,8 @@ from polyface.reproduce.tables import sources
 SHORT = "short: "
 _MOST_CURVES = 8  # as many as colours
 _PAIRED = (
-    "First row minus second, negative: the first has less; in percent. In parentheses the 95 % paired bootstrap over faces "
-    "and seeds, of one seed over faces only."
+    "First row minus second, negative: the first has less; in percent. In parentheses the 95 % paired bootstrap over "
+    "faces and seeds, of one seed over faces only."
 )
 
 
