@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,23 +22,186 @@ _Model = TypeVar("_Model", bound=BaseModel)
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """A temporary path beside `path`, renamed onto it if the block succeeds and removed if it fails.
 
-    Whatever stood at `path` before stays whole until the rename, which the file system does at once.
+    Whatever stood at `path` before stays whole until the rename, which the file system does at once. What a killed
+    process left aside in the folder is removed by the next one that writes there.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    aside = Path(name)
-    try:
+    with _aside(path.parent) as aside:
         yield aside
         with open(aside, "rb") as written:
             os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(aside, 0o666 & ~umask)
+        os.chmod(aside, 0o666 & ~_umask())
         os.replace(aside, path)
+
+
+@contextmanager
+def atomic_folder(folder: Path | str) -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its place if the block succeeds and is removed if it fails.
+
+    The folder that stood there is moved away first: a process that is killed between the two leaves it under another
+    name, from which the next one brings it back.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    old = _beside(folder, "old")
+    if old.exists() and not folder.exists():
+        os.rename(old, folder)
+    with _aside(folder.parent, a_folder=True) as aside:
+        yield aside
+        os.chmod(aside, 0o777 & ~_umask())
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            os.rename(folder, old)
+        os.rename(aside, folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+_ASIDE = (".polyface-", ".tmp")
+_cleared: set[Path] = set()
+
+
+@contextmanager
+def _aside(folder: Path, a_folder: bool = False) -> Iterator[Path]:
+    """A new file or folder in `folder`, of a short name, removed at the end if it is still there.
+
+    It is held by a lock that ends with the process, so that another process can tell it from one that was left.
+    """
+    if folder not in _cleared:  # once a process: a folder may hold a million pictures
+        _clear(folder)
+        _cleared.add(folder)
+    prefix, suffix = _ASIDE
+    while True:
+        if a_folder:
+            aside = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=folder))
+            handle = os.open(aside, os.O_RDONLY)
+        else:
+            handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=folder)
+            aside = Path(name)
+        _hold(handle)
+        if aside.exists():  # no other process cleared it before it was held
+            break
+        os.close(handle)
+    try:
+        yield aside
     finally:
+        os.close(handle)
+        _remove(aside)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what killed processes left aside in a folder."""
+    prefix, suffix = _ASIDE
+    for aside in folder.glob(f"{prefix}*{suffix}"):
+        with suppress(OSError):  # another process was quicker, or may do what this one may not
+            handle = os.open(aside, os.O_RDONLY)
+            try:
+                if _hold(handle):
+                    _remove(aside)
+            finally:
+                os.close(handle)
+
+
+def _hold(handle: int) -> bool:
+    """Whether an open file is this process's alone from now on, until it is closed; False where files have no locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _remove(aside: Path) -> None:
+    if aside.is_dir():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
         aside.unlink(missing_ok=True)
+
+
+def _beside(path: Path, what: str) -> Path:
+    """A hidden name beside a path that tells both; of a long name, its hash."""
+    name = path.name if len(os.fsencode(path.name)) < 200 else hashlib.sha1(os.fsencode(path.name)).hexdigest()
+    return path.with_name(f".{name}.{what}")
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+@contextmanager
+def lock(path: Path | str, wait: float = 0.0) -> Iterator[None]:
+    """Keep every other process that locks `path` (a file or folder, there or not) waiting until the block ends.
+
+    The lock is a file `.<name>.lock` beside it, and ends with the process, however that ends. wait: seconds.
+
+    Raises:
+        PolyfaceError: another process holds it for longer than `wait`.
+    """
+    from filelock import FileLock, Timeout
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(_beside(path, "lock"), timeout=wait)
+    try:
+        held.acquire()
+    except Timeout:
+        raise PolyfaceError(f"{path}: another process is at work on it; wait for its end, or name another") from None
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def check_output(path: Path | str, overwrite: bool = False, inputs: Iterable[Path | str] = ()) -> None:
+    """Raise unless `path` may be written: nothing is there, an empty file, a file that Polyface made, or `overwrite`.
+
+    Call it before any work. inputs: files that are read; they are never written, through a link neither.
+
+    Raises:
+        PolyfaceError: the file is an input or not Polyface's, is no regular file, or its folder cannot be written.
+    """
+    path = Path(path)
+    folder = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise PolyfaceError(f"{path}: {folder} is no folder that can be written; name another path")
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise PolyfaceError(f"{path}: is a {'folder' if path.is_dir() else 'device'}; name a file")
+    if any(same_file(path, each) for each in inputs):
+        raise PolyfaceError(f"{path}: is read by this command, and would be overwritten; name another file")
+    if not overwrite and not made_here(path):
+        raise PolyfaceError(
+            f"{path}: is there, and was not made by Polyface; name another file, or say --overwrite to replace it"
+        )
+
+
+def same_file(one: Path | str, other: Path | str) -> bool:
+    """Whether two paths lead to one file, through links or not; False where one leads nowhere."""
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False
+
+
+def made_here(path: Path) -> bool:
+    """Whether Polyface wrote this file: it says so in its first or last 64 KB, or holds nothing.
+
+    So all that Polyface writes for its users names it there: in a page's header, the metadata of a table or picture.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        ends = file.read(_ENDS)
+        file.seek(max(size - _ENDS, 0))
+        ends += file.read(_ENDS)
+    return size == 0 or b"polyface" in ends.lower()
+
+
+_ENDS = 2**16
 
 
 def cache_folder(*parts: str) -> Path:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +21,7 @@ from polyface import tasks as task_kinds
 from polyface.data.boxes import BoxSpec
 from polyface.data.crops import CropSpec
 from polyface.errors import PolyfaceError, short
-from polyface.files import read_model, sha256
+from polyface.files import atomic_folder, read_model, sha256
 from polyface.networks.network import FaceNetwork, build
 from polyface.networks.pretrained.files import read_weights
 from polyface.tasks import Task
@@ -57,9 +55,9 @@ class Bundle:
     def save(self, folder: Path | str, dtype: torch.dtype = torch.float32) -> Path:
         """Write the bundle as `folder`, whole or not at all; floating tensors are stored as `dtype`."""
         folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
+        if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+            raise PolyfaceError(f"{folder}: is there, and is no model bundle; name another folder, or move it away")
+        with atomic_folder(folder) as aside:
             state = {
                 name: tensor.detach().cpu().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
                 for name, tensor in self.network.state_dict().items()
@@ -76,16 +74,7 @@ class Bundle:
             )
             told = json.dumps(manifest.model_dump(), indent=1, ensure_ascii=False)
             (aside / MANIFEST).write_text(told, encoding="utf-8")
-            os.chmod(aside, 0o755)
             os.chmod(aside / WEIGHTS, 0o644)  # safetensors writes for the owner alone
-            old = folder.with_name(f".{folder.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            if folder.exists():
-                os.rename(folder, old)
-            os.rename(aside, folder)
-            shutil.rmtree(old, ignore_errors=True)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
         return folder
 
 

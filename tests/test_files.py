@@ -1,0 +1,169 @@
+"""Files that are whole or absent, what is left aside, locks, and files of others that are never replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from polyface import files
+from polyface.errors import PolyfaceError
+from polyface.files import atomic_folder, atomic_path, check_output, lock, made_here
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from polyface.files import atomic_folder, atomic_path, lock
+kind, path = sys.argv[1], Path(sys.argv[2])
+if kind == "lock":
+    with lock(path):
+        print("ready", flush=True)
+        time.sleep(60)
+else:
+    with (atomic_path if kind == "file" else atomic_folder)(path) as aside:
+        (aside if kind == "file" else aside / "part").write_text("half")
+        print("ready", flush=True)
+        time.sleep(60)
+"""
+
+
+def at_work(kind: str, path: Path) -> subprocess.Popen[str]:
+    """A process that is in the middle of writing `path`, or holds its lock."""
+    process = subprocess.Popen([sys.executable, "-c", WRITER, kind, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.fixture(autouse=True)
+def as_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_cleared", set())
+
+
+def listed(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_failure_leaves_what_was_there_and_nothing_aside(tmp_path: Path) -> None:
+    path = tmp_path / "table.txt"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic_path(path) as aside:
+        aside.write_text(str(1 / 0))
+    assert path.read_text() == "old"
+    assert listed(tmp_path) == ["table.txt"]
+
+
+def test_the_longest_name_that_a_file_may_have_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("é" * 127 + "a")  # 255 bytes
+    with atomic_path(path) as aside:
+        aside.write_text("whole")
+    with lock(path):
+        assert path.read_text() == "whole"
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_process_left_aside_is_cleared_and_what_is_being_written_is_not(
+    tmp_path: Path, kind: str
+) -> None:
+    other = at_work(kind, tmp_path / "other")
+    killed = at_work(kind, tmp_path / "mine")
+    try:
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        assert len(listed(tmp_path)) == 2
+        with atomic_path(tmp_path / "new") as aside:
+            aside.write_text("x")
+        left = listed(tmp_path)
+        assert len(left) == 2
+        assert "new" in left
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    for text in ("one", "two"):
+        with atomic_folder(folder) as aside:
+            (aside / text).write_text(text)
+    assert listed(folder) == ["two"]
+    with pytest.raises(ZeroDivisionError), atomic_folder(folder) as aside:
+        raise ZeroDivisionError
+    assert listed(folder) == ["two"]
+    assert listed(tmp_path) == ["model"]
+
+
+def test_a_folder_that_was_moved_away_before_a_kill_comes_back(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    with atomic_folder(folder) as aside:
+        (aside / "one").write_text("one")
+    os.rename(folder, tmp_path / ".model.old")  # a kill between the two renames
+    with pytest.raises(ZeroDivisionError), atomic_folder(folder):
+        raise ZeroDivisionError
+    assert listed(folder) == ["one"]
+
+
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    holder = at_work("lock", path)
+    with pytest.raises(PolyfaceError, match="another process is at work"), lock(path):
+        raise AssertionError("held twice")
+    holder.kill()
+    holder.wait()
+    with lock(path, wait=5.0):
+        pass
+
+
+def test_files_of_others_are_never_replaced_unless_told(tmp_path: Path) -> None:
+    letter = tmp_path / "letter.txt"
+    letter.write_text("mine")
+    link = tmp_path / "link.txt"
+    link.symlink_to(letter)
+    for path in (letter, link):
+        with pytest.raises(PolyfaceError, match="was not made by Polyface"):
+            check_output(path)
+        check_output(path, overwrite=True)
+
+
+def test_an_input_is_never_replaced(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"drawn by Polyface")
+    (tmp_path / "folder").symlink_to(tmp_path)
+    os.link(photo, tmp_path / "again.jpg")
+    for path in (photo, tmp_path / "folder" / "photo.jpg", tmp_path / "again.jpg"):
+        with pytest.raises(PolyfaceError, match="is read by this command"):
+            check_output(path, overwrite=True, inputs=[tmp_path / "missing.jpg", photo])
+    check_output(photo)
+
+
+def test_no_device_and_no_folder_is_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(PolyfaceError, match=r"is a (folder|device)"):
+            check_output(path, overwrite=True)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(PolyfaceError, match="no folder that can be written"):
+        check_output(tmp_path / "file" / "new.txt")
+    check_output(tmp_path / "a" / "b" / "new.txt")
+
+
+@pytest.mark.parametrize(
+    ("content", "made"),
+    [
+        (b"", True),
+        (b"x" * 2**17, False),
+        (b"x" * 2**17 + b"polyface.columns", True),
+        (b"<meta content=Polyface>" + b"x" * 2**17, True),
+    ],
+)
+def test_what_polyface_made_says_so_at_an_end(tmp_path: Path, content: bytes, made: bool) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert made_here(path) is made
