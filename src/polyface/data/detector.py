@@ -90,7 +90,7 @@ class RetinaFace:
     Args:
         threshold: lowest score kept, 0…1.
         max_side: longest side, in pixels, at which an image is searched. By default nearly every face from 24 pixels on
-            is found in a photo of 12 megapixels. That takes some 15 times as long as with 640, which is enough where
+            is found in a photo of 12 megapixels. That takes some 20 times as long as with 640, which is enough where
             faces fill a twentieth of their picture or more.
         min_side: longest side, in pixels, below which an image is enlarged; ``max_side`` caps it.
         overlap: of two boxes whose intersection over union exceeds this, the one of lower score is dropped.
