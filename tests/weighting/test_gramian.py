@@ -105,6 +105,7 @@ def test_a_task_may_read_some_of_the_parameters_only() -> None:
         ),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*the trunk is frozen")
 @pytest.mark.parametrize("name", AT_GRADIENTS)
 def test_errors_say_what_is_missing(name: str, level: str, context: Context, said: str) -> None:
     losses = {task: torch.ones((), requires_grad=True) * 2 for task in TASKS}

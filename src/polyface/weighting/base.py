@@ -197,10 +197,10 @@ class Weighting(nn.Module):
         finite = values.isfinite().tolist()
         present = [i for i, name in enumerate(names) if counts.get(name, 1) > 0]
         constant = [names[i] for i in present if torch.is_grad_enabled() and not losses[names[i]].requires_grad]
-        if self.training and len(constant) < len(present):
+        in_vain = 0 < len(constant) == len(present)
+        if constant and self.training and not in_vain:
             present = [i for i in present if names[i] not in constant]
-            if constant:
-                self.warn_once(f"{_NOTHING} the loss of {', '.join(constant)}: counted as absent")
+            self.warn_once(f"{_NOTHING} the loss of {', '.join(constant)}: counted as absent")
         weights = torch.zeros(len(names), dtype=torch.float64)
         if not all(finite[i] for i in present):
             # NaN on every process, and through every head, or the processes would part company under DDP
@@ -218,7 +218,7 @@ class Weighting(nn.Module):
             stacked = torch.stack(kept)
         # All absent tasks are in the sum, times 0, so that under DDP every head takes part.
         loss = (stacked * weights.to(stacked)).sum()
-        if constant and len(constant) == len(present) and own is None:
+        if in_vain and own is None:
             loss = _Constant.apply(loss, loss.new_zeros((), requires_grad=True), constant)
         named = dict.fromkeys(self.tasks, 0.0) | dict(zip(names, weights.tolist(), strict=True))
         return Combined(loss, named, self._all_own(own, loss))

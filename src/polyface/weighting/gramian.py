@@ -57,8 +57,8 @@ def task_gradients(
         found = torch.autograd.grad(loss * scale, inputs, retain_graph=True, allow_unused=True)
         if all(gradient is None for gradient in found):
             raise PolyfaceError(
-                f"the loss of '{name}' does not depend on {_SHARED[level]}, so its gradient cannot be compared with the "
-                "others': let its head read them (where the whole network is compiled as one, compile the trunk alone)"
+                f"the loss of '{name}' does not depend on {_SHARED[level]}, so its gradient cannot be compared with "
+                "others: let its head read them (where the whole network is compiled as one, compile the trunk alone)"
             )
         rows.append(torch.cat([_flat(g, x) for g, x in zip(found, inputs, strict=True)]))
     gradients = torch.stack(rows) / scale
