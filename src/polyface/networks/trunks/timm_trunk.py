@@ -112,8 +112,8 @@ class TimmTrunk(PartlyFrozen):
         except (AssertionError, RuntimeError, TypeError, ValueError) as error:
             side = timm.get_pretrained_cfg_value(self.model, "input_size")[-1]
             raise PolyfaceError(
-                f"{self.model} takes no pictures of {self.size} × {self.size}; it is made for {side} × {side}: set size "
-                f"to {side} (and that of the crop), or take another model"
+                f"{self.model} takes no pictures of {self.size} × {self.size}; it is made for {side} × {side}: set "
+                f"size to {side} (and that of the crop), or take another model"
             ) from error
         self.options = fitted
         return maps
