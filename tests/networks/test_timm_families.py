@@ -1,4 +1,4 @@
-"""Every family of timm as a trunk: maps as declared, gradients where timm has them, and an export that answers alike."""
+"""Every family of timm as a trunk: maps as declared, gradients where timm has them, an export that answers alike."""
 
 from __future__ import annotations
 
@@ -124,6 +124,12 @@ TOO_LARGE = {"deepseek_vit", "gemma4_vit"}
 
 ALL = [pytest.param(*QUICK[family], id=family) for family in QUICK]
 ALL += [pytest.param(*SLOW[family], id=family, marks=pytest.mark.nightly) for family in SLOW]
+AT_ONCE = {"mambaout", "vision_transformer"}
+"""Whose export is quick enough for every run."""
+EXPORTED = [
+    pytest.param(*QUICK[family], id=family, marks=[] if family in AT_ONCE else pytest.mark.slow) for family in QUICK
+]
+EXPORTED += ALL[len(QUICK) :]
 
 
 def build(model: str, size: int, **options: Any) -> networks.FaceNetwork:
@@ -162,7 +168,7 @@ def test_maps_and_gradients(model: str, size: int) -> None:
     assert len(depends) > 0.7 * len(dict(trunk.body.named_parameters()))
 
 
-@pytest.mark.parametrize("model, size", ALL)
+@pytest.mark.parametrize("model, size", EXPORTED)
 def test_exported_it_answers_alike(model: str, size: int, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     named = {"smile": tasks.build("smile", {"kind": "classification", "column": "smile"})}
