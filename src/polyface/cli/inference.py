@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polyface.cli.common import AverageOption, DeviceOption, MirrorOption, SetOption, bar, device_of, say
+from polyface.cli.common import (
+    AverageOption,
+    DeviceOption,
+    MaxSideOption,
+    MirrorOption,
+    SetOption,
+    ThresholdOption,
+    bar,
+    device_of,
+    say,
+)
 from polyface.errors import PolyfaceError
 
 if TYPE_CHECKING:
@@ -26,12 +36,22 @@ def analyze(
     mirror: MirrorOption = False,
     device: DeviceOption = "cpu",
     batch: Annotated[int, typer.Option(help="Faces a forward pass takes.")] = 64,
+    threshold: ThresholdOption = 0.5,
+    max_side: MaxSideOption = 4096,
 ) -> None:
     """Find the faces of photos and answer all questions of the models about them, in original pixels."""
     from polyface.inference import Analyzer, to_json_lines, to_parquet
     from polyface.inference.inputs import image_files
 
-    analyzer = Analyzer(*(model or []), device=device_of(device), batch=batch, average=average, mirror=mirror)
+    analyzer = Analyzer(
+        *(model or []),
+        threshold=threshold,
+        max_side=max_side,
+        device=device_of(device),
+        batch=batch,
+        average=average,
+        mirror=mirror,
+    )
     files = [file for source in images for file in image_files(source)]
     single = len(files) == 1
     with bar() as progress:

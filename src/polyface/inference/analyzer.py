@@ -74,7 +74,8 @@ class Analyzer:
     its own crop: one whose boxes are of source "points" turned upright by the detector's points, or one's own box as it
     is. A task answers under its own name; where several models have a task of that name, under the label column it was
     trained on (`landmarks_5`, `landmarks_68`), or, if they share that too, under `<model>/<task>`.
-    detector: finds faces where no boxes are given (`RetinaFace()` by default, loaded when first needed).
+    detector: finds faces where no boxes are given; by default `RetinaFace(threshold, max_side)`, which keeps faces of
+    at least that score and searches pictures at so many pixels at most.
     device: where the networks run. batch: network inputs that are in memory at once. average: how many small
     translations (±`spread` crop sides) of each face are averaged; 1 is plain, 20 is TCDCN-Averaged (Zhang et al. 2014).
     mirror: whether the mirrored face is averaged in too.
@@ -87,6 +88,8 @@ class Analyzer:
         self,
         *models: Bundle | Path | str,
         detector: Detector | None = None,
+        threshold: float = RetinaFace.threshold,
+        max_side: int = RetinaFace.max_side,
         device: torch.device | str = "cpu",
         batch: int = 64,
         average: int = 1,
@@ -96,7 +99,7 @@ class Analyzer:
         if batch < 1:
             raise PolyfaceError(f"batch is {batch}: give at least 1")
         self.batch, self.tta = batch, TTA(average, spread, mirror)
-        self._detector, self._device = detector, usable_device(device)
+        self._detector, self._device = detector or RetinaFace(threshold, max_side), usable_device(device)
         self._models = _named([self._open(model) for model in models or default_models()])
         self._told = False
 
@@ -175,7 +178,6 @@ class Analyzer:
         if boxes is not None:
             crop_by = [boxes] * len(self._models)
             return _Image(source.path, width, height, None, boxes, [None] * len(boxes), crop_by), pixels
-        self._detector = self._detector or RetinaFace()
         self._warn_of_other_boxes()
         found = self._detector(pixels)
         given = np.array([face.box for face in found], dtype=np.float32).reshape(-1, 4)
