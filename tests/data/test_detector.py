@@ -255,7 +255,7 @@ def test_another_package_of_that_name(monkeypatch, tmp_path, content, words):
 
 
 def test_missing_onnxruntime(monkeypatch):
-    module._opened.cache_clear()
+    monkeypatch.setattr(module, "_sessions", {})
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(PolyfaceError, match="needs onnxruntime"):
         RetinaFace()(grey(32, 32))

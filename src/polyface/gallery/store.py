@@ -23,12 +23,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError
+from polyface.forks import after_fork
 from polyface.gallery.format import (
     LOCK,
     MANIFEST,
@@ -52,6 +54,15 @@ _ROW = np.dtype([
 ])  # fmt: skip
 
 
+_written: WeakSet[FaceStore] = WeakSet()
+
+
+@after_fork
+def _leave_all() -> None:
+    for store in list(_written):
+        store.leave()
+
+
 class FaceStore:
     """The faces of one folder; `len` counts rows of `vectors`, those of removed faces (until `compact`) included.
 
@@ -71,6 +82,7 @@ class FaceStore:
         self._load()
         if lock is not None:
             self._clean()
+            _written.add(self)
 
     # ---------------------------------------------------------------------------------------------- opening, closing
 
@@ -127,6 +139,14 @@ class FaceStore:
             if self._lock is not None:
                 os.close(self._lock)
             self._lock, self._broken = None, "it was closed"
+
+    def leave(self) -> None:
+        """In a forked process: leave what is open for writing, and the lock, to the parent."""
+        with suppress(OSError):  # the parent may just have been closing them
+            self._close_files()
+            if self._lock is not None:
+                os.close(self._lock)  # which unlocks it for this process alone
+        self._lock, self._broken = None, "it was opened for writing by the process that this one was forked from"
 
     def update(self, **changes: Any) -> None:
         """Replace the manifest: present counts and hashes, and `changes`."""
