@@ -42,7 +42,7 @@ def test_every_byte_is_kept_apart() -> None:
 
 
 def test_a_line_stays_one_line_and_moves_no_cursor() -> None:
-    assert one_line("a\nb\r\x1b[2J\x85\u2028c\td") == "a\\nb\\r\\x1b[2J\\x85\\u2028c\\td"
+    assert one_line("a\nb\r\x1b[2J\x85\u2028c\td") == "a\\nb\\r\\x1b[2J\\x85\\u2028c\td"
     assert one_line('‘Ann’ "B" می‌خواهم') == '‘Ann’ "B" می‌خواهم'  # quotes and joiners are text
 
 

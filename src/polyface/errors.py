@@ -58,8 +58,8 @@ def utf8(name: str) -> str:
 
 
 def one_line(text: object) -> str:
-    """A text as a line shows it: line breaks and other control characters, which a file's name may hold, as \\n."""
+    """A text as a line shows it: line breaks and what else moves a cursor, which a file's name may hold, as \\n."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), utf8(str(text)))
 
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
