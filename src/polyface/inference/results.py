@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from polyface.errors import PolyfaceError
+from polyface.errors import PolyfaceError, utf8
 from polyface.files import atomic_path
 
 _ROWS = 4096  # of a Parquet row group
@@ -91,9 +91,9 @@ class ImageResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as a line of JSON holds them."""
-        told: dict[str, Any] = {"path": utf8(self.path), "width": self.width, "height": self.height}
+        told: dict[str, Any] = {"path": self.path and utf8(self.path), "width": self.width, "height": self.height}
         told["faces"] = [face.to_dict() for face in self.faces]
-        return told | ({} if self.error is None else {"error": utf8(self.error)})
+        return told | ({"error": self.error} if self.error else {})
 
 
 def to_json_lines(results: Iterable[ImageResult]) -> str:
@@ -142,8 +142,8 @@ def _schema(face: FaceResult | None) -> pa.Schema:
 
 
 def _row(result: ImageResult, index: int, face: FaceResult) -> dict[str, Any]:
-    row: dict[str, Any] = {"path": utf8(result.path), "width": result.width, "height": result.height, "face": index}
-    row |= {"box": face.box.tolist(), "score": face.score}
+    row: dict[str, Any] = {"path": result.path and utf8(result.path), "width": result.width, "height": result.height}
+    row |= {"face": index, "box": face.box.tolist(), "score": face.score}
     row |= {task: points.ravel().tolist() for task, points in face.points.items()}
     for task, (word, probability) in face.labels.items():
         row |= {task: word, f"{task}_probability": probability, f"{task}_probabilities": face.probabilities[task]}
@@ -161,8 +161,3 @@ def _plain(value: Any, digits: int) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item, digits) for key, item in value.items()}
     return [_plain(item, digits) for item in value] if isinstance(value, list | tuple) else value
-
-
-def utf8(value: str | None) -> str | None:
-    """Text that UTF-8 can hold: a file name may be any bytes."""
-    return None if value is None else value.encode("utf-8", "backslashreplace").decode()
