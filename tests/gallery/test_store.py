@@ -232,6 +232,30 @@ def test_a_failed_write_leaves_the_state_before_or_after(
     assert at >= 3  # a write and its sync at least were made to fail
 
 
+def test_a_full_disk_is_told_in_one_line_of_what_was_not_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although its closing fails as well."""
+    filled(tmp_path / "g", 3).close()
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    gallery = Gallery.open(tmp_path / "g", write=True)
+    gallery.enrol_embeddings(draw(4, 1), "p1")
+
+    def add() -> None:
+        with gallery:
+            for name in ("write", "replace"):
+                monkeypatch.setattr(os, name, full)
+            gallery.enrol_embeddings(draw(2, 2), "p2")
+
+    with pytest.raises(PolyfaceError, match="nothing of it was stored, the 7 faces"):
+        add()
+    monkeypatch.undo()
+    holds(tmp_path / "g", 3, 4)
+
+
 # -------------------------------------------------------------------------------------------------------------- damage
 
 
