@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polyface.cli.common import AverageOption, DeviceOption, MirrorOption, SetOption, bar, device_of, say
+from polyface.cli.common import AverageOption, DeviceOption, MirrorOption, SetOption, bar, device_of, say, tell
 from polyface.errors import PolyfaceError
 
 if TYPE_CHECKING:
@@ -38,16 +38,16 @@ def analyze(
         found = analyzer(files[0] if single else files, progress=progress)
     for result in found:
         if result.error:
-            typer.echo(f"{result.path}: {result.error}", err=True)
+            tell(f"{result.path}: {result.error}")
         elif not result.faces:
-            typer.echo(f"{result.path}: no face found", err=True)
+            tell(f"{result.path}: no face found")
     if out and out.suffix == ".parquet":
         to_parquet(found, out)
     elif out and out.suffix in (".jsonl", ".json"):
         from polyface.files import atomic_path
 
         with atomic_path(out) as aside:
-            aside.write_text(to_json_lines(found))
+            aside.write_text(to_json_lines(found), encoding="utf-8")
     elif out:
         raise PolyfaceError(f"--out {out}: expected a .jsonl or .parquet file (pictures go to --draw FOLDER)")
     else:
@@ -56,7 +56,7 @@ def analyze(
         from polyface.inference import draw_all
 
         for path in draw_all(found, draw):
-            typer.echo(f"drawn: {path}", err=True)
+            tell(f"drawn: {path}")
 
 
 def models() -> None:

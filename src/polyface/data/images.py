@@ -29,7 +29,7 @@ MAX_PIXELS = 100_000_000
 """Larger pictures are refused before they are decoded: a few hundred bytes can claim to be any size."""
 
 # Not EPS, whose reader runs Ghostscript, nor the many formats that no face data set comes in.
-_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _ORIENTATION = 0x0112  # EXIF tag; values 1…8
 
 
@@ -181,7 +181,7 @@ def _formats() -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def suffixes() -> frozenset[str]:
     """The endings of files that are decoded, in small letters (".jpg", ".jfif"), as the decoder itself lists them."""
-    known = _formats()  # which fills Pillow's list
+    known = {*_formats(), "MPO"}  # of several JPEG pictures, which Pillow opens as JPEG
     return frozenset(ending for ending, name in Image.EXTENSION.items() if name in known)
 
 
