@@ -134,9 +134,14 @@ def test_parquet_is_whole_or_absent(tmp_path: Path) -> None:
         raise PolyfaceError("stopped")
 
     (tmp_path / "faces.parquet").write_bytes(b"the earlier file")
+    with pytest.raises(PolyfaceError, match="not made by Polyface"):
+        to_parquet(RESULTS, tmp_path / "faces.parquet")
     with pytest.raises(PolyfaceError, match="stopped"):
-        to_parquet(failing(), tmp_path / "faces.parquet")
+        to_parquet(failing(), tmp_path / "faces.parquet", overwrite=True)
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("faces.parquet", b"the earlier file")]
+    for _ in range(2):  # the second time it is Polyface's own
+        assert to_parquet(RESULTS, tmp_path / "faces.parquet", overwrite=True) == 3
+    assert to_parquet(RESULTS[:1], tmp_path / "faces.parquet") == 2
     with pytest.raises(PolyfaceError, match="is a folder"):
         to_parquet(RESULTS, tmp_path)
 

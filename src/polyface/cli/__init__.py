@@ -15,7 +15,7 @@ from polyface.cli.inference import analyze, demo, export, models
 from polyface.cli.parts import parts
 from polyface.cli.reproduce import reproduce
 from polyface.cli.training import evaluate, train
-from polyface.errors import PolyfaceError
+from polyface.errors import Interrupted, PolyfaceError
 
 __all__ = ["app", "main"]
 
@@ -47,7 +47,7 @@ def main() -> None:
         app()
     except PolyfaceError as error:
         typer.echo(f"polyface: {error}", err=True)
-        sys.exit(1)
+        sys.exit(130 if isinstance(error, Interrupted) else 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         typer.echo(f"polyface: {where}{error.strerror or error}; free space or mend the path, then run again", err=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +17,7 @@ from polyface.errors import PolyfaceError
 from polyface.inference.embeddings import FoundFace
 from polyface.inference.inputs import usable_device
 from polyface.models import EMBEDDER, find
-from polyface.models.bundle import Bundle, load_bundle
+from polyface.models.bundle import Bundle, fingerprint, load_bundle
 from polyface.networks.folding import chosen_embedding, embedding_only, folded, in_bfloat16
 
 
@@ -56,7 +54,8 @@ class BundleEmbedder:
         embedding = bundle.network.embeddings[chosen]
         self.branch, self.dim, self.similarity, self.precision = chosen, embedding.dim, embedding.similarity, precision
         self.crop, self.boxes, self.batch, self._detector = bundle.crop, bundle.boxes, batch, detector
-        self.id = f"{name}-{chosen}-{_fingerprint(bundle, chosen)}"
+        told = {"crop": bundle.crop.model_dump(), "boxes": bundle.boxes.model_dump(), "branch": chosen}
+        self.id = f"{name}-{chosen}-{fingerprint(bundle.network, **told)}"
         # A copy: whoever gave a bundle may go on training it, or use it on another device.
         self._device = usable_device(device)
         lean = folded(embedding_only(bundle.network, chosen))
@@ -103,14 +102,3 @@ class BundleEmbedder:
         for start in range(0, len(cuts), self.batch):
             faces = torch.from_numpy(np.stack(cuts[start : start + self.batch])).to(self._device)
             yield sample(faces, to_input.repeat(len(faces), 1, 1), self.crop.size)
-
-
-def _fingerprint(bundle: Bundle, branch: str) -> str:
-    """Twelve hex digits of everything that an embedding depends on."""
-    told = {"network": bundle.network.config, "crop": bundle.crop.model_dump(), "branch": branch}
-    told["boxes"] = bundle.boxes.model_dump()
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(bundle.network.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()[:12]
