@@ -29,6 +29,11 @@ YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before a run 
 CollectOption = Annotated[bool, typer.Option(help="Only gather what is finished.")]
 AverageOption = Annotated[int, typer.Option("--average", help="Average over so many small translations.")]
 MirrorOption = Annotated[bool, typer.Option("--mirror", help="Average over the mirrored face as well.")]
+ThresholdOption = Annotated[float, typer.Option("--threshold", help="The lowest score of a face that is kept, 0 … 1.")]
+MaxSideOption = Annotated[
+    int,
+    typer.Option("--max-side", help="Search larger pictures at so many pixels; with 640, quickly and for large faces."),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps, or auto.")]
 
 

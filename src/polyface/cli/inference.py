@@ -6,11 +6,21 @@ import sys
 from collections.abc import Iterable
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polyface.cli.common import AverageOption, DeviceOption, MirrorOption, SetOption, bar, device_of, say
+from polyface.cli.common import (
+    AverageOption,
+    DeviceOption,
+    MaxSideOption,
+    MirrorOption,
+    SetOption,
+    ThresholdOption,
+    bar,
+    device_of,
+    say,
+)
 from polyface.errors import Interrupted, PolyfaceError, short
 
 if TYPE_CHECKING:
@@ -38,6 +48,8 @@ def analyze(
     mirror: MirrorOption = False,
     device: DeviceOption = "cpu",
     batch: Annotated[int, typer.Option(help="Faces a forward pass takes.")] = 64,
+    threshold: ThresholdOption = 0.5,
+    max_side: MaxSideOption = 4096,
 ) -> None:
     """Find the faces of photos and answer all questions of the models about them, in original pixels.
 
@@ -53,8 +65,16 @@ def analyze(
     drawings = Drawings(draw, files) if draw else None
     done, read = 0, 0
     try:
-        options: dict[str, Any] = {"average": average, "mirror": mirror, "top": _top(top)}
-        analyzer = Analyzer(*(model or []), device=device_of(device), batch=batch, **options)
+        analyzer = Analyzer(
+            *(model or []),
+            threshold=threshold,
+            max_side=max_side,
+            device=device_of(device),
+            batch=batch,
+            average=average,
+            mirror=mirror,
+            top=_top(top),
+        )
         found: Iterable[tuple[ImageResult, bool]] = zip(analyzer.stream(files), repeat(True))
         if out:
             done_too = drawings.has if drawings else None

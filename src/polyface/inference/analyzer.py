@@ -73,7 +73,8 @@ class Analyzer:
     its own crop: one whose boxes are of source "points" turned upright by the detector's points, or one's own box as it
     is. A task answers under its own name; where several models have a task of that name, under the label column it was
     trained on (`landmarks_5`, `landmarks_68`), or, if they share that too, under `<model>/<task>`.
-    detector: finds faces where no boxes are given (`RetinaFace()` by default, loaded when first needed).
+    detector: finds faces where no boxes are given; by default `RetinaFace(threshold, max_side)`, which keeps faces of
+    at least that score and searches pictures at so many pixels at most.
     device: where the networks run. batch: network inputs that are in memory at once. average: how many small
     translations (±`spread` crop sides) of each face are averaged; 1 is plain, 20 is TCDCN-Averaged (Zhang et al. 2014).
     mirror: whether the mirrored face is averaged in too. top: of a task that knows people, or more than 40 words, how
@@ -87,6 +88,8 @@ class Analyzer:
         self,
         *models: Bundle | Path | str,
         detector: Detector | None = None,
+        threshold: float = RetinaFace.threshold,
+        max_side: int = RetinaFace.max_side,
         device: torch.device | str = "cpu",
         batch: int = 64,
         average: int = 1,
@@ -99,7 +102,7 @@ class Analyzer:
         if top is not None and top < 1:
             raise PolyfaceError(f"top is {top}: give at least 1, or None for all")
         self.batch, self.tta, self.top = batch, TTA(average, spread, mirror), top
-        self._detector, self._device = detector, usable_device(device)
+        self._detector, self._device = detector or RetinaFace(threshold, max_side), usable_device(device)
         self._models = _named([self._open(model) for model in models or default_models()])
         self._told = False
 
@@ -111,7 +114,7 @@ class Analyzer:
     @property
     def id(self) -> str:
         """Names everything that answers depend on: Polyface's version, models, detector and settings."""
-        told: dict[str, Any] = {"detector": self._finder().id, "settings": [*astuple(self.tta), self.top]}
+        told: dict[str, Any] = {"detector": self._detector.id, "settings": [*astuple(self.tta), self.top]}
         for model in self._models:
             tasks = {model.names[name]: task.config() for name, task in model.bundle.tasks.items()}
             crop, boxes = model.bundle.crop.model_dump(), model.bundle.boxes.model_dump()
@@ -179,7 +182,6 @@ class Analyzer:
         """Every face of a picture as the models see it, one at a time; what goes wrong is the picture's `error`."""
         boxes = own_boxes(own, source.where)
         if boxes is None:
-            self._finder()  # that it cannot be had concerns more than this picture
             self._warn_of_other_boxes()
         try:
             pixels = source.pixels()
@@ -187,7 +189,7 @@ class Analyzer:
             if boxes is not None:
                 image.boxes, image.scores, crop_by = boxes, [None] * len(boxes), [boxes] * len(self._models)
             else:
-                found = self._finder()(pixels)
+                found = self._detector(pixels)
                 image.boxes = np.array([face.box for face in found], dtype=np.float32).reshape(-1, 4)
                 image.scores = [float(face.score) for face in found]
                 crop_by = [boxes_for(found, model.bundle.boxes) for model in self._models]
@@ -198,10 +200,6 @@ class Analyzer:
                 raise
             known = isinstance(error, PolyfaceError)
             image.error = str(error) if known else f"{source.where}: cannot be analyzed ({short(error)})"
-
-    def _finder(self) -> Detector:
-        self._detector = self._detector or RetinaFace()
-        return self._detector
 
     def _warn_of_other_boxes(self) -> None:
         for model in self._models:

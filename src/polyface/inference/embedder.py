@@ -26,10 +26,10 @@ class BundleEmbedder:
 
     model: a bundle, its folder, or a shipped model's name (by default the shipped embedder's). branch: which embedding
     of the network is taken; by default its only one, or of several that called "verification", which is trained on
-    photos and caricatures alike. detector: finds faces where no boxes are given (`RetinaFace()` by default, loaded when
-    first needed). batch: faces a forward pass takes. precision: of the convolutions; "bfloat16" is several times as
-    quick where the processor multiplies in it, and slower elsewhere. Its embeddings are close enough to be compared
-    with those in float32: the id is the same.
+    photos and caricatures alike. detector: finds faces where no boxes are given; by default
+    `RetinaFace(threshold, max_side)`. batch: faces a forward pass takes. precision: of the convolutions; "bfloat16" is
+    several times as quick where the processor multiplies in it, and slower elsewhere. Its embeddings are close enough
+    to be compared with those in float32: the id is the same.
 
     Raises:
         PolyfaceError: an unknown model or branch, a network without an embedding, another precision, or a device that
@@ -42,6 +42,8 @@ class BundleEmbedder:
         *,
         branch: str | None = None,
         detector: Detector | None = None,
+        threshold: float = RetinaFace.threshold,
+        max_side: int = RetinaFace.max_side,
         device: torch.device | str = "cpu",
         batch: int = 64,
         precision: Literal["float32", "bfloat16"] = "float32",
@@ -53,7 +55,8 @@ class BundleEmbedder:
         chosen = chosen_embedding(bundle.network, branch, name)
         embedding = bundle.network.embeddings[chosen]
         self.branch, self.dim, self.similarity, self.precision = chosen, embedding.dim, embedding.similarity, precision
-        self.crop, self.boxes, self.batch, self._detector = bundle.crop, bundle.boxes, batch, detector
+        self.crop, self.boxes, self.batch = bundle.crop, bundle.boxes, batch
+        self._detector = detector or RetinaFace(threshold, max_side)
         told = {"crop": bundle.crop.model_dump(), "boxes": bundle.boxes.model_dump(), "branch": chosen}
         self.id = f"{name}-{chosen}-{fingerprint(bundle.network, **told)}"
         # A copy: whoever gave a bundle may go on training it, or use it on another device.
@@ -83,7 +86,6 @@ class BundleEmbedder:
         """Boxes [n, 4] of a picture's faces, and what they are cropped by ([n, 4] or [n, 5])."""
         if own is not None:
             return own, own
-        self._detector = self._detector or RetinaFace()
         found = self._detector(image)
         return boxes_for(found, BoxSpec()), boxes_for(found, self.boxes)
 
