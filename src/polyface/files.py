@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -232,12 +233,25 @@ def cache_folder(*parts: str) -> Path:
     return folder
 
 
+def check_regular(path: Path | str, where: str = "") -> None:
+    """Raise where a path is a pipe, a socket or a device, which may keep whoever opens it waiting for ever.
+
+    Call it before a path that a user gave is opened. Folders and paths that are not there are left to the caller.
+    """
+    with suppress(OSError, ValueError):
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise PolyfaceError(f"{where or path}: not a regular file but a pipe, a socket or a device; name a file")
+
+
 def read_bytes(path: Path | str, where: str = "") -> bytes:
-    """A file's bytes; raises with its path, or with `where`, if it cannot be read."""
+    """A file's bytes; raises with its path, or with `where`, if it cannot be read or is no regular file."""
+    check_regular(path, where)
     try:
         return Path(path).read_bytes()
-    except OSError as error:
-        raise PolyfaceError(f"{where or path}: cannot be read ({error.strerror or error}); check the path") from error
+    except (OSError, ValueError) as error:  # ValueError: a path that no system has
+        reason = getattr(error, "strerror", None) or error
+        raise PolyfaceError(f"{where or path}: cannot be read ({reason}); check the path") from error
 
 
 def read_model(kind: type[_Model], path: Path, remedy: str) -> _Model:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polyface.errors import NoDataError
+from polyface.errors import NoDataError, one_line
 
 if TYPE_CHECKING:
     from polyface.data.table import Progress
@@ -74,6 +74,11 @@ def say(text: str) -> None:
     typer.echo(text)
 
 
+def tell(line: object) -> None:
+    """A line on stderr; names in it break it in no two."""
+    typer.echo(one_line(line), err=True)
+
+
 HERE = {"out", "results", "report", "device", "workers", "yes", "collect"}  # options that change no figure
 
 
@@ -102,6 +107,6 @@ def tell_failed(failed: Mapping[Job, Exception]) -> None:
     """Say what could not be run; only what should have been makes the command fail."""
     broken = [job for job, why in failed.items() if not isinstance(why, NoDataError)]
     for job, why in failed.items():
-        typer.echo(f"{'failed' if job in broken else 'no data'}: {job}: {why}", err=True)
+        tell(f"{'failed' if job in broken else 'no data'}: {job}: {why}")
     if broken:
         raise typer.Exit(1)

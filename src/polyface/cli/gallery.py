@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polyface.cli.common import DeviceOption, MaxSideOption, ThresholdOption, bar, device_of, say
-from polyface.errors import PolyfaceError
+from polyface.cli.common import DeviceOption, MaxSideOption, ThresholdOption, bar, device_of, say, tell
+from polyface.errors import PolyfaceError, one_line
 from polyface.models import EMBEDDER
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def gallery_add(
             added += report.faces
             for note in (*report.skipped, *report.remarks):
                 kind = "skipped " if note in report.skipped else ""
-                typer.echo(f"{kind}{note.where}: {note.reason}", err=True)
+                tell(f"{kind}{note.where}: {note.reason}")
         known.build_index(progress)
         _notes(known)
         say(f"{gallery}: {added:,} faces added; now {len(known):,} of {len(known.people()):,} people")
@@ -89,8 +89,8 @@ def gallery_search(
         _notes(known)
     for result in found:
         if result.error or not result.faces:
-            typer.echo(result.error or f"{result.path}: no face found", err=True)
-        say(json.dumps(result.to_dict())) if json_ else _print(result)
+            tell(result.error or f"{result.path}: no face found")
+        say(json.dumps(result.to_dict(), ensure_ascii=False)) if json_ else _print(result)
 
 
 @app.command("remove")
@@ -122,7 +122,7 @@ def gallery_info(
         everybody = known.people() if people else {}
         _notes(known)
     if json_:
-        say(json.dumps(told | ({"names": everybody} if people else {})))
+        say(json.dumps(told | ({"names": everybody} if people else {}), ensure_ascii=False))
         return
     for name, value in told.items():
         text = f"{value:,}" if isinstance(value, int) else "" if value is None else str(value)
@@ -151,15 +151,15 @@ def _opened(folder: Path, embedder: BundleEmbedder, write: bool, index: str | No
 
 def _notes(known: Gallery) -> None:
     for note in known.notes():
-        typer.echo(note, err=True)
+        tell(note)
 
 
 def _print(result: QueryImage) -> None:
     told = result.to_dict()
     for face in told["faces"]:
         x0, y0, x1, y1 = (f"{value:.0f}" for value in face["box"])
-        say(f"{told['path']}: face at {x0}, {y0} – {x1}, {y1}")
+        say(f"{one_line(told['path'])}: face at {x0}, {y0} – {x1}, {y1}")
         wide = max(len(match["person"]) for match in face["matches"])
         for place, match in enumerate(face["matches"], 1):
             nearness = f"{match['similarity']:.3f}" if "similarity" in match else f"{match['distance']:.4g} away"
-            say(f"{place:4}  {match['person']:{wide}}  {nearness}  {match['path'] or ''}".rstrip())
+            say(f"{place:4}  {match['person']:{wide}}  {nearness}  {one_line(match['path'] or '')}".rstrip())

@@ -20,6 +20,7 @@ from polyface.cli.common import (
     bar,
     device_of,
     say,
+    tell,
 )
 from polyface.errors import Interrupted, PolyfaceError, short
 
@@ -87,14 +88,14 @@ def analyze(
                 if not result.error:
                     _tell(result, drawings, new)
                 elif len(files) > 1:
-                    typer.echo(f"polyface: {result.error}", err=True)
+                    tell(f"polyface: {result.error}")
                 progress(done, len(files), "images analyzed")
     except KeyboardInterrupt as error:
         went = f"{kept} holds what was found, and the same command goes on with it"
         went = went if kept and kept.exists() else "the same command begins again"
         raise Interrupted(f"interrupted after {done:,} of {len(files):,} images; {went}") from error
     if out and not done:
-        typer.echo(f"{out}: is whole; there is nothing left to analyze", err=True)
+        tell(f"{out}: is whole; there is nothing left to analyze")
     elif not read:
         raise PolyfaceError(f"{'' if done == 1 else f'none of {done:,} images could be analyzed: '}{result.error}")
 
@@ -120,12 +121,12 @@ def _tell(result: ImageResult, drawings: Drawings | None, new: bool) -> None:
     """Say what no answer tells, and draw what is not drawn yet."""
     path = str(result.path)
     if not result.faces:
-        typer.echo(f"{path}: no face found", err=True)
+        tell(f"{path}: no face found")
     if drawings and (new or not drawings.has(path)):
         try:
-            typer.echo(f"drawn: {drawings.add(path, result)}", err=True)
+            tell(f"drawn: {drawings.add(path, result)}")
         except (PolyfaceError, MemoryError) as error:  # of this picture alone, unlike a full disk
-            typer.echo(f"polyface: {path}: was not drawn ({short(error)})", err=True)
+            tell(f"polyface: {path}: was not drawn ({short(error)})")
 
 
 def models() -> None:

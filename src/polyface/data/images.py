@@ -11,7 +11,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +29,7 @@ MAX_PIXELS = 100_000_000
 """Larger pictures are refused before they are decoded: a few hundred bytes can claim to be any size."""
 
 # Not EPS, whose reader runs Ghostscript, nor the many formats that no face data set comes in.
-_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _ORIENTATION = 0x0112  # EXIF tag; values 1…8
 
 
@@ -169,9 +169,29 @@ def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
-    """Those formats that this build of Pillow can read."""
+    """Those formats that this build of Pillow can read, and HEIF by an extra."""
     Image.init()
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+@lru_cache(maxsize=1)
+def suffixes() -> frozenset[str]:
+    """The endings of files that are decoded, in small letters (".jpg", ".jfif"), as the decoder itself lists them."""
+    known = {*_formats(), "MPO"}  # of several JPEG pictures, which Pillow opens as JPEG
+    return frozenset(ending for ending, name in Image.EXTENSION.items() if name in known)
+
+
+def by_extra(ending: str) -> str:
+    """What would have to be installed for files of an ending to be decoded, as the rest of a sentence; or nothing."""
+    return _HEIF_EXTRA if ending in _HEIF_SUFFIXES and ending not in suffixes() else ""
+
+
+_HEIF_SUFFIXES = (".heic", ".heics", ".heif", ".heifs", ".hif")
+_HEIF_EXTRA = " (pip install 'polyface[heic]' reads them)"
 
 
 _quiet_lock = threading.Lock()

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from polyface.data.readers.common import IMAGE_SUFFIXES
+from polyface.data.folders import look
 from polyface.data.table import Progress
 from polyface.data.writing import Skipped
 from polyface.errors import PolyfaceError, nearest
@@ -161,16 +161,13 @@ class Gallery:
             return self.enrol(image_files(folder), person, progress=progress)
         if not folder.is_dir():
             raise PolyfaceError(f"{folder}: is no folder with a folder for each person; to enrol a photo, give a name")
-        files: list[tuple[Path, str]] = []
-        skipped: list[Skipped] = []
-        for entry in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
-            if entry.is_dir():
-                try:
-                    files += [(file, entry.name) for file in image_files(entry)]
-                except PolyfaceError:
-                    skipped.append(Skipped(str(entry), "holds no photo"))
-            elif entry.suffix.lower() in IMAGE_SUFFIXES:
-                skipped.append(Skipped(str(entry), "lies in no person's folder"))
+        held = look(folder).whole().tell()
+        files = [(folder / name, name.parts[0]) for name in held.files if len(name.parts) > 1]
+        people = {person for _, person in files}
+        stray = [name for name in held.files if len(name.parts) == 1]
+        empty = [name for name in sorted(held.folders) if len(name.parts) == 1 and name.name not in people]
+        skipped = [Skipped(str(folder / name), "lies in no person's folder") for name in stray]
+        skipped += [Skipped(str(folder / name), "holds no photo") for name in empty]
         if not files:
             raise PolyfaceError(
                 f"{folder}: holds no person's folder with photos; for photos of one person, give a name"

@@ -14,6 +14,7 @@ from polyface.data.detector import Detection, face_of
 from polyface.errors import PolyfaceError
 from polyface.inference.embeddings import FoundFace
 from polyface.inference.inputs import column, together
+from polyface.schema import person
 
 _UNIT = 1e-3  # how far from 1 the length of a cosine embedding may be
 _Item = TypeVar("_Item")
@@ -22,7 +23,7 @@ Infos = Iterable[Mapping[str, Any] | None] | Mapping[str, Any] | None
 
 def names(people: str | Iterable[str]) -> Iterator[str]:
     """Names of people: one for all, or one each."""
-    return repeat(_name(people)) if isinstance(people, str) else map(_name, people)
+    return repeat(person(people)) if isinstance(people, str) else map(person, people)
 
 
 def infos(given: Infos) -> Iterator[Any]:
@@ -35,12 +36,6 @@ def batches(items: Iterable[Any], called: str, size: int, **columns: Iterator[An
     rows = together(items, called, **columns)
     while batch := list(islice(rows, size)):
         yield batch
-
-
-def _name(person: object) -> str:
-    if not isinstance(person, str) or not person.strip() or "\n" in person:
-        raise PolyfaceError(f"a person's name is {person!r}: give a word or more, in one line")
-    return person
 
 
 def checked(embeddings: ArrayLike, dim: int, unit: bool, where: str = "embeddings") -> NDArray[np.float32]:

@@ -198,8 +198,9 @@ class Analyzer:
         except Exception as error:  # whatever it is: a picture that takes all memory must not end a folder of others
             if raising:
                 raise
-            known = isinstance(error, PolyfaceError)
-            image.error = str(error) if known else f"{source.where}: cannot be analyzed ({short(error)})"
+            if not isinstance(error, PolyfaceError):
+                error = PolyfaceError(f"{source.where}: cannot be analyzed ({short(error)})")
+            image.error = str(error)
 
     def _warn_of_other_boxes(self) -> None:
         for model in self._models:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from polyface.data import images as files
 from polyface.data.boxes import check_boxes
-from polyface.data.readers.common import IMAGE_SUFFIXES
+from polyface.data.folders import look, pictures
 from polyface.errors import PolyfaceError, short
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def count(images: Any) -> int:
     if is_single(images):
         return 1
     if is_path(images):
-        return len(image_files(images))
+        return len(look(images).files)
     return len(images) if isinstance(images, Sized) else 0
 
 
@@ -97,14 +97,12 @@ def _source(picture: Any, where: str) -> Source:
 
 
 def image_files(source: str | os.PathLike[str]) -> list[Path]:
-    """The image files of a folder, to any depth and in the order of their paths; a file is itself, read or not."""
+    """The pictures of a folder, to any depth and in the order of their paths; a file is itself, read or not.
+
+    A line of the log says what is passed over. Raises where there is none, or a folder cannot be opened.
+    """
     folder = Path(source)
-    if not folder.is_dir():
-        return [folder]
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-    if not found:
-        raise PolyfaceError(f"{folder}: holds no image ({', '.join(IMAGE_SUFFIXES)}); name another folder")
-    return found
+    return [folder / name for name in pictures(folder)] if folder.is_dir() else [folder]
 
 
 def pixels(picture: Any, where: str = "image") -> np.ndarray:

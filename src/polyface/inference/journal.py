@@ -12,10 +12,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from polyface.errors import PolyfaceError, short
+from polyface.errors import PolyfaceError, short, utf8
 from polyface.files import atomic_path, check_output, lock, made_here, naming, status_of
 from polyface.inference.analyzer import Analyzer
-from polyface.inference.results import ImageResult, json_line, to_parquet, utf8
+from polyface.inference.results import ImageResult, json_line, to_parquet
 
 _INSTEAD = "name another file, or say --overwrite to replace it"
 
@@ -201,7 +201,7 @@ def _digest(pictures: Sequence[Path]) -> str:
 
 def _name(picture: Path) -> str:
     """A picture's name in its answer."""
-    return utf8(str(picture)) or ""
+    return utf8(str(picture))
 
 
 def _state(picture: Path) -> list[int] | None:

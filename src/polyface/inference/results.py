@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from polyface.errors import utf8
 from polyface.files import atomic_path, check_output
 
 _ROWS = 4096  # of a Parquet row group
@@ -112,9 +113,9 @@ class ImageResult:
 
     def to_dict(self, exact: bool = False) -> dict[str, Any]:
         """Plain values, as a line of JSON holds them."""
-        told: dict[str, Any] = {"path": utf8(self.path), "width": self.width, "height": self.height}
+        told: dict[str, Any] = {"path": self.path and utf8(self.path), "width": self.width, "height": self.height}
         told["faces"] = [face.to_dict(exact) for face in self.faces]
-        return told | ({} if self.error is None else {"error": utf8(self.error)})
+        return told | ({"error": self.error} if self.error else {})
 
     @classmethod
     def from_dict(cls, told: Mapping[str, Any]) -> ImageResult:
@@ -188,8 +189,8 @@ def _words(words: Iterable[str], number: str, best: bool) -> pa.DataType:
 
 
 def _row(result: ImageResult, index: int, face: FaceResult) -> dict[str, Any]:
-    row: dict[str, Any] = {"path": utf8(result.path), "width": result.width, "height": result.height, "face": index}
-    row |= {"box": face.box.tolist(), "score": face.score}
+    row: dict[str, Any] = {"path": result.path and utf8(result.path), "width": result.width, "height": result.height}
+    row |= {"face": index, "box": face.box.tolist(), "score": face.score}
     row |= {task: points.ravel().tolist() for task, points in face.points.items()}
     for task, (word, probability) in face.labels.items():
         row |= {task: word, f"{task}_probability": probability}
@@ -223,8 +224,3 @@ def _number(value: float | None) -> float:
 
 def _numbers(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     return {task: {key: _number(value) for key, value in words.items()} for task, words in answers.items()}
-
-
-def utf8(value: str | None) -> str | None:
-    """Text that UTF-8 can hold: a file name may be any bytes."""
-    return None if value is None else value.encode("utf-8", "backslashreplace").decode()
