@@ -17,7 +17,7 @@ from polyface.cli.inference import analyze, demo, export, models
 from polyface.cli.parts import parts
 from polyface.cli.reproduce import reproduce
 from polyface.cli.training import evaluate, train
-from polyface.errors import PolyfaceError, utf8
+from polyface.errors import Interrupted, PolyfaceError, utf8
 
 __all__ = ["app", "main"]
 
@@ -50,7 +50,7 @@ def main() -> None:
         app()
     except PolyfaceError as error:
         tell(f"polyface: {error}")
-        sys.exit(1)
+        sys.exit(130 if isinstance(error, Interrupted) else 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         tell(f"polyface: {where}{error.strerror or error}; free space or mend the path, then run again")

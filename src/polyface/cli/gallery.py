@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polyface.cli.common import DeviceOption, bar, device_of, say, tell
+from polyface.cli.common import DeviceOption, MaxSideOption, ThresholdOption, bar, device_of, say, tell
 from polyface.errors import PolyfaceError, one_line
 from polyface.models import EMBEDDER
 
 if TYPE_CHECKING:
     from polyface.gallery.gallery import Gallery, QueryImage
+    from polyface.inference import BundleEmbedder
 
 app = typer.Typer(help="Known faces: enrol people, search by photo or caricature.", no_args_is_help=True)
 
@@ -41,11 +42,14 @@ def gallery_add(
         str | None, typer.Option(help="Of a new gallery: auto (approximate from 50,000 faces on), exact, approximate.")
     ] = None,
     device: DeviceOption = "cpu",
+    threshold: ThresholdOption = 0.5,
+    max_side: MaxSideOption = 4096,
 ) -> None:
     """Enrol people. What was stored survives a crash, and the same command goes on with the other photos."""
     if missing := [photo for photo in photos if not photo.exists()]:
         raise PolyfaceError(f"{missing[0]}: there is no such file or folder; nothing was enrolled")
-    with _opened(gallery, model, branch, device, True, index) as known, bar() as progress:
+    embedder = _embedder(model, branch, device, threshold, max_side)
+    with _opened(gallery, embedder, True, index) as known, bar() as progress:
         added = 0
         for folder in photos:
             report = known.enrol_folder(folder, person, progress=progress)
@@ -71,12 +75,15 @@ def gallery_search(
     json_: JsonOption = False,
     branch: BranchOption = None,
     device: DeviceOption = "cpu",
+    threshold: ThresholdOption = 0.5,
+    max_side: MaxSideOption = 4096,
 ) -> None:
     """Find who is on pictures: for every face the nearest people of the gallery, or with --json a line a picture."""
     from polyface.inference.inputs import image_files
 
     files = [file for image in images for file in image_files(image)]
-    with _opened(gallery, model, branch, device, False) as known, bar() as progress:
+    embedder = _embedder(model, branch, device, threshold, max_side)
+    with _opened(gallery, embedder, False) as known, bar() as progress:
         given = files[0] if len(files) == 1 else files
         found = known.search(given, top=top, by=by, exact=exact, progress=progress)
         _notes(known)
@@ -124,15 +131,17 @@ def gallery_info(
         say(f"{count:12,} {name}")
 
 
-def _opened(
-    folder: Path, model: str, branch: str | None, device: str, write: bool, index: str | None = None
-) -> Gallery:
+def _embedder(model: str, branch: str | None, device: str, threshold: float, max_side: int) -> BundleEmbedder:
+    from polyface.inference import BundleEmbedder
+
+    return BundleEmbedder(model, branch=branch, threshold=threshold, max_side=max_side, device=device_of(device))
+
+
+def _opened(folder: Path, embedder: BundleEmbedder, write: bool, index: str | None = None) -> Gallery:
     """A gallery with its embedder; to be written to, it is made where there is none."""
     from polyface.gallery import Gallery
     from polyface.gallery.format import MANIFEST
-    from polyface.inference import BundleEmbedder
 
-    embedder = BundleEmbedder(model, branch=branch, device=device_of(device))
     if write and not (folder / MANIFEST).exists():
         return Gallery.create(folder, embedder, index or "auto")
     if index is not None:
