@@ -125,13 +125,14 @@ class Gallery:
         *,
         boxes: Any = None,
         info: Infos = None,
+        channels: str = "rgb",
         progress: Progress | None = None,
     ) -> Enrolment:
         """Enrol pictures, one face of each.
 
-        images: as an `Analyzer` takes them. people: a name for all, or one for each. boxes: for each picture its face's
-        box [4], or None (detect). info: for each, or one for all, what else is to be kept, as JSON holds it. progress:
-        called with (done, total, what).
+        images, channels: as an `Analyzer` takes them. people: a name for all, or one for each. boxes: for each picture
+        its face's box [4], or None (detect). info: for each, or one for all, what else is to be kept, as JSON holds it.
+        progress: called with (done, total, what).
 
         Of several faces the large one in the middle is taken. A picture of the same content is stored once a person.
         Pictures are stored 64 at a time, and those reported done survive whatever happens next; called again after an
@@ -144,7 +145,7 @@ class Gallery:
         total, done, report = count(images), 0, Enrolment()
         given = {"people": names(people), "boxes": given_boxes(images, boxes), "info": infos(info)}
         with self._enrolling():
-            for batch in batches(sources(images), "images", _PHOTOS, **given):
+            for batch in batches(sources(images, channels), "images", _PHOTOS, **given):
                 photos = [self._photo(source, person, own, told, report) for source, person, own, told in batch]
                 self._store_photos([photo for photo in photos if photo], report)
                 done += len(batch)
@@ -275,11 +276,12 @@ class Gallery:
         top: int = 10,
         by: str = "person",
         exact: bool = False,
+        channels: str = "rgb",
         progress: Progress | None = None,
     ) -> list[QueryImage]:
         """Who is nearest to every face of one picture or many, photos or caricatures.
 
-        images, boxes: as an `Analyzer` takes them; each face is a query of its own. top: how many matches a face gets.
+        images, boxes, channels: as an `Analyzer` takes them; each face is a query of its own. top: matches a face gets.
         by: "person" (of each person the best picture) or "image" (every enrolled picture for itself). exact: pass over
         an approximate index. In a folder or an iterable, a file that cannot be read gives a result with `error`; a
         single one raises.
@@ -289,7 +291,7 @@ class Gallery:
         """
         self._must_answer(top, by)
         single, total, results = is_single(images), count(images), list[QueryImage]()
-        for batch in batches(sources(images), "images", _PHOTOS, boxes=given_boxes(images, boxes)):
+        for batch in batches(sources(images, channels), "images", _PHOTOS, boxes=given_boxes(images, boxes)):
             pictures, errors = list[tuple[NDArray[np.uint8], Any]](), dict[int, str]()
             for number, (source, own) in enumerate(batch):
                 box = own_boxes(own, source.where)
