@@ -121,13 +121,12 @@ def pixels_of(image: Image.Image, where: str = "image") -> NDArray[np.uint8]:
     """An open Pillow image's pixels as `decode` gives a file's: uint8 RGB ``[H, W, 3]``, turned as displayed.
 
     Raises:
-        PolyfaceError: over 100 megapixels, or of colours that Pillow does not convert. Pillow's own errors on a damaged
-            file that was not loaded yet pass through.
+        PolyfaceError: over 100 megapixels. Pillow's own errors on a damaged file that was not loaded yet pass through.
     """
     _check_size(image.width * image.height, where)
     image.load()
     turn = _orientation(image)
-    return np.ascontiguousarray(_turned(_rgb(image, where), turn))
+    return np.ascontiguousarray(_turned(_rgb(image), turn))
 
 
 def _check_size(pixels: int, where: str) -> None:
@@ -194,17 +193,14 @@ _SCAN, _END = 0xDA, 0xD9
 _MARKER = re.compile(rb"\xff+([\xc0-\xcf\xd9-\xfe])")  # neither a byte of a scan (FF00) nor a restart in it
 
 
-def _rgb(image: Image.Image, where: str) -> NDArray[np.uint8]:
+def _rgb(image: Image.Image) -> NDArray[np.uint8]:
     """A loaded image's pixels as uint8 ``[H, W, 3]``, not yet turned."""
     if image.mode.startswith(("I", "F")):
         return np.repeat(_eight_bits(np.asarray(image))[..., None], 3, axis=2)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    try:
-        return np.array(image.convert("RGB"))
-    except ValueError as error:
-        raise PolyfaceError(f"{where}: has colours of the kind {image.mode}; convert it to RGB") from error
+    return np.array(image.convert("RGB"))
 
 
 def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -214,16 +210,20 @@ def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     range is taken. A thousandth of the pixels at either end is cut off first: dead pixels must not set the range. NaN
     and infinity, where nothing was measured, become 0, and so does a picture of one value.
     """
-    finite = np.isfinite(values)
-    measured = values[finite]
+    shown = values.astype(np.float32 if values.dtype.itemsize == 2 else np.float64)  # both hold every value exactly
+    finite = np.isfinite(shown)
+    measured = shown[finite]
     if not measured.size:
         return np.zeros(values.shape, np.uint8)
     cut = measured.size // 1000
-    low, high = np.partition(measured, [cut, measured.size - 1 - cut])[[cut, measured.size - 1 - cut]].astype(
-        np.float64
-    )
-    shown: NDArray[np.float64] = np.clip(np.where(finite, values, low), low, high) - low
-    return (shown * (255 / (high - low or 1)) + 0.5).astype(np.uint8)
+    ends = [cut, measured.size - 1 - cut]
+    low, high = np.partition(measured, ends)[ends]
+    shown[~finite] = low
+    np.clip(shown, low, high, out=shown)
+    shown -= low
+    shown *= 255
+    shown /= (high - low) or 1
+    return (shown + 0.5).astype(np.uint8)
 
 
 def _orientation(image: Image.Image) -> int:
