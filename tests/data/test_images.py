@@ -242,6 +242,14 @@ def test_it_is_told_that_one_of_several_pictures_is_taken(kind):
     assert len(told) == 1
 
 
+def test_a_damaged_second_frame_does_not_cost_the_first():
+    frames = [Image.fromarray(smooth() // part) for part in (1, 2)]
+    whole = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    second = whole.rindex(b",\0\0\0\0")
+    for end in range(second, second + 20):
+        np.testing.assert_array_equal(decode(whole[:end], "x", lambda _: None), decode(whole))
+
+
 def test_the_second_picture_of_a_phone_is_not_worth_a_word():
     one, two = (Image.fromarray(smooth() // part) for part in (1, 2))
     told = []
@@ -367,11 +375,11 @@ def test_scans_are_counted_up_to_the_end_of_the_picture():
 
 
 def test_many_scans_cost_no_time():
-    data = scans(20_000, 1024)
+    data = scans(5_000, 256)
     start = time.perf_counter()
-    with pytest.raises(PolyfaceError, match="JPEG of 20,001 scans"):
+    with pytest.raises(PolyfaceError, match="JPEG of 5,001 scans"):
         decode(data)
-    assert time.perf_counter() - start < 1  # decoded, they take minutes
+    assert time.perf_counter() - start < 1  # decoded, they take several seconds
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP"])

@@ -62,10 +62,10 @@ def decode(data: bytes | Path | str, where: str = "", tell: Callable[[str], obje
         with _quiet(), Image.open(io.BytesIO(data), formats=_formats()) as image:
             _check_size(image.width * image.height, where)
             _check_content(image, data, where)
-            # A JPEG's further pictures (MPO) are of the same moment: another eye's view, brightness of a bright screen.
-            if tell and image.format != "MPO" and getattr(image, "is_animated", False):
+            pixels = pixels_of(image, where)
+            if tell and _several(image):
                 tell(f"{where}: holds several pictures, frames or pages; the first is taken")
-            return pixels_of(image, where)
+            return pixels
     except PolyfaceError:
         raise
     except UnidentifiedImageError as error:
@@ -127,6 +127,15 @@ def pixels_of(image: Image.Image, where: str = "image") -> NDArray[np.uint8]:
     image.load()
     turn = _orientation(image)
     return np.ascontiguousarray(_turned(_rgb(image), turn))
+
+
+def _several(image: Image.Image) -> bool:
+    """Whether a file holds pictures beside the one that was read. Those beside a JPEG's (MPO) are no more to be seen in
+    it: another eye's view, or what a bright screen adds."""
+    try:
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except Exception:  # the next frame is damaged, as variously as the first may be
+        return True
 
 
 def _check_size(pixels: int, where: str) -> None:
