@@ -19,6 +19,10 @@ class NoDataError(PolyfaceError):
     """A data set that is asked for is not there, or not whole."""
 
 
+class Interrupted(PolyfaceError):
+    """The user stopped it: what is kept, and what the next run does."""
+
+
 HINTED = 60  # names that a hint lists at most
 
 

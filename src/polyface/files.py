@@ -28,12 +28,23 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _aside(path.parent) as aside:
+    with naming(path), _aside(path.parent) as aside:
         yield aside
         with open(aside, "rb") as written:
             os.fsync(written.fileno())
         os.chmod(aside, 0o666 & ~_umask())
         os.replace(aside, path)
+
+
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Let an OSError that names no file, as one of a full disk does not, name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -187,6 +198,14 @@ def same_file(one: Path | str, other: Path | str) -> bool:
         return os.path.samefile(one, other)
     except (OSError, ValueError):
         return False
+
+
+def status_of(path: Path | str) -> os.stat_result | None:
+    """Size, time and identity of the file that a path leads to; None where it leads nowhere."""
+    try:
+        return os.stat(path)
+    except (OSError, ValueError):
+        return None
 
 
 def made_here(path: Path) -> bool:

@@ -45,12 +45,18 @@ class Enroller:
         self._seen = None
 
     def pictures(
-        self, images: Any, people: str | Iterable[str], boxes: Any, info: Infos, progress: Progress | None
+        self,
+        images: Any,
+        people: str | Iterable[str],
+        boxes: Any,
+        info: Infos,
+        channels: str,
+        progress: Progress | None,
     ) -> Enrolment:
         total, done, report = count(images), 0, Enrolment()
         columns = {"people": names(people), "boxes": given_boxes(images, boxes), "info": infos(info)}
         with self._enrolling():
-            rows = together(sources(images), "images", **columns)
+            rows = together(sources(images, channels), "images", **columns)
             photos = (self._photo(source, person, own, told, report) for source, person, own, told in rows)
             for batch in bounded(photos, lambda photo: photo.pixels):
                 self._store_photos([photo for photo in batch if photo.pixels is not None], report)

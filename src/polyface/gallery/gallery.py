@@ -105,7 +105,7 @@ class Gallery:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with suppress(PolyfaceError if kind else ()):  # what went wrong first is what is told
+        with suppress(*([PolyfaceError] if kind else [])):  # what went wrong first is what is told
             self.close()
 
     def __len__(self) -> int:
@@ -120,13 +120,14 @@ class Gallery:
         *,
         boxes: Any = None,
         info: Infos = None,
+        channels: str = "rgb",
         progress: Progress | None = None,
     ) -> Enrolment:
         """Enrol pictures, one face of each.
 
-        images: as an `Analyzer` takes them. people: a name for all, or one for each. boxes: for each picture its face's
-        box [4], or None (detect). info: for each, or one for all, what else is to be kept, as JSON holds it. progress:
-        called with (done, total, what).
+        images, channels: as an `Analyzer` takes them. people: a name for all, or one for each. boxes: for each picture
+        its face's box [4], or None (detect). info: for each, or one for all, what else is to be kept, as JSON holds it.
+        progress: called with (done, total, what).
 
         Of several faces the large one in the middle is taken. A picture of the same content is stored once a person.
         Pictures are stored 64 at a time (fewer of large ones), and those reported done survive whatever happens next;
@@ -136,7 +137,7 @@ class Gallery:
             PolyfaceError: people, boxes or info do not fit the pictures, an embedding is not finite (or, for a cosine
                 similarity, not of length 1), or the disk is full.
         """
-        return self._enroller.pictures(images, people, boxes, info, progress)
+        return self._enroller.pictures(images, people, boxes, info, channels, progress)
 
     def enrol_folder(
         self, folder: Path | str, person: str | None = None, *, progress: Progress | None = None
@@ -183,11 +184,12 @@ class Gallery:
         top: int = 10,
         by: str = "person",
         exact: bool = False,
+        channels: str = "rgb",
         progress: Progress | None = None,
     ) -> list[QueryImage]:
         """Who is nearest to every face of one picture or many, photos or caricatures.
 
-        images, boxes: as an `Analyzer` takes them; each face is a query of its own. top: how many matches a face gets.
+        images, boxes, channels: as an `Analyzer` takes them; each face is a query of its own. top: matches a face gets.
         by: "person" (of each person the best picture) or "image" (every enrolled picture for itself). exact: pass over
         an approximate index. In a folder or an iterable, a file that cannot be read gives a result with `error`; a
         single one raises.
@@ -197,7 +199,7 @@ class Gallery:
         """
         self._must_answer(top, by)
         single, total, results = is_single(images), count(images), list[QueryImage]()
-        rows = together(sources(images), "images", boxes=given_boxes(images, boxes))
+        rows = together(sources(images, channels), "images", boxes=given_boxes(images, boxes))
         for batch in bounded((_query(source, own, single) for source, own in rows), lambda query: query.pixels):
             seen = [(query.pixels, query.boxes) for query in batch if query.pixels is not None]
             found = iter(self.embedder.embed(*map(list, zip(*seen, strict=True))) if seen else ())

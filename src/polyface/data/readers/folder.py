@@ -10,6 +10,7 @@ from typing import Any
 from polyface.data.folders import look
 from polyface.data.readers.common import demand, lacking
 from polyface.data.writing import Record, Skipped
+from polyface.errors import utf8
 from polyface.schema import VOCABULARIES, person
 
 
@@ -52,7 +53,8 @@ class Folder:
         people = _one_a_person(held.files) if self.people is None else self.people
         for name in held.files:
             labels: dict[str, Any] = {"identity": person(name.parts[0])} if people and len(name.parts) == 2 else {}
-            yield Record(image=root / name, where=name.as_posix(), path=name.as_posix(), labels=labels)
+            path = utf8(name.as_posix())
+            yield Record(image=root / name, where=path, path=path, labels=labels)
 
 
 _NOT_PEOPLE = {*VOCABULARIES["split"], "valid", "validation", "training", "testing", "dev", "images", "img", "faces"}
