@@ -227,11 +227,10 @@ def test_what_is_no_rgb_image(image):
 
 
 def test_weights_that_were_changed(monkeypatch):
-    module._opened.cache_clear()
+    monkeypatch.setattr(module, "_sessions", {})
     monkeypatch.setattr(module, "_WEIGHTS", "weights/detector/NOTICE.md")
     with pytest.raises(PolyfaceError, match=r"weights \(.*\) were changed: install Polyface again"):
         RetinaFace()(grey(32, 32))
-    module._opened.cache_clear()
 
 
 def test_the_notice_of_the_weights_names_them_and_their_licence():
@@ -251,7 +250,7 @@ def test_a_users_own_module_of_that_name_is_not_in_the_way(tmp_path):
 
 
 def test_missing_onnxruntime(monkeypatch):
-    module._opened.cache_clear()
+    monkeypatch.setattr(module, "_sessions", {})
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(PolyfaceError, match="needs onnxruntime"):
         RetinaFace()(grey(32, 32))

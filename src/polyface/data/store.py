@@ -43,7 +43,7 @@ def open_source(
 
     def make(path: Path) -> None:
         report = import_table(reader(name, **(options or {})), folder, path, on_bad="skip", progress=progress)
-        path.with_suffix(".import.json").write_text(report.to_json())
+        path.with_suffix(".import.json").write_text(report.to_json(), encoding="utf-8")
 
     return cached_table(name, f"{folder} {folder.stat().st_mtime_ns}{chosen}".encode(), make)
 

@@ -24,6 +24,7 @@ from polyface.errors import PolyfaceError, nearest
 from polyface.files import atomic_path, lock
 from polyface.metrics.resampling import Summary, summarise
 from polyface.metrics.result import Row
+from polyface.registry import installed
 
 __all__ = ["Results", "Row", "Run", "Summary", "markdown_table", "read_results", "summarise", "write_results"]
 
@@ -82,10 +83,7 @@ def describe_commit(folder: Path | None = None) -> str:
     folder = Path(__file__).resolve().parent if folder is None else folder
     top = _git(folder, "rev-parse", "--show-toplevel")
     if top is None or not (Path(top) / "src" / "polyface").is_dir():
-        try:
-            return f"polyface {importlib.metadata.version('polyface')}"
-        except importlib.metadata.PackageNotFoundError:
-            return "unknown"
+        return f"polyface {installed()}"
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return "uncommitted"
@@ -101,7 +99,7 @@ def describe_machine() -> str:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        named = re.search(r"^model name\s*:\s*(.+)$", info.read_text(errors="replace"), re.MULTILINE)
+        named = re.search(r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
         model = named.group(1).strip() if named else model
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     torch_version = importlib.metadata.version("torch")

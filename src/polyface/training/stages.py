@@ -85,7 +85,7 @@ class RunContext:
         try:
             Bundle(network, dict(tasks), crop, boxes, about).save(self.folder / "model")
             with atomic_path(self.folder / HISTORY) as aside:
-                aside.write_text(json.dumps({"settings": settings, **record, **more}, indent=1))
+                aside.write_text(json.dumps({"settings": settings, **record, **more}, indent=1), encoding="utf-8")
         except (OSError, SafetensorError) as error:
             raise PolyfaceError(
                 f"{self.folder}: trained, but could not write the model ({reason(error)}; the checkpoint is whole): "
@@ -95,7 +95,7 @@ class RunContext:
     def finished(self, stage: BaseStage) -> StageResult | None:
         """What is there of the stage, if it was finished with these settings."""
         path = self.folder / HISTORY
-        record = json.loads(path.read_text()) if path.exists() and not self.options.fresh else None
+        record = json.loads(path.read_text(encoding="utf-8")) if path.exists() and not self.options.fresh else None
         if record is None or not same_settings(stage, self.recipe.seed, record["settings"]):
             return None
         return StageResult(self.folder / "model", record["history"], record["seconds"])

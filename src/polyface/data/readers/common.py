@@ -14,12 +14,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from polyface.data.folders import look
+from polyface.data.images import suffixes
 from polyface.data.writing import Reader, Record
 from polyface.errors import PolyfaceError, nearest
 from polyface.files import read_bytes
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm", ".jp2", ".avif")
-"""File name endings, in lower case, by which a reader knows an image."""
 
 # How the data sets here spell people whom another of them, or Labeled Faces in the Wild, spells as on the right.
 _SPELLINGS = {
@@ -142,7 +141,7 @@ def cut(faces: Iterable[Record], part: str, group: Callable[[Record], str], shar
 def without_ending(name: str) -> str:
     """An image's name, with '/' separators, without the ending that says it is one."""
     stem, _, ending = name.replace("\\", "/").rpartition(".")
-    return stem if f".{ending.lower()}" in IMAGE_SUFFIXES else name.replace("\\", "/")
+    return stem if f".{ending.lower()}" in suffixes() else name.replace("\\", "/")
 
 
 @dataclass(frozen=True)
@@ -154,13 +153,6 @@ class Pair:
     second: str
     same: bool
     fold: int | None = None
-
-
-def images_below(folder: Path) -> list[Path]:
-    """The image files of a tree of folders, by their path from `folder`, sorted; hidden ones are passed over."""
-    names = (file.relative_to(folder) for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-    shown = (name for name in names if not any(part.startswith(".") for part in name.parts))
-    return sorted(name for name in shown if (folder / name).is_file())
 
 
 class Images:
@@ -175,7 +167,9 @@ class Images:
         Raises:
             PolyfaceError: one of them is missing, or there is no image.
         """
-        names = [inner / name for inner in map(Path, within) for name in images_below(demand(folder / inner, reader))]
+        names = [
+            inner / name for inner in map(Path, within) for name in look(demand(folder / inner, reader)).whole().files
+        ]
         self.folder = folder
         self.paths = sorted(name.as_posix() for name in names if len(name.parts) == depth)
         self.deeper = sorted(name.as_posix() for name in names if len(name.parts) > depth)

@@ -58,7 +58,7 @@ def _arrow_files(folder: Path) -> list[Path]:
     if not state.exists():
         return sorted(folder.glob("*.arrow"))
     try:
-        files = [folder / str(one["filename"]) for one in json.loads(state.read_text())["_data_files"]]
+        files = [folder / str(one["filename"]) for one in json.loads(state.read_text(encoding="utf-8"))["_data_files"]]
     except (ValueError, KeyError, TypeError) as error:
         raise PolyfaceError(f"{state}: not as datasets writes it ({error}); save the data set again") from error
     if outside := [file for file in files if file.parent != folder or not file.is_file()]:
