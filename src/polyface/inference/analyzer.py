@@ -21,6 +21,7 @@ from polyface.data.crops import cut
 from polyface.data.detector import Detector, RetinaFace
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError, short
+from polyface.forks import check_device
 from polyface.inference.inputs import Source, count, given_boxes, is_single, own_boxes, sources, together, usable_device
 from polyface.inference.results import FaceResult, ImageResult
 from polyface.models import default_models, find
@@ -226,6 +227,7 @@ class Analyzer:
         """One forward a model over all faces that wait; what is found is kept with each face's image."""
         if not queue:
             return
+        check_device(self._device)
         told: list[dict[str, tuple[Task, dict[str, Any]]]] = [{} for _ in queue]
         for number, model in enumerate(self._models):
             spec = model.bundle.crop

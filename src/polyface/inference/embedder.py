@@ -14,6 +14,7 @@ from polyface.data.boxes import BoxSpec, boxes_for
 from polyface.data.crops import cut, sample
 from polyface.data.detector import Detector, RetinaFace
 from polyface.errors import PolyfaceError
+from polyface.forks import check_device
 from polyface.inference.embeddings import FoundFace
 from polyface.inference.inputs import sources, usable_device
 from polyface.models import EMBEDDER, find
@@ -100,6 +101,7 @@ class BundleEmbedder:
 
     @torch.inference_mode()
     def _forward(self, cuts: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        check_device(self._device)
         rows: list[NDArray[np.float32]] = []
         for inputs in self._inputs(cuts):
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
