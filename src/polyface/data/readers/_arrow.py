@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from polyface.data.readers._labels import LabelReader, Layout, Row, layout, target_of
-from polyface.data.table import declaration_of, empty_as_null
+from polyface.data.tablefile import declaration_of, empty_as_null
 from polyface.errors import PolyfaceError, short
 from polyface.schema import Column, built_in, is_column
 
