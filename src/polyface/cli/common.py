@@ -30,6 +30,7 @@ CollectOption = Annotated[bool, typer.Option(help="Only gather what is finished.
 AverageOption = Annotated[int, typer.Option("--average", help="Average over so many small translations.")]
 MirrorOption = Annotated[bool, typer.Option("--mirror", help="Average over the mirrored face as well.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps, or auto.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace a file that Polyface did not make.")]
 
 
 @contextmanager

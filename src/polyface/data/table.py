@@ -186,7 +186,8 @@ class FaceTable:
 
     def image_struct(self, row: int) -> tuple[bytes | None, str]:
         """(encoded bytes or None, path) of a row's image."""
-        return self._files[self._part[row]].struct(int(self._row[row]))
+        file, place = self._place(row)
+        return file.struct(place)
 
     def image(self, row: int) -> np.ndarray:
         """A row's picture, uint8 RGB [H, W, 3]."""
@@ -198,7 +199,12 @@ class FaceTable:
 
     def _stored(self, row: int) -> tuple[bytes | Path, str]:
         """A row's encoded picture, or its file, and what to call it in an error."""
-        return self._files[self._part[row]].picture(int(self._row[row]))
+        file, place = self._place(row)
+        return file.picture(place)
+
+    def _place(self, row: int) -> tuple[TableFile, int]:
+        """The file that holds a row, and where in it."""
+        return self._files[self._part[row]], int(self._row[row])
 
     def path(self, row: int) -> str:
         return self.image_struct(row)[1]

@@ -40,6 +40,11 @@ class LeftOut:
     faces: int
     first: str
 
+    @property
+    def most(self) -> bool:
+        """Whether they are more than half: the source is not whole."""
+        return 2 * self.skipped > self.faces
+
     def to_json(self) -> str:
         return json.dumps([self.skipped, self.faces, self.first])
 
@@ -66,8 +71,8 @@ class TableFile:
         with self._readable():
             self._footer, self._sealed = footer_of(path)
             self._parquet = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
-            schema = self._parquet.schema_arrow
-        if wrong := _wrong(schema):
+            wrong = _wrong(self._parquet.schema_arrow)
+        if wrong:
             raise PolyfaceError(f"{path}: {wrong}; bring it in with `polyface data import parquet {path} OUT`")
         self._groups: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
         self._lock = threading.Lock()  # a ParquetFile is not safe to read from two threads at once
@@ -126,7 +131,7 @@ class TableFile:
         Of a table that Polyface wrote it is the digest of the content itself. Of another one it is that of the file's
         size, time and footer, and of the sizes and times of pictures that lie outside the file.
         """
-        own = (self._parquet.metadata.metadata or {}).get(FINGERPRINT)
+        own: bytes = (self._parquet.metadata.metadata or {}).get(FINGERPRINT, b"")
         if self._sealed and own:
             return own.decode()
         content = hashlib.sha1(self._footer)

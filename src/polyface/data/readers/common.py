@@ -105,8 +105,8 @@ def numbers(words: Sequence[str]) -> NDArray[np.float64]:
 
 
 def hash_order(name: str) -> str:
-    """The key that fixed random cuts sort by: hexadecimal SHA-1 of the UTF-8 name."""
-    return hashlib.sha1(name.encode()).hexdigest()
+    """The key that fixed random cuts sort by: hexadecimal SHA-1 of the name's bytes, UTF-8 where it is text."""
+    return hashlib.sha1(name.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def held_out(sizes: Mapping[str, int] | Iterable[str], share: float = 0.1) -> set[str]:
