@@ -61,7 +61,7 @@ def data_import(
     with bar() as progress:
         report = import_table(found, source, table, on_bad=on_bad, workers=workers, progress=progress)
     for skipped in report.skipped:
-        say(f"skipped {skipped.where}: {skipped.reason}")
+        say(f"skipped {skipped}")
     for column, held in report.plan.columns.items():
         origin, hint = report.plan.origins.get(column, column), report.plan.hints.get(column)
         told = origin if origin == column else f"{origin} → {column}"
@@ -224,7 +224,7 @@ def data_check(table: Annotated[Path, typer.Argument(help="A face table, or a fo
     with bar() as progress:
         bad = check_table(faces, progress)
     for skipped in bad:
-        say(f"{skipped.where}: {skipped.reason}")
+        say(str(skipped))
     say(f"{table}: {len(bad):,} bad faces")
     if bad:
         raise typer.Exit(1)

@@ -71,7 +71,10 @@ class TableFile:
         with self._readable():
             self._footer, self._sealed = footer_of(path)
             self._parquet = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+            names = self._parquet.schema_arrow.names
             wrong = _wrong(self._parquet.schema_arrow)
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise PolyfaceError(f"{path}: column '{twice[0]}' is there twice; rename one")
         if wrong:
             raise PolyfaceError(f"{path}: {wrong}; bring it in with `polyface data import parquet {path} OUT`")
         self._groups: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
@@ -234,7 +237,8 @@ def declaration_of(field: pa.Field) -> Column | None:
 
 def check_declaration(name: str, column: Column) -> None:
     """Refuse a declaration that gives a column of a fixed meaning another one. A column of words may have another
-    vocabulary, points another mirror."""
+    vocabulary, points another mirror. Refuse settings that could not be read again, too."""
+    read_column(column.settings(), f"column '{name}'")
     if is_column(name):
         fixed = column_type(name)
         if name == "image" or column.arrow != fixed or column.type not in ("words", "points"):
@@ -243,8 +247,6 @@ def check_declaration(name: str, column: Column) -> None:
 
 def _wrong(schema: pa.Schema) -> str | None:
     """What makes a Parquet file no face table."""
-    if twice := [name for name in schema.names if schema.names.count(name) > 1]:
-        return f"column '{twice[0]}' is there twice"
     if "image" not in schema.names or schema.field("image").type != IMAGE:
         return "no image column of bytes and path"
     for field in schema:

@@ -88,9 +88,11 @@ def _shares(column: Column, value: Any, size: tuple[int, int], where: str) -> li
             raise PolyfaceError(f"{where} names '{short(unknown[0])}'; {nearest(short(unknown[0]), column.vocabulary)}")
         value = [value.get(word) or 0 for word in column.vocabulary]
     shares = _shaped(value, (len(column.vocabulary),), where)
-    if not ((shares >= 0).all() and 0 < shares.sum() < math.inf):
+    with np.errstate(over="ignore"):
+        total = shares.sum()
+    if not ((shares >= 0).all() and 0 < total < math.inf):
         raise PolyfaceError(f"{where} is {short(shares.tolist())}; expected shares of 0 or more that are not all 0")
-    return _single(shares / shares.sum())
+    return _single(shares / total)
 
 
 def _attributes(column: Column, value: Any, size: tuple[int, int], where: str) -> list[int | None]:

@@ -50,6 +50,9 @@ class Skipped:
     where: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -103,8 +106,7 @@ class ImportReport:
         """What is told of the skipped faces in one line; None without any."""
         if not self.skipped:
             return None
-        first = self.skipped[0]
-        return LeftOut(len(self.skipped), self.rows + len(self.skipped), f"{first.where}: {first.reason}")
+        return LeftOut(len(self.skipped), self.rows + len(self.skipped), str(self.skipped[0]))
 
     def to_json(self) -> str:
         skipped = [{"where": s.where, "reason": s.reason} for s in self.skipped]
@@ -167,7 +169,7 @@ def write_table(
         if isinstance(item, Record):
             found.append(item)
         elif on_bad == "error":
-            raise PolyfaceError(f"{item.where}: {short(item.reason)}; mend it, or pass --on-bad skip")
+            raise PolyfaceError(f"{short(item.where)}: {short(item.reason)}; mend it, or pass --on-bad skip")
         else:
             report.skip(item.where, item.reason)
     names = sorted({name for record in found for name, value in record.labels.items() if value is not None})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -106,7 +107,7 @@ class LabelReader(ABC):
         except ValueError as error:
             raise ValueError(f"{error}; choose the images' folder with --option images=…") from error
         check_regular(folder / path, short(path))
-        if not self.follows_links and file_inside(folder, path) is None and (folder / path).exists():
+        if not self.follows_links and file_inside(folder, path) is None and os.path.exists(folder / path):
             raise ValueError(f"path '{short(path)}' leads out of the images' folder; choose it with --option images=…")
         return folder / path, path
 

@@ -81,7 +81,8 @@ def read_text(path: Path) -> str:
 
 def numbered_lines(path: Path) -> list[tuple[int, str]]:
     """The lines of a label file that are not blank, each with its number from 1."""
-    return [(number, line) for number, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
+    lines = read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")  # splitlines splits at more
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def stable_path(name: str) -> str:
