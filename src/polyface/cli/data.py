@@ -186,6 +186,8 @@ def _sheet(faces: FaceTable, count: int, recipe: str | None) -> bytes:
     from polyface.report.faces import contact_sheet, draw_face, png
     from polyface.schema import landmark_count
 
+    if not len(faces):
+        raise PolyfaceError(f"{faces.name}: holds no face to draw")
     rows = np.linspace(0, len(faces) - 1, min(count, len(faces))).astype(int)
     chosen = faces.take(rows)
     boxes = chosen.numbers("box")

@@ -71,10 +71,8 @@ class TableFile:
         with self._readable():
             self._footer, self._sealed = footer_of(path)
             self._parquet = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
-            names = self._parquet.schema_arrow.names
+            check_names(path, self._parquet.schema_arrow)
             wrong = _wrong(self._parquet.schema_arrow)
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise PolyfaceError(f"{path}: column '{twice[0]}' is there twice; rename one")
         if wrong:
             raise PolyfaceError(f"{path}: {wrong}; bring it in with `polyface data import parquet {path} OUT`")
         self._groups: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
@@ -221,6 +219,13 @@ def file_inside(folder: Path, path: str) -> Path | None:
         return file if file.is_relative_to(folder.resolve()) and file.is_file() else None
     except (OSError, ValueError, RuntimeError):  # names that no system has, links that go in circles
         return None
+
+
+def check_names(path: Path, schema: pa.Schema) -> None:
+    """Refuse a file with a column, or a part of one, that is there twice: nobody knows which is meant."""
+    for names in (schema.names, *([part.name for part in one.type] for one in schema if pa.types.is_struct(one.type))):
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise PolyfaceError(f"{path}: column '{twice[0]}' is there twice; rename one")
 
 
 def declaration_of(field: pa.Field) -> Column | None:

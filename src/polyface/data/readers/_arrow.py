@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from polyface.data.readers._labels import LabelReader, Layout, Row, layout, target_of
 from polyface.data.seal import footer_of
-from polyface.data.tablefile import declaration_of, empty_as_null
+from polyface.data.tablefile import check_names, declaration_of, empty_as_null
 from polyface.errors import PolyfaceError, short, utf8
 from polyface.schema import Column, built_in, is_column
 
@@ -78,10 +78,7 @@ def part_of(file: Path, split: str = "") -> Part:
         else:
             footer_of(file)
             schema = pq.read_schema(file)
-        inner = [[part.name for part in one.type] for one in schema if pa.types.is_struct(one.type)]
-        for names in (schema.names, *inner):
-            if twice := [name for name in names if names.count(name) > 1]:
-                raise PolyfaceError(f"{file}: column '{twice[0]}' is there twice; rename one")
+        check_names(file, schema)
     return Part(file, schema, split)
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from polyface.data.readers._labels import LabelReader, Layout, Row, layout
 from polyface.data.readers.common import demand, lacking, read_text
 from polyface.data.writing import Skipped
-from polyface.errors import PolyfaceError
 
 
 @dataclass(frozen=True)
