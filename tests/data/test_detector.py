@@ -251,7 +251,7 @@ def test_a_users_own_module_of_that_name_is_not_in_the_way(tmp_path):
 
 
 def test_missing_onnxruntime(monkeypatch):
-    module._opened.cache_clear()
+    monkeypatch.setattr(module, "_sessions", {})
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(PolyfaceError, match="needs onnxruntime"):
         RetinaFace()(grey(32, 32))

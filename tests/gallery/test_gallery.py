@@ -207,6 +207,23 @@ def test_pictures_are_found_again(tiny: Bundle, tmp_path: Path, told: Any, pictu
         assert other.person == "anna"
 
 
+def test_large_pictures_are_held_a_few_at_a_time(
+    tiny: Bundle, tmp_path: Path, told: Any, picture: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("polyface.gallery.inputs._PIXELS", 2 * picture()[..., 0].size)
+    embedder, held = BundleEmbedder(tiny, detector=told([20, 15, 70, 75])), list[int]()
+    embed = embedder.embed
+    monkeypatch.setattr(embedder, "embed", lambda images, *rest: held.append(len(images)) or embed(images, *rest))
+    photos = [picture(seed=seed) for seed in range(5)]
+    with Gallery.create(tmp_path / "g", embedder) as gallery:
+        done = list[int]()
+        gallery.enrol(photos, list("abcde"), progress=lambda *at: done.append(at[0]))
+        assert (held, done) == ([2, 2, 1], [2, 4, 5])
+        found = gallery.search(photos)
+        assert [result.faces[0].matches[0].person for result in found] == list("abcde")
+        assert held == [2, 2, 1] * 2
+
+
 def test_a_query_without_a_face_has_no_matches(tiny: Bundle, tmp_path: Path, told: Any, picture: Pictures) -> None:
     detector = told([20, 15, 70, 75], [60, 20, 110, 80], none_at_width=50)
     with Gallery.create(tmp_path / "g", BundleEmbedder(tiny, detector=detector)) as gallery:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import json
 import os
 import sys
 from typing import Annotated
@@ -76,4 +77,8 @@ def _print_utf8() -> None:
 def _as_it_can_be_told(error: UnicodeError) -> tuple[bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return utf8(error.object[error.start : error.end]).encode(error.encoding, "backslashreplace"), error.end
+    told = utf8(error.object[error.start : error.end])
+    try:
+        return told.encode(error.encoding), error.end
+    except UnicodeEncodeError:
+        return json.dumps(told)[1:-1].encode("ascii"), error.end  # so that JSON stays JSON

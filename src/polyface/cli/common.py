@@ -35,6 +35,7 @@ MaxSideOption = Annotated[
     typer.Option("--max-side", help="Search larger pictures at so many pixels; with 640, quickly and for large faces."),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps, or auto.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace a file that Polyface did not make.")]
 
 
 @contextmanager

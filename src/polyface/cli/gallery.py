@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,10 @@ ModelOption = Annotated[
 ]
 BranchOption = Annotated[
     str | None, typer.Option(help="Which of the network's embeddings (default: its only one, or verification).")
+]
+PictureOption = Annotated[
+    list[str] | None,
+    typer.Option(help="A picture's id, as `info --pictures` lists it, or the path it was enrolled from; repeatable."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -59,7 +64,7 @@ def gallery_add(
                 tell(f"{kind}{note.where}: {note.reason}")
         known.build_index(progress)
         _notes(known)
-        say(f"{gallery}: {added:,} faces added; now {len(known):,} of {len(known.people()):,} people")
+        say(f"{gallery}: {added:,} faces added; now {_size(known)}")
 
 
 @app.command("search")
@@ -96,22 +101,55 @@ def gallery_search(
 @app.command("remove")
 def gallery_remove(
     gallery: GalleryArgument,
-    people: Annotated[list[str], typer.Argument(help="Their names, as `info --people` lists them.")],
+    people: Annotated[list[str] | None, typer.Argument(help="Their names, as `info --people` lists them.")] = None,
+    picture: PictureOption = None,
 ) -> None:
-    """Forget people, and erase their faces from all files of the gallery."""
-    from polyface.gallery.gallery import Gallery
+    """Forget people, or single pictures, and erase their faces from all files of the gallery."""
+    if not people and not picture:
+        raise PolyfaceError("nothing to remove: name people, or pictures by --picture")
+    _change(gallery, lambda known: known.remove(*people or (), pictures=picture or ()), "removed")
 
-    with Gallery.open(gallery, write=True) as known, bar() as progress:
-        faces = known.remove(*people)
-        known.compact(progress)
-        _notes(known)
-        say(f"{gallery}: {faces:,} faces removed; now {len(known):,} of {len(known.people()):,} people")
+
+@app.command("rename")
+def gallery_rename(
+    gallery: GalleryArgument,
+    old: Annotated[str, typer.Argument(help="The person's name, as `info --people` lists it.")],
+    new: Annotated[str, typer.Argument(help="The name that it is to have, and nobody has.")],
+) -> None:
+    """Give a person another name."""
+    _change(gallery, lambda known: known.rename(old, new), "renamed")
+
+
+@app.command("merge")
+def gallery_merge(
+    gallery: GalleryArgument,
+    people: Annotated[list[str], typer.Argument(help="Two names or more; the last is that of them all from now on.")],
+) -> None:
+    """Make one person of several. Of equal pictures one is kept."""
+    if len(people) < 2:
+        raise PolyfaceError(f"'{people[0]}' alone cannot be merged: name two people or more; the last name stays")
+    _change(gallery, lambda known: known.merge(*people[:-1], into=people[-1]), "moved")
+
+
+@app.command("move")
+def gallery_move(
+    gallery: GalleryArgument,
+    person: Annotated[str, typer.Argument(help="Whose pictures they are; nobody need have this name yet.")],
+    picture: PictureOption = None,
+) -> None:
+    """Give single pictures to another person."""
+    if not picture:
+        raise PolyfaceError("nothing to move: name pictures by --picture")
+    _change(gallery, lambda known: known.move(*picture, person=person), "moved")
 
 
 @app.command("info")
 def gallery_info(
     gallery: GalleryArgument,
     people: Annotated[bool, typer.Option("--people", help="List everybody, with the number of their faces.")] = False,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="List every face: its id, its person, the file it came from.")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """What a gallery holds: faces, people, embedder, index, size on disk."""
@@ -120,15 +158,34 @@ def gallery_info(
     with Gallery.open(gallery) as known:
         told = dataclasses.asdict(known.info())
         everybody = known.people() if people else {}
+        faces = [picture.to_dict() for picture in known.pictures()] if pictures else []
         _notes(known)
     if json_:
-        say(json.dumps(told | ({"names": everybody} if people else {}), ensure_ascii=False))
+        more = ({"names": everybody} if people else {}) | ({"pictures": faces} if pictures else {})
+        say(json.dumps(told | more, ensure_ascii=False))
         return
     for name, value in told.items():
         text = f"{value:,}" if isinstance(value, int) else "" if value is None else str(value)
         say(f"{name:12} {text}".rstrip())
     for name, count in everybody.items():
         say(f"{count:12,} {name}")
+    for face in faces:
+        say(f"{face['id']:12} {face['person']}  {face['path'] or ''}".rstrip())
+
+
+def _change(gallery: Path, do: Callable[[Gallery], int], done: str) -> None:
+    """Change a gallery, erase what the change removed, and say what was done to how many faces."""
+    from polyface.gallery.gallery import Gallery
+
+    with Gallery.open(gallery, write=True) as known, bar() as progress:
+        faces = do(known)
+        known.compact(progress)
+        _notes(known)
+        say(f"{gallery}: {faces:,} faces {done}; now {_size(known)}")
+
+
+def _size(known: Gallery) -> str:
+    return f"{len(known):,} of {len(known.people()):,} people"
 
 
 def _embedder(model: str, branch: str | None, device: str, threshold: float, max_side: int) -> BundleEmbedder:

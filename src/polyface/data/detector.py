@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from polyface.errors import PolyfaceError
+from polyface.forks import after_fork, forked, keep_for_ever
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -94,8 +95,8 @@ class RetinaFace:
             faces fill a twentieth of their picture or more.
         min_side: longest side, in pixels, below which an image is enlarged; ``max_side`` caps it.
         overlap: of two boxes whose intersection over union exceeds this, the one of lower score is dropped.
-        threads: of onnxruntime, for one image; None leaves the choice to onnxruntime. Use 1 where several processes or
-            threads detect side by side.
+        threads: of onnxruntime, for one image; None leaves the choice to onnxruntime (in a forked process: 1). Use 1
+            where several processes or threads detect side by side.
 
     Raises:
         PolyfaceError: the weights are not those of the installation, or a setting is out of range.
@@ -192,8 +193,11 @@ class RetinaFace:
         return boxes, scores[best], points
 
     def _session(self) -> onnxruntime.InferenceSession:
+        threads = self.threads or int(forked())  # 0 leaves it to onnxruntime
         with _opening:  # else threads that begin together would each open one
-            return _opened(self.threads)
+            if threads not in _sessions:
+                _sessions[threads] = _opened(threads)
+            return _sessions[threads]
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,11 +259,19 @@ def _cores(length: int) -> list[_Core]:
 
 
 _opening = threading.Lock()
+_sessions: dict[int, onnxruntime.InferenceSession] = {}
+"""The network, by number of threads, shared by all detectors of a process."""
 
 
-@lru_cache(maxsize=4)
-def _opened(threads: int | None) -> onnxruntime.InferenceSession:
-    """The network, shared by all detectors of a process that have as many threads."""
+@after_fork
+def _leave_sessions() -> None:
+    global _opening
+    keep_for_ever(_sessions.values())
+    _sessions.clear()
+    _opening = threading.Lock()  # a thread that was not copied may hold the other
+
+
+def _opened(threads: int) -> onnxruntime.InferenceSession:
     try:
         import onnxruntime
     except ImportError as error:
@@ -268,7 +280,7 @@ def _opened(threads: int | None) -> onnxruntime.InferenceSession:
         ) from error
     options = onnxruntime.SessionOptions()
     options.inter_op_num_threads = 1
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = threads
     weights = resources.files("polyface").joinpath(_WEIGHTS).read_bytes()
     if hashlib.sha256(weights).hexdigest() != _SHA256:
         raise PolyfaceError(f"the face detector's weights ({_WEIGHTS}) were changed: install Polyface again")

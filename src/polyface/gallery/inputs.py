@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, repeat
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from polyface.inference.embeddings import FoundFace
 from polyface.inference.inputs import column, together
 from polyface.schema import person
 
+_PHOTOS, _PIXELS = 64, 1 << 25  # pictures that are embedded, and then acknowledged, together: 100 MB of RGB
 _UNIT = 1e-3  # how far from 1 the length of a cosine embedding may be
 _Item = TypeVar("_Item")
 Infos = Iterable[Mapping[str, Any] | None] | Mapping[str, Any] | None
@@ -35,6 +36,20 @@ def batches(items: Iterable[Any], called: str, size: int, **columns: Iterator[An
     """Items, each with its entry of every column, `size` together; raises where a column is shorter or longer."""
     rows = together(items, called, **columns)
     while batch := list(islice(rows, size)):
+        yield batch
+
+
+def bounded(items: Iterable[_Item], pixels: Callable[[_Item], NDArray[np.uint8] | None]) -> Iterator[list[_Item]]:
+    """Items that hold decoded pictures (None: none), as many together as memory should hold at once."""
+    batch, held = list[_Item](), 0
+    for item in items:
+        picture = pixels(item)
+        batch.append(item)
+        held += 0 if picture is None else picture.shape[0] * picture.shape[1]
+        if len(batch) == _PHOTOS or held >= _PIXELS:
+            yield batch
+            batch, held = [], 0
+    if batch:
         yield batch
 
 

@@ -88,6 +88,23 @@ class QueryImage:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """An enrolled face. id: its number, which no other face ever has. The rest as enrolled."""
+
+    id: int
+    person: str
+    path: str | None
+    box: tuple[float, ...] | None
+    info: Mapping[str, Any] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `Match` tells them."""
+        return {"id": self.id, "person": self.person, "path": self.path and utf8(self.path), "box": self.box} | (
+            {"info": dict(self.info)} if self.info else {}
+        )
+
+
+@dataclass(frozen=True)
 class GalleryInfo:
     """What a gallery is. removed: faces that wait to be erased from the disk. index: how it is searched; indexed: faces
     in its approximate index, and their recall@10 when it was built. bytes: of all its files."""

@@ -21,6 +21,7 @@ from polyface.data.crops import cut
 from polyface.data.detector import Detector, RetinaFace
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError, short
+from polyface.forks import check_device
 from polyface.inference.inputs import Source, count, given_boxes, is_single, own_boxes, sources, together, usable_device
 from polyface.inference.results import FaceResult, ImageResult
 from polyface.models import default_models, find
@@ -125,14 +126,17 @@ class Analyzer:
             told[model.name] = fingerprint(model.network, tasks=tasks, crop=crop, boxes=boxes)
         return f"polyface {installed()} {hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]}"
 
-    def __call__(self, images: Any, boxes: Any = None, *, progress: Progress | None = None) -> list[ImageResult]:
+    def __call__(
+        self, images: Any, boxes: Any = None, *, channels: str = "rgb", progress: Progress | None = None
+    ) -> list[ImageResult]:
         """Analyse one picture or many.
 
         images: a path, a folder, encoded bytes, an open file, a row of a face table (its image {"bytes", "path"}), a
-        PIL image, a uint8 RGB array [H, W, 3] (or grey [H, W]), a uint8 tensor [3, H, W], or an iterable of these.
+        PIL image, a uint8 array [H, W, 3] (or grey [H, W]), a uint8 tensor [3, H, W], or an iterable of these.
         boxes: one's own instead of the detector's: for one picture float [N, 4] (x0, y0, x1, y1 in pixels as
         displayed); for several an iterable with such an array, or one box [4], or None (detect) for each, as is the
-        `box` column of a FaceTable. progress: called now and then with (done, total, what).
+        `box` column of a FaceTable. channels: the order of colours in arrays and tensors, "rgb" or, as OpenCV has it,
+        "bgr"; files and PIL images know theirs. progress: called now and then with (done, total, what).
 
         Returns one result a picture, in order. In a folder or an iterable, a file that cannot be read or analyzed gives
         a result with `error` and the rest goes on; a single one raises.
@@ -141,18 +145,18 @@ class Analyzer:
             PolyfaceError: the single picture cannot be read, something is no picture, or boxes do not fit.
         """
         total, results = count(images), []
-        for result in self.stream(images, boxes):
+        for result in self.stream(images, boxes, channels=channels):
             results.append(result)
             if progress:
                 progress(len(results), max(total, len(results)), "images analyzed")
         return results
 
-    def stream(self, images: Any, boxes: Any = None) -> Iterator[ImageResult]:
+    def stream(self, images: Any, boxes: Any = None, *, channels: str = "rgb") -> Iterator[ImageResult]:
         """The same, each result as soon as it is known; memory stays bounded however many pictures there are."""
         single, step, pixels = is_single(images), max(1, self.batch // len(self.tta)), 0
         waiting: deque[_Image] = deque()
         queue: list[tuple[_Image, _Crops]] = []
-        for source, own in together(sources(images), "images", boxes=given_boxes(images, boxes)):
+        for source, own in together(sources(images, channels), "images", boxes=given_boxes(images, boxes)):
             image = _Image(source.path)
             waiting.append(image)
             for crops in self._cuts(image, source, own, raising=single or source.path is None or own is not None):
@@ -228,6 +232,7 @@ class Analyzer:
         """One forward a model over all faces that wait; what is found is kept with each face's image."""
         if not queue:
             return
+        check_device(self._device)
         told: list[dict[str, tuple[Task, dict[str, Any]]]] = [{} for _ in queue]
         for number, model in enumerate(self._models):
             spec = model.bundle.crop
@@ -255,15 +260,16 @@ def analyze(
     boxes: Any = None,
     *,
     models: Bundle | Path | str | Iterable[Bundle | Path | str] = (),
+    channels: str = "rgb",
     **options: Any,
 ) -> list[ImageResult]:
-    """Analyse pictures with shipped models, or with `models`: `Analyzer(*models, **options)(images, boxes)`.
+    """Analyse pictures with shipped models, or with `models`: `Analyzer(*models, **options)` called with the rest.
 
     The shipped models stay loaded, so that a second call is quick; for many calls with others, keep an `Analyzer`.
     """
     given = (models,) if isinstance(models, Bundle | Path | str) else tuple(models)
     make: Callable[..., Analyzer] = Analyzer if given or "detector" in options else _shipped
-    return make(*given, **options)(images, boxes)
+    return make(*given, **options)(images, boxes, channels=channels)
 
 
 @lru_cache(maxsize=4)

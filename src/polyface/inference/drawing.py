@@ -21,12 +21,12 @@ from polyface.inference.results import FaceResult, ImageResult
 from polyface.report.faces import draw_face
 
 
-def draw(image: Any, result: ImageResult, labels: bool = True) -> Image.Image:
+def draw(image: Any, result: ImageResult, labels: bool = True, channels: str = "rgb") -> Image.Image:
     """The picture with boxes, points and (unless `labels` is false) words of all its faces, as a new RGB image.
 
-    image: what was analysed: a path, PIL image, array or tensor.
+    image: what was analysed: a path, PIL image, array or tensor, whose colours are in the order of `channels`.
     """
-    picture = Image.fromarray(pixels(image, result.path or "image"))
+    picture = Image.fromarray(pixels(image, result.path or "image", channels))
     for face in result.faces:
         _draw_points(picture, face)
     if labels:

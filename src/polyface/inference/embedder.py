@@ -14,8 +14,9 @@ from polyface.data.boxes import BoxSpec, boxes_for
 from polyface.data.crops import cut, sample
 from polyface.data.detector import Detector, RetinaFace
 from polyface.errors import PolyfaceError
+from polyface.forks import check_device
 from polyface.inference.embeddings import FoundFace
-from polyface.inference.inputs import usable_device
+from polyface.inference.inputs import sources, usable_device
 from polyface.models import EMBEDDER, find
 from polyface.models.bundle import Bundle, fingerprint, load_bundle
 from polyface.networks.folding import chosen_embedding, embedding_only, folded, in_bfloat16
@@ -65,9 +66,18 @@ class BundleEmbedder:
         self._network = (in_bfloat16(lean) if precision == "bfloat16" else lean).to(self._device)
 
     def embed(
-        self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[NDArray[np.float32] | None] | None = None
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        boxes: Sequence[NDArray[np.float32] | None] | None = None,
+        *,
+        channels: str = "rgb",
     ) -> list[list[FoundFace]]:
-        """The faces of every picture, best first where they are found by the detector."""
+        """The faces of every picture, best first where they are found by the detector.
+
+        images: uint8 [H, W, 3]. boxes: of each, its own [n, 4] or None (detect). channels: the order of colours in
+        them, "rgb" or, as OpenCV has it, "bgr".
+        """
+        images = [source.pixels() for source in sources(images, channels)]
         given = boxes or [None] * len(images)
         found = [self._faces(image, own) for image, own in zip(images, given, strict=True)]
         embeddings = iter(self._forward(self._cuts(images, found)))
@@ -91,6 +101,7 @@ class BundleEmbedder:
 
     @torch.inference_mode()
     def _forward(self, cuts: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        check_device(self._device)
         rows: list[NDArray[np.float32]] = []
         for inputs in self._inputs(cuts):
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
