@@ -58,8 +58,8 @@ def bar(shown: bool = True) -> Iterator[Progress]:
     from rich.progress import Progress as RichProgress
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    to_terminal, console = sys.stdout.isatty(), Console(stderr=True)
-    with RichProgress(*columns, console=console, redirect_stdout=to_terminal, disable=not shown) as drawn:
+    console = Console(stderr=True)
+    with RichProgress(*columns, console=console, redirect_stdout=to_terminal(), disable=not shown) as drawn:
         known: dict[tuple[str, int], Any] = {}
 
         def report(done: int, total: int, what: str) -> None:
@@ -69,6 +69,11 @@ def bar(shown: bool = True) -> Iterator[Progress]:
             drawn.update(known[key], completed=done, description=what)
 
         yield report
+
+
+def to_terminal() -> bool:
+    """Whether stdout is a terminal; it may be closed."""
+    return bool(sys.stdout and sys.stdout.isatty())
 
 
 def say(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from itertools import repeat
 from pathlib import Path
@@ -21,6 +20,7 @@ from polyface.cli.common import (
     device_of,
     say,
     tell,
+    to_terminal,
 )
 from polyface.errors import Interrupted, PolyfaceError, short
 
@@ -82,7 +82,7 @@ def analyze(
         if out:
             done_too = drawings.has if drawings else None
             found = analyze_into(analyzer, files, out, overwrite=overwrite, done=done_too)
-        with bar(shown=bool(out) or not sys.stdout.isatty()) as progress:
+        with bar(shown=bool(out) or not to_terminal()) as progress:
             for result, new in found:
                 done, read = done + 1, read + (result.error is None)
                 if not out:

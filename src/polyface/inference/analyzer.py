@@ -119,11 +119,11 @@ class Analyzer:
     @property
     def id(self) -> str:
         """Names everything that answers depend on: Polyface's version, models, detector and settings."""
-        told: dict[str, Any] = {"detector": self._detector.id, "settings": [*astuple(self.tta), self.top]}
+        told: list[Any] = [self._detector.id, *astuple(self.tta), self.top]
         for model in self._models:
             tasks = {model.names[name]: task.config() for name, task in model.bundle.tasks.items()}
             crop, boxes = model.bundle.crop.model_dump(), model.bundle.boxes.model_dump()
-            told[model.name] = fingerprint(model.network, tasks=tasks, crop=crop, boxes=boxes)
+            told.append(fingerprint(model.network, tasks=tasks, crop=crop, boxes=boxes))
         return f"polyface {installed()} {hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]}"
 
     def __call__(
