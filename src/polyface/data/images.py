@@ -220,7 +220,8 @@ def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     range is taken. A thousandth of the pixels at either end is cut off first: dead pixels must not set the range. NaN
     and infinity, where nothing was measured, become 0, and so does a picture of one value.
     """
-    shown = values.astype(np.float32 if values.dtype.itemsize == 2 else np.float64)  # both hold every value exactly
+    exact = np.float32 if values.dtype.itemsize == 2 else np.float64  # each holds every value
+    shown: NDArray[np.float64] = values.astype(exact)
     finite = np.isfinite(shown)
     measured = shown[finite]
     if not measured.size:
@@ -233,7 +234,8 @@ def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     shown -= low
     shown *= 255
     shown /= (high - low) or 1
-    return (shown + 0.5).astype(np.uint8)
+    shown += 0.5
+    return shown.astype(np.uint8)
 
 
 def _orientation(image: Image.Image) -> int:
