@@ -8,6 +8,7 @@ thermal, medical) is shown from its own darkest to its own brightest value, what
 from __future__ import annotations
 
 import io
+import logging
 import re
 import threading
 import warnings
@@ -21,10 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from polyface.errors import PolyfaceError, short
+from polyface.errors import PolyfaceError, one_line, short
 from polyface.files import check_regular, read_bytes
 
-__all__ = ["MAX_PIXELS", "decode", "encode_png", "size_of"]
+__all__ = ["MAX_PIXELS", "by_extra", "decode", "encode_png", "log", "pixels_of", "size_of", "suffixes"]
+
+_log = logging.getLogger(__name__)
 
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused before they are decoded: a few hundred bytes can claim to be any size."""
@@ -83,6 +86,11 @@ def decode(data: bytes | Path | str, where: str = "", tell: Callable[[str], obje
         raise PolyfaceError(
             f"{where}: is truncated or corrupt ({short(error)}); fetch the file again or remove it"
         ) from error
+
+
+def log(line: str) -> None:
+    """A line of the log, for `decode` to tell what it has to tell."""
+    _log.warning("%s", one_line(line))
 
 
 def size_of(data: bytes | Path | str, where: str = "") -> tuple[int, int]:
