@@ -227,11 +227,10 @@ def test_what_is_no_rgb_image(image):
 
 
 def test_weights_that_were_changed(monkeypatch):
-    module._opened.cache_clear()
+    monkeypatch.setattr(module, "_sessions", {})
     monkeypatch.setattr(module, "_WEIGHTS", "weights/detector/NOTICE.md")
     with pytest.raises(PolyfaceError, match=r"weights \(.*\) were changed: install Polyface again"):
         RetinaFace()(grey(32, 32))
-    module._opened.cache_clear()
 
 
 def test_the_notice_of_the_weights_names_them_and_their_licence():
