@@ -63,8 +63,6 @@ def decode(data: bytes | Path | str, where: str = "", tell: Callable[[str], obje
         raise PolyfaceError(f"{where}: is empty (0 bytes); fetch the file again")
     try:
         with _quiet(), Image.open(io.BytesIO(data), formats=_formats()) as image:
-            _check_size(image.width * image.height, where)
-            _check_content(image, data, where)
             pixels = pixels_of(image, where)
             if tell and _several(image):
                 tell(f"{where}: holds several pictures, frames or pages; the first is taken")
@@ -132,6 +130,7 @@ def pixels_of(image: Image.Image, where: str = "image") -> NDArray[np.uint8]:
         PolyfaceError: over 100 megapixels. Pillow's own errors on a damaged file that was not loaded yet pass through.
     """
     _check_size(image.width * image.height, where)
+    _check_content(image, where)
     image.load()
     turn = _orientation(image)
     return np.ascontiguousarray(_turned(_rgb(image), turn))
@@ -154,16 +153,23 @@ def _check_size(pixels: int, where: str) -> None:
         )
 
 
-def _check_content(image: Image.Image, data: bytes, where: str) -> None:
+def _check_content(image: Image.Image, where: str) -> None:
     """Refuse a file that cannot hold the picture its header claims, where the decoder would fill up the rest with grey
     and say nothing; and one that is made to keep it busy. Nothing is decoded yet."""
+    file = getattr(image, "fp", None)
+    if file is None or image.format not in ("JPEG", "MPO", "GIF"):
+        return  # decoded already, never a file, or of a format whose decoder tells
+    at = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(at)
     most = float("inf")
     if image.format in ("JPEG", "MPO"):
         frame, scans, size = _scans(data)
         if scans > _MOST_SCANS:
             raise PolyfaceError(f"{where}: is a JPEG of {scans:,} scans, more than the {_MOST_SCANS} that are decoded")
         most = size * _JPEG_PIXELS.get(frame, most)
-    elif image.format == "GIF":
+    else:
         most = len(data) * _GIF_PIXELS
     if image.width * image.height > most:
         raise PolyfaceError(
