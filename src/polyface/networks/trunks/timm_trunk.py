@@ -29,11 +29,15 @@ class SpatialPoints(nn.Module):
         self.last, self.finer = nn.Conv2d(last, points, 1), nn.Conv2d(finer, points, 1)
         self.score = nn.Sequential(nn.ReLU(), nn.Conv2d(points, points, 3, padding=1))
 
-    def forward(self, last: Tensor, finer: Tensor) -> Tensor:
-        height, width = finer.shape[2:]
-        coarse = nn.functional.interpolate(self.last(last), size=(height, width), mode="bilinear")
+    def weights(self, last: Tensor, finer: Tensor) -> Tensor:
+        """How much of each part's response is where, [B, points, H·W]."""
+        coarse = nn.functional.interpolate(self.last(last), size=finer.shape[2:], mode="bilinear")
         scores = self.score(coarse + self.finer(finer))
-        weights = (self.SHARPNESS * scores.float()).flatten(2).softmax(-1)
+        return (self.SHARPNESS * scores.float()).flatten(2).softmax(-1)
+
+    def forward(self, last: Tensor, finer: Tensor) -> Tensor:
+        weights = self.weights(last, finer)
+        height, width = finer.shape[2:]
         x = torch.linspace(-1, 1, width, device=weights.device).repeat(height)
         y = torch.linspace(-1, 1, height, device=weights.device).repeat_interleave(width)
         return torch.cat([weights @ x, weights @ y], dim=1)
@@ -112,8 +116,8 @@ class TimmTrunk(PartlyFrozen):
         except (AssertionError, RuntimeError, TypeError, ValueError) as error:
             side = timm.get_pretrained_cfg_value(self.model, "input_size")[-1]
             raise PolyfaceError(
-                f"{self.model} takes no pictures of {self.size} × {self.size}; it is made for {side} × {side}: set size "
-                f"to {side} (and that of the crop), or take another model"
+                f"{self.model} takes no pictures of {self.size} × {self.size}; it is made for {side} × {side}: set "
+                f"size to {side} (and that of the crop), or take another model"
             ) from error
         self.options = fitted
         return maps
