@@ -161,8 +161,8 @@ def gallery_info(
         faces = [picture.to_dict() for picture in known.pictures()] if pictures else []
         _notes(known)
     if json_:
-        more = ({"names": everybody} if people else {}) | ({"pictures": faces} if pictures else {})
-        say(json.dumps(told | more, ensure_ascii=False))
+        told |= ({"names": everybody} if people else {}) | ({"pictures": faces} if pictures else {})
+        say(json.dumps(told, ensure_ascii=False))
         return
     for name, value in told.items():
         text = f"{value:,}" if isinstance(value, int) else "" if value is None else str(value)

@@ -24,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 
 from polyface.errors import PolyfaceError, one_line, short
 from polyface.files import check_regular, read_bytes
+from polyface.forks import after_fork
 
 __all__ = ["MAX_PIXELS", "by_extra", "decode", "encode_png", "log", "pixels_of", "size_of", "suffixes"]
 
@@ -299,6 +300,12 @@ _HEIF_EXTRA = " (pip install 'polyface[heic]' reads them)"
 _quiet_lock = threading.Lock()
 _quiet_users = 0
 _quiet_filter: Any = None
+
+
+@after_fork
+def _fresh_lock() -> None:
+    global _quiet_lock
+    _quiet_lock = threading.Lock()  # a thread that was not copied may hold the other
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What a gallery's files say, and how they are written: manifest, lines of the log, lock.
 
-`gallery_store` tells which files there are and in what order they reach the disk.
+`polyface.gallery.store` tells which files there are and in what order they reach the disk.
 """
 
 from __future__ import annotations

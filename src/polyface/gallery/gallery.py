@@ -105,7 +105,7 @@ class Gallery:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with suppress(*[PolyfaceError] if kind else []):  # what went wrong first is what is told
+        with suppress(*([PolyfaceError] if kind else [])):  # what went wrong first is what is told
             self.close()
 
     def __len__(self) -> int:
