@@ -92,6 +92,9 @@ def test_a_photo_is_not_drawn_over_and_drawings_are_not_analyzed(
         assert "drawn: 0-2.jpg" in told.err
         assert sorted(p.name for p in Path().iterdir()) == sorted([*before, *(f"{n}-2.jpg" for n in range(3))])
     assert {name: Path(name).read_bytes() for name in before} == before
+    for name in before:
+        Path(name).unlink()
+    assert "holds only what was drawn there" in polyface("analyze", ".", "--draw", ".", "--model", saved).mistake
 
 
 def test_drawings_that_are_missing_are_drawn_from_what_is_known(

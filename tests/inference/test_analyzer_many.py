@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,35 @@ def test_whatever_goes_wrong_with_a_picture_the_others_are_answered(
         assert "\n" not in line["error"]
     with pytest.raises(type(error)):
         analyzer(tmp_path / "1.png")
+
+
+def test_a_forward_that_fails_is_one_line(make: Make, told: Any, picture: Pictures) -> None:
+    analyzer = Analyzer(make(), detector=told(BOX))
+
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("out of memory\nof the device")
+
+    analyzer._models[0].network.register_forward_hook(fail)
+    with pytest.raises(
+        PolyfaceError, match=r"^toy: failed on 3 faces at once \(out of memory\); give a smaller batch$"
+    ):
+        analyzer([picture()] * 3)
+
+
+def test_large_photos_do_not_wait_for_a_whole_batch(
+    make: Make, told: Any, picture: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the pixels of three photos at once, the fourth is not read before the first is answered."""
+    read: list[int] = []
+
+    def photos() -> Iterator[np.ndarray]:
+        for number in range(9):
+            read.append(number)
+            yield picture(100, 100)
+
+    monkeypatch.setattr("polyface.inference.analyzer._HELD_BACK", 25_000)
+    next(Analyzer(make(), detector=told(BOX)).stream(photos()))
+    assert len(read) == 3
 
 
 @pytest.mark.slow

@@ -62,6 +62,8 @@ def analyze(
     from polyface.inference.results import json_line
 
     files = [file for source in images for file in _photos(source, draw)]
+    if not files:
+        raise PolyfaceError(f"{images[0]}: holds only what was drawn there; name photos or another folder")
     kept = check_out(out, files, overwrite)[1] if out else None
     drawings = Drawings(draw, files) if draw else None
     done, read = 0, 0

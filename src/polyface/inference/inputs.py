@@ -116,6 +116,8 @@ def image_files(source: str | os.PathLike[str]) -> list[Path]:
 
     A line of the log says what is passed over. Raises where there is none, or a folder cannot be opened.
     """
+    if not os.fspath(source):
+        raise PolyfaceError("the name of a photo or folder is empty; name one")  # Path("") is the present folder
     folder = Path(source)
     return [folder / name for name in pictures(folder)] if folder.is_dir() else [folder]
 
