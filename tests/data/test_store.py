@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -15,6 +19,7 @@ from polyface.data import store
 from polyface.data.store import cached_table, listing, open_source
 from polyface.data.writing import Record, write_table
 from polyface.errors import NoDataError, PolyfaceError
+from polyface.schema import IMAGE
 
 
 def picture(file: Path, grey: int = 0) -> None:
@@ -135,3 +140,25 @@ def test_a_table_that_cannot_be_made_leaves_nothing(cache: Path) -> None:
     with pytest.raises(PolyfaceError, match="no face"):
         cached_table("x", b"y", fail)
     assert list(cache.glob("*.parquet")) == []
+
+
+@pytest.mark.parametrize(
+    "labels, expected",
+    [
+        ({"split": pa.array(["train", "tran"])}, "row 1: split is tran: did you mean 'train'?"),
+        ({"age": pa.array([3, math.inf], pa.float32())}, "row 1: age is inf: numbers are finite"),
+        ({"box": pa.array([[1, 2, 3, 4], [1, 2, -math.inf, 4]], pa.list_(pa.float32(), 4))}, "row 1: box is "),
+    ],
+    ids=["word", "number", "box"],
+)
+def test_labels_that_training_would_pass_over_are_named(data: Path, labels: Any, expected: str) -> None:
+    """In Parquet from elsewhere: Polyface's own tables were checked when they were written."""
+    image = pa.array([{"bytes": b"x", "path": "x"}] * 2, IMAGE)
+    pq.write_table(pa.table({"image": image} | labels), data / "own.parquet")
+    with pytest.raises(PolyfaceError, match=re.escape(f"own.parquet {expected}")):
+        open_source(str(data / "own.parquet"), data)
+    pq.write_table(
+        pa.table({"image": image} | {name: column.take([0, 0]) for name, column in labels.items()}),
+        data / "own.parquet",
+    )
+    assert len(open_source(str(data / "own.parquet"), data)) == 2

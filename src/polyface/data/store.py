@@ -37,7 +37,9 @@ def open_source(
     file = Path(name) if name.endswith(".parquet") else None
     for candidate in [file, root / f"{name}.parquet" if root else None, root / name if root and file else None]:
         if candidate is not None and candidate.exists():
-            return _told(FaceTable.open(candidate))
+            table = FaceTable.open(candidate)
+            table.check_labels()
+            return _told(table)
     if file is not None or name not in READERS:
         if file is None:
             reader(name)  # raises with the nearest name

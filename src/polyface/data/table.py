@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from polyface.data import images
 from polyface.data.tablefile import PSEUDO, LeftOut, TableFile, declaration_of
-from polyface.errors import PolyfaceError
+from polyface.errors import PolyfaceError, nearest, short
 from polyface.schema import Column, built_in
 
 Progress = Callable[[int, int, str], None]
@@ -170,6 +170,30 @@ class FaceTable:
             raise PolyfaceError(f"column '{name}' holds no words, so no row can be chosen by a word of it")
         found = pc.index_in(array, value_set=pa.array(list(vocabulary), pa.string()))
         return np.asarray(pc.fill_null(found, -1).to_numpy(zero_copy_only=False), dtype=np.int64)
+
+    def check_labels(self) -> None:
+        """Refuse what training would pass over or be ruined by: words outside a vocabulary, numbers without end.
+
+        Of a file that Polyface wrote each label was checked then.
+
+        Raises:
+            PolyfaceError: the first such label, with its file and row.
+        """
+        for name in self.columns if not all(file.sealed for file in self._files) else ():
+            array, words = self.column(name), self.declared(name).vocabulary
+            if pa.types.is_string(array.type):
+                known = self.classes(name, words) >= 0 if words else True
+                wrong = array.is_valid().to_numpy(zero_copy_only=False) & ~np.asarray(known)
+            else:
+                wrong = np.isinf(self.numbers(name)).reshape(len(self), -1).any(axis=1)
+            if wrong.any():
+                row = int(wrong.argmax())
+                (file, place), value = self._place(row), short(array[row].as_py())
+                expected = nearest(value, words) if pa.types.is_string(array.type) else "numbers are finite"
+                raise PolyfaceError(
+                    f"{file.where(place)}: {name} is {value}: {expected}; mend it, or leave such rows out: "
+                    f"polyface data import parquet {file.path} OUT --on-bad skip"
+                )
 
     def take(self, rows: np.ndarray) -> FaceTable:
         """The given rows (int indices), in that order."""

@@ -69,7 +69,7 @@ class TableFile:
         if stamp not in (None, self.stamp):
             raise PolyfaceError(f"{path}: was changed while it was read; start again")
         with self._readable():
-            self._footer, self._sealed = footer_of(path)
+            self._footer, self.sealed = footer_of(path)
             self._parquet = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
             check_names(path, self._parquet.schema_arrow)
             wrong = _wrong(self._parquet.schema_arrow)
@@ -124,7 +124,7 @@ class TableFile:
     def left_out(self) -> LeftOut | None:
         """The faces of its source that were skipped when it was made."""
         mark = (self._parquet.metadata.metadata or {}).get(LEFT_OUT)
-        return LeftOut(*json.loads(mark)) if mark and self._sealed else None
+        return LeftOut(*json.loads(mark)) if mark and self.sealed else None
 
     def fingerprint(self) -> str:
         """A digest that differs where the content does.
@@ -133,7 +133,7 @@ class TableFile:
         size, time and footer, and of the sizes and times of pictures that lie outside the file.
         """
         own: bytes = (self._parquet.metadata.metadata or {}).get(FINGERPRINT, b"")
-        if self._sealed and own:
+        if self.sealed and own:
             return own.decode()
         content = hashlib.sha1(self._footer)
         for stamp in (self.stamp[:2], *self._outside()):

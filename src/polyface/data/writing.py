@@ -119,7 +119,7 @@ def _row(record: Record, columns: Mapping[str, Column]) -> dict[str, Any]:
     where = f"{record.where}: {short(path)}" if record.where != path else path
     image = images.encode_png(record.image) if isinstance(record.image, np.ndarray) else record.image
     data = image if isinstance(image, bytes) else read_bytes(image, where)
-    height, width = images.decode(data, where).shape[:2]
+    height, width = images.decode(data, where, images.log).shape[:2]
     row: dict[str, Any] = {"image": {"bytes": data, "path": path}}
     for name, column in columns.items():
         row[name] = values.checked(name, column, record.labels.get(name), (width, height), record.where)
