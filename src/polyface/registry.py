@@ -13,7 +13,7 @@ import multiprocessing
 import pkgutil
 from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -224,3 +224,11 @@ def check_options(
     known = options_of(part, given)
     if unknown := [name for name in options if name not in known]:
         raise PolyfaceError(f"{where}: unknown option '{unknown[0]}'; {nearest(unknown[0], [*known, *beside])}")
+
+
+def installed() -> str:
+    """Polyface's version; "unknown" of a checkout that is on the path but not installed."""
+    try:
+        return version("polyface")
+    except PackageNotFoundError:
+        return "unknown"

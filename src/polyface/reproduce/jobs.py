@@ -113,7 +113,7 @@ def trains(variant: VariantSpec) -> bool:
 def record(out: Path, job: Job, stage: str) -> dict[str, Any] | None:
     """What a finished training left of a stage: settings, history (an epoch each) and seconds."""
     path = folder(out, job) / stage / stages.HISTORY
-    return dict(json.loads(path.read_text())) if path.exists() else None
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 def trained(recipe: Recipe, out: Path, job: Job) -> bool:
