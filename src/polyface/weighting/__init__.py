@@ -96,7 +96,8 @@ def build(name: str, tasks: Sequence[str], *, features: int | Sequence[int] | No
     for option, value in options.items():
         annotation = str(parameters[option].annotation) if option in parameters else ""
         if annotation.startswith(("float", "int")) and not (value is None and "None" in annotation):
-            for number in value if isinstance(value, list | tuple) else [value]:
+            listed = "Sequence" in annotation and isinstance(value, list | tuple)
+            for number in value if listed else [value]:
                 _check_number(name, option, number)
     built: Weighting = WEIGHTINGS.make(name, options, tasks, where="weighting.options")
     return built
