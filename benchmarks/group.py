@@ -97,7 +97,6 @@ def measure(name: str, picture: NDArray[np.uint8], boxes: Floats, all_boxes: Flo
     if not rounds:
         return rows
     own, peer = turns(rounds, *(partial(detector, picture) for detector in detectors.values()), warm=1)
-    rows.append(Row(name, "time", 1e3 * float(np.median(own)), unit="ms", n=len(boxes)))
     rows.append(Row(name, "cost", float(np.median(own / peer)), unit="×", n=len(boxes)))
     return rows
 

@@ -189,3 +189,14 @@ def test_files_folders_and_nothing_are_no_pipes(tmp_path: Path) -> None:
     for path, reason in ((tmp_path, "Is a directory"), ("a" * 300, "File name too long"), ("a\0b", "embedded null")):
         with pytest.raises(PolyfaceError, match=rf"cannot be read \({reason}"):
             read_bytes(path)
+
+
+def test_an_error_of_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    for error in (OSError(28, "No space left on device"), OSError("of a library")):
+        with pytest.raises(OSError) as told, atomic_path(tmp_path / "table.parquet"):
+            raise error
+        assert told.value.filename == (str(tmp_path / "table.parquet") if error.errno else None)
+        assert str(told.value).startswith("[Errno 28] No space left" if error.errno else "of a library")
+    with pytest.raises(OSError) as told, atomic_path(tmp_path / "table.parquet"):
+        raise OSError(13, "Permission denied", "another")
+    assert told.value.filename == "another"

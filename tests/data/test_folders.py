@@ -201,6 +201,15 @@ def test_people_whose_folders_are_spelt_alike_are_one(tmp_path: Path) -> None:
     }
 
 
+def test_a_folder_that_names_nobody_costs_its_own_photos_alone(tmp_path: Path) -> None:
+    put(tmp_path, " /1.jpg", "two\nlines/2.jpg", "Ann/3.jpg")
+    blank, taken, lines = reader("folder").records(tmp_path)
+    assert taken.labels == {"identity": "Ann"}
+    for skipped in (blank, lines):
+        assert isinstance(skipped, Skipped)
+        assert "give a word or more, in one line" in skipped.reason
+
+
 def test_names_that_are_not_utf8_are_taken_under_one_that_is(tmp_path: Path) -> None:
     name = os.fsdecode(b"Ren\xe9")
     put(tmp_path, f"{name}/a.jpg", "Ann/b.jpg")

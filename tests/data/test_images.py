@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 
-from polyface.data.images import decode, encode_png, size_of
+from polyface.data.images import decode, encode_png, pixels_of, size_of
 from polyface.errors import PolyfaceError
 
 
@@ -330,6 +330,26 @@ def test_a_file_that_cannot_hold_its_pixels_is_refused_before_they_take_memory(k
     for film in (b"", b"\0" * 4000):
         with pytest.raises(PolyfaceError, match=r"^x: is truncated or corrupt \(claims 9990×9990 pixels"):
             decode(data + film, "x")
+
+
+@pytest.mark.parametrize("kind, options", LIARS)
+def test_an_open_pillow_image_is_no_way_around(kind, options, tmp_path: Path):
+    (tmp_path / "a").write_bytes(liar(kind, 9000, 9000, **options))
+    with Image.open(tmp_path / "a") as image, pytest.raises(PolyfaceError, match="is truncated or corrupt"):
+        pixels_of(image)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "MPO", "GIF", "PNG"])
+def test_an_open_pillow_image_is_left_where_it_is(kind, tmp_path: Path):
+    frames = [Image.fromarray(smooth() // part) for part in (1, 2)]
+    many = {} if kind == "JPEG" else {"save_all": True, "append_images": frames[1:]}
+    (tmp_path / "a").write_bytes(encoded(frames[0], kind, **many))
+    with Image.open(tmp_path / "a") as image:
+        for number in range(2 if many else 1):
+            image.seek(number)
+            wanted = np.array(image.copy().convert("RGB"))
+            np.testing.assert_array_equal(pixels_of(image), wanted)
+            np.testing.assert_array_equal(pixels_of(image), wanted)  # decoded by now
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "MPO", "GIF", "PNG", "WEBP", "TIFF"])

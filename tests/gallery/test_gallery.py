@@ -188,6 +188,8 @@ def test_pictures_are_found_again(tiny: Bundle, tmp_path: Path, told: Any, pictu
         (people / name).mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture(seed=seed)).save(people / name / f"{seed}.png")
     (people / "nobody").mkdir()
+    (people / " ").mkdir()
+    Image.fromarray(picture(seed=6)).save(people / " " / "unnamed.png")
     (people / "bert" / "broken.png").write_bytes(b"no picture")
     Image.fromarray(picture(seed=5)).save(people / "stray.png")
     detector = told([20, 15, 70, 75])
@@ -195,7 +197,7 @@ def test_pictures_are_found_again(tiny: Bundle, tmp_path: Path, told: Any, pictu
         report = gallery.enrol_folder(people)
         assert (report.faces, gallery.people()) == (3, {"anna": 2, "bert": 1})
         reasons = {Path(note.where).name: note.reason for note in report.skipped}
-        assert reasons.keys() == {"nobody", "broken.png", "stray.png"}
+        assert reasons.keys() == {"nobody", "broken.png", "stray.png", "unnamed.png"}
         assert reasons["nobody"] == "holds no photo"
         before = detector.calls
         assert gallery.enrol_folder(people).faces == 0

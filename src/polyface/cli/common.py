@@ -35,6 +35,7 @@ MaxSideOption = Annotated[
     typer.Option("--max-side", help="Search larger pictures at so many pixels; with 640, quickly and for large faces."),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps, or auto.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace a file that Polyface did not make.")]
 
 
 @contextmanager
@@ -57,8 +58,8 @@ def bar(shown: bool = True) -> Iterator[Progress]:
     from rich.progress import Progress as RichProgress
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    to_terminal, console = sys.stdout.isatty(), Console(stderr=True)
-    with RichProgress(*columns, console=console, redirect_stdout=to_terminal, disable=not shown) as drawn:
+    console = Console(stderr=True)
+    with RichProgress(*columns, console=console, redirect_stdout=to_terminal(), disable=not shown) as drawn:
         known: dict[tuple[str, int], Any] = {}
 
         def report(done: int, total: int, what: str) -> None:
@@ -68,6 +69,11 @@ def bar(shown: bool = True) -> Iterator[Progress]:
             drawn.update(known[key], completed=done, description=what)
 
         yield report
+
+
+def to_terminal() -> bool:
+    """Whether stdout is a terminal; it may be closed."""
+    return bool(sys.stdout and sys.stdout.isatty())
 
 
 def say(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from itertools import repeat
 from pathlib import Path
@@ -21,6 +20,7 @@ from polyface.cli.common import (
     device_of,
     say,
     tell,
+    to_terminal,
 )
 from polyface.errors import Interrupted, PolyfaceError, short
 
@@ -62,6 +62,8 @@ def analyze(
     from polyface.inference.results import json_line
 
     files = [file for source in images for file in _photos(source, draw)]
+    if not files:
+        raise PolyfaceError(f"{images[0]}: holds only what was drawn there; name photos or another folder")
     kept = check_out(out, files, overwrite)[1] if out else None
     drawings = Drawings(draw, files) if draw else None
     done, read = 0, 0
@@ -80,7 +82,7 @@ def analyze(
         if out:
             done_too = drawings.has if drawings else None
             found = analyze_into(analyzer, files, out, overwrite=overwrite, done=done_too)
-        with bar(shown=bool(out) or not sys.stdout.isatty()) as progress:
+        with bar(shown=bool(out) or not to_terminal()) as progress:
             for result, new in found:
                 done, read = done + 1, read + (result.error is None)
                 if not out:

@@ -8,6 +8,7 @@ thermal, medical) is shown from its own darkest to its own brightest value, what
 from __future__ import annotations
 
 import io
+import logging
 import re
 import threading
 import warnings
@@ -21,11 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from polyface.errors import PolyfaceError, short
+from polyface.errors import PolyfaceError, one_line, short
 from polyface.files import check_regular, read_bytes
 from polyface.forks import after_fork
 
-__all__ = ["MAX_PIXELS", "decode", "encode_png", "size_of"]
+__all__ = ["MAX_PIXELS", "by_extra", "decode", "encode_png", "log", "pixels_of", "size_of", "suffixes"]
+
+_log = logging.getLogger(__name__)
 
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused before they are decoded: a few hundred bytes can claim to be any size."""
@@ -61,8 +64,6 @@ def decode(data: bytes | Path | str, where: str = "", tell: Callable[[str], obje
         raise PolyfaceError(f"{where}: is empty (0 bytes); fetch the file again")
     try:
         with _quiet(), Image.open(io.BytesIO(data), formats=_formats()) as image:
-            _check_size(image.width * image.height, where)
-            _check_content(image, data, where)
             pixels = pixels_of(image, where)
             if tell and _several(image):
                 tell(f"{where}: holds several pictures, frames or pages; the first is taken")
@@ -84,6 +85,11 @@ def decode(data: bytes | Path | str, where: str = "", tell: Callable[[str], obje
         raise PolyfaceError(
             f"{where}: is truncated or corrupt ({short(error)}); fetch the file again or remove it"
         ) from error
+
+
+def log(line: str) -> None:
+    """A line of the log, for `decode` to tell what it has to tell."""
+    _log.warning("%s", one_line(line))
 
 
 def size_of(data: bytes | Path | str, where: str = "") -> tuple[int, int]:
@@ -125,6 +131,7 @@ def pixels_of(image: Image.Image, where: str = "image") -> NDArray[np.uint8]:
         PolyfaceError: over 100 megapixels. Pillow's own errors on a damaged file that was not loaded yet pass through.
     """
     _check_size(image.width * image.height, where)
+    _check_content(image, where)
     image.load()
     turn = _orientation(image)
     return np.ascontiguousarray(_turned(_rgb(image), turn))
@@ -147,16 +154,23 @@ def _check_size(pixels: int, where: str) -> None:
         )
 
 
-def _check_content(image: Image.Image, data: bytes, where: str) -> None:
+def _check_content(image: Image.Image, where: str) -> None:
     """Refuse a file that cannot hold the picture its header claims, where the decoder would fill up the rest with grey
     and say nothing; and one that is made to keep it busy. Nothing is decoded yet."""
+    file = getattr(image, "fp", None)
+    if file is None or image.format not in ("JPEG", "MPO", "GIF"):
+        return  # decoded already, never a file, or of a format whose decoder tells
+    at = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(at)
     most = float("inf")
     if image.format in ("JPEG", "MPO"):
         frame, scans, size = _scans(data)
         if scans > _MOST_SCANS:
             raise PolyfaceError(f"{where}: is a JPEG of {scans:,} scans, more than the {_MOST_SCANS} that are decoded")
         most = size * _JPEG_PIXELS.get(frame, most)
-    elif image.format == "GIF":
+    else:
         most = len(data) * _GIF_PIXELS
     if image.width * image.height > most:
         raise PolyfaceError(
@@ -220,7 +234,8 @@ def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     range is taken. A thousandth of the pixels at either end is cut off first: dead pixels must not set the range. NaN
     and infinity, where nothing was measured, become 0, and so does a picture of one value.
     """
-    shown = values.astype(np.float32 if values.dtype.itemsize == 2 else np.float64)  # both hold every value exactly
+    exact = np.float32 if values.dtype.itemsize == 2 else np.float64  # each holds every value
+    shown: NDArray[np.float64] = values.astype(exact)
     finite = np.isfinite(shown)
     measured = shown[finite]
     if not measured.size:
@@ -233,7 +248,8 @@ def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     shown -= low
     shown *= 255
     shown /= (high - low) or 1
-    return (shown + 0.5).astype(np.uint8)
+    shown += 0.5
+    return shown.astype(np.uint8)
 
 
 def _orientation(image: Image.Image) -> int:

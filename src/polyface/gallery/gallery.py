@@ -149,11 +149,14 @@ class Gallery:
         if not folder.is_dir():
             raise PolyfaceError(f"{folder}: is no folder with a folder for each person; to enrol a photo, give a name")
         held = look(folder).whole().tell()
-        files = [(folder / name, name.parts[0]) for name in held.files if len(name.parts) > 1]
-        people = {person for _, person in files}
-        stray = [name for name in held.files if len(name.parts) == 1]
-        empty = [name for name in sorted(held.folders) if len(name.parts) == 1 and name.name not in people]
-        skipped = [Skipped(str(folder / name), "lies in no person's folder") for name in stray]
+        files, skipped = list[tuple[Path, str]](), list[Skipped]()
+        for name in held.files:
+            try:
+                files.append((folder / name, _owner(name)))
+            except PolyfaceError as error:
+                skipped.append(Skipped(str(folder / name), str(error)))
+        full = {name.parts[0] for name in held.files}
+        empty = [name for name in sorted(held.folders) if len(name.parts) == 1 and name.name not in full]
         skipped += [Skipped(str(folder / name), "holds no photo") for name in empty]
         if not files:
             raise PolyfaceError(
@@ -393,3 +396,10 @@ def _query(source: Source, own: Any, raising: bool) -> _Query:
         if raising:
             raise
         return _Query(source.path, None, boxes, str(error))
+
+
+def _owner(name: Path) -> str:
+    """Whose a photo is, by its path in a folder of people."""
+    if len(name.parts) == 1:
+        raise PolyfaceError("lies in no person's folder")
+    return one_form(name.parts[0])

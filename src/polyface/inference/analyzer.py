@@ -37,6 +37,10 @@ _OTHER_BOXES = {"landmarks": "boxes around landmarks", "image": "whole pictures 
 """What a model was trained on, by its boxes' source, where a detector's boxes are something else."""
 
 
+_HELD_BACK = 16_000_000
+"""Pixels of photos, which take seconds, after which those faces are answered that wait for a batch."""
+
+
 @dataclass
 class _Image:
     """An image whose faces wait for answers: boxes [N, 4], scores, and those that are answered so far."""
@@ -115,11 +119,11 @@ class Analyzer:
     @property
     def id(self) -> str:
         """Names everything that answers depend on: Polyface's version, models, detector and settings."""
-        told: dict[str, Any] = {"detector": self._detector.id, "settings": [*astuple(self.tta), self.top]}
+        told: list[Any] = [self._detector.id, *astuple(self.tta), self.top]
         for model in self._models:
             tasks = {model.names[name]: task.config() for name, task in model.bundle.tasks.items()}
             crop, boxes = model.bundle.crop.model_dump(), model.bundle.boxes.model_dump()
-            told[model.name] = fingerprint(model.network, tasks=tasks, crop=crop, boxes=boxes)
+            told.append(fingerprint(model.network, tasks=tasks, crop=crop, boxes=boxes))
         return f"polyface {installed()} {hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]}"
 
     def __call__(
@@ -149,7 +153,7 @@ class Analyzer:
 
     def stream(self, images: Any, boxes: Any = None, *, channels: str = "rgb") -> Iterator[ImageResult]:
         """The same, each result as soon as it is known; memory stays bounded however many pictures there are."""
-        single, step = is_single(images), max(1, self.batch // len(self.tta))
+        single, step, pixels = is_single(images), max(1, self.batch // len(self.tta)), 0
         waiting: deque[_Image] = deque()
         queue: list[tuple[_Image, _Crops]] = []
         for source, own in together(sources(images, channels), "images", boxes=given_boxes(images, boxes)):
@@ -160,9 +164,10 @@ class Analyzer:
                 if len(queue) == step:
                     self._answer(queue)
                     queue = []
-            if len(waiting) > step:  # a long run without a face must not hold back what is known
+            pixels += image.width * image.height
+            if len(waiting) > step or pixels > _HELD_BACK:  # what is known must not wait for faces that are rare
                 self._answer(queue)
-                queue = []
+                queue, pixels = [], 0
             while waiting and waiting[0].ready():
                 yield waiting.popleft().result()
         self._answer(queue)
@@ -235,7 +240,12 @@ class Analyzer:
                 torch.from_numpy(np.stack(parts)).to(self._device)
                 for parts in zip(*(faces[number] for _, faces in queue), strict=True)
             )
-            found = answers(model.network, model.bundle.tasks, cuts, crops, spec, self.tta)
+            try:
+                found = answers(model.network, model.bundle.tasks, cuts, crops, spec, self.tta)
+            except (RuntimeError, MemoryError) as error:  # of a device's memory, which concerns no picture alone
+                raise PolyfaceError(
+                    f"{model.name}: failed on {len(queue)} faces at once ({short(error)}); give a smaller batch"
+                ) from error
             for name, answer in found.items():
                 task = model.bundle.tasks[name]
                 for face, here in enumerate(told):

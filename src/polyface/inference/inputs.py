@@ -3,7 +3,6 @@ or many of these; what else is given with pictures: boxes of one's own, a device
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from PIL import Image
 from polyface.data import images as files
 from polyface.data.boxes import check_boxes
 from polyface.data.folders import look, pictures
-from polyface.errors import PolyfaceError, check_names, one_line, short
+from polyface.errors import PolyfaceError, check_names, short
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 CHANNELS = ("rgb", "bgr")
 """The orders in which an array or tensor may hold colours; OpenCV's is the second."""
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Source:
 
     def pixels(self) -> np.ndarray:
         """uint8 RGB [H, W, 3]; a line of the log says where a file holds several pictures, of which one is taken."""
-        return pixels(self.picture, self.where, self.channels, lambda line: _log.warning("%s", one_line(line)))
+        return pixels(self.picture, self.where, self.channels, files.log)
 
 
 def is_path(value: Any) -> bool:
@@ -118,6 +116,8 @@ def image_files(source: str | os.PathLike[str]) -> list[Path]:
 
     A line of the log says what is passed over. Raises where there is none, or a folder cannot be opened.
     """
+    if not os.fspath(source):
+        raise PolyfaceError("the name of a photo or folder is empty; name one")  # Path("") is the present folder
     folder = Path(source)
     return [folder / name for name in pictures(folder)] if folder.is_dir() else [folder]
 

@@ -80,7 +80,8 @@ def read_text(path: Path) -> str:
 
 def numbered_lines(path: Path) -> list[tuple[int, str]]:
     """The lines of a label file that are not blank, each with its number from 1."""
-    return [(number, line) for number, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
+    lines = read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")  # splitlines splits at more
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def stable_path(name: str) -> str:
@@ -104,8 +105,8 @@ def numbers(words: Sequence[str]) -> NDArray[np.float64]:
 
 
 def hash_order(name: str) -> str:
-    """The key that fixed random cuts sort by: hexadecimal SHA-1 of the UTF-8 name."""
-    return hashlib.sha1(name.encode()).hexdigest()
+    """The key that fixed random cuts sort by: hexadecimal SHA-1 of the name's bytes, UTF-8 where it is text."""
+    return hashlib.sha1(name.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def held_out(sizes: Mapping[str, int] | Iterable[str], share: float = 0.1) -> set[str]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from polyface.data.folders import look
 from polyface.data.readers.common import demand, lacking
 from polyface.data.writing import Record, Skipped
-from polyface.errors import utf8
+from polyface.errors import PolyfaceError, utf8
 from polyface.schema import VOCABULARIES, person
 
 
@@ -52,9 +51,13 @@ class Folder:
             raise lacking(root, "no image", self)
         people = _one_a_person(held.files) if self.people is None else self.people
         for name in held.files:
-            labels: dict[str, Any] = {"identity": person(name.parts[0])} if people and len(name.parts) == 2 else {}
             path = utf8(name.as_posix())
-            yield Record(image=root / name, where=path, path=path, labels=labels)
+            try:
+                labels = {"identity": person(name.parts[0])} if people and len(name.parts) == 2 else {}
+            except PolyfaceError as error:
+                yield Skipped(path, str(error))
+            else:
+                yield Record(image=root / name, where=path, path=path, labels=labels)
 
 
 _NOT_PEOPLE = {*VOCABULARIES["split"], "valid", "validation", "training", "testing", "dev", "images", "img", "faces"}
