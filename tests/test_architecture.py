@@ -132,6 +132,7 @@ def test_the_names_of_the_package_are_there_and_wait_until_asked_for() -> None:
 MODULES = {
     "dlib-bin": "dlib",
     "faiss-cpu": "faiss",
+    "opencv-python": "cv2",
     "pytest-timeout": "timeout",
     "pytest-xdist": "dist",
     "scikit-learn": "sklearn",

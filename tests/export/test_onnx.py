@@ -122,24 +122,27 @@ def test_points_of_an_exported_model(five: Bundle, picture: Callable[..., np.nda
 
 
 def test_a_difference_leaves_no_file(five: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module._exported
+    real = module._write
 
     @functools.cache  # exported once for both files
-    def wrong_one(*rest: Any) -> Any:
+    def wrong_one(*rest: Any) -> bytes:
         network = five.network.eval()
         with torch.no_grad():
             changed = five.network.heads["pose"].bias.detach().clone() + 1e-3
             other = type(network)(network.trunk, network.config)
             other.load_state_dict(network.state_dict() | {"heads.pose.bias": changed})
-        return real(other.eval(), *rest)
+        real(other.eval(), tmp_path / "aside", *rest)
+        content = (tmp_path / "aside").read_bytes()
+        (tmp_path / "aside").unlink()
+        return content
 
-    monkeypatch.setattr(module, "_exported", lambda network, *rest: wrong_one(*rest))
-    (tmp_path / "old.onnx").write_bytes(b"the earlier file")
+    monkeypatch.setattr(module, "_write", lambda network, path, *rest: path.write_bytes(wrong_one(*rest)))
+    (tmp_path / "old.onnx").write_bytes(b"the earlier file of Polyface")
     for name in ("new.onnx", "old.onnx"):
         with pytest.raises(PolyfaceError, match=r"not written: .* differ from PyTorch's by 0\.001"):
             export_onnx(five, tmp_path / name)
     assert [p.name for p in tmp_path.iterdir()] == ["old.onnx"]
-    assert (tmp_path / "old.onnx").read_bytes() == b"the earlier file"
+    assert (tmp_path / "old.onnx").read_bytes() == b"the earlier file of Polyface"
 
 
 def test_parity_sees_other_weights_and_names(make: Make, exported: Exported) -> None:

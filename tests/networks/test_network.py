@@ -413,3 +413,13 @@ def test_a_broken_package_stops_only_recipes_that_name_its_part(monkeypatch: pyt
         networks.build({"trunk": {"name": "torn"}, "heads": {"x": 2}})
     with pytest.raises(PolyfaceError, match="part 'torn' .*cannot be loaded"):
         networks.build({"trunk": TINY, "parts": {"a": {"kind": "torn"}}, "heads": {"x": {"a": [0]}}})
+
+
+@pytest.mark.parametrize("name", ["a.b", "", ".", 3, None, "keys"])
+@pytest.mark.parametrize("key", ["heads", "parts"])
+def test_names_that_no_module_can_have(key: str, name: Any) -> None:
+    parts = {"kind": "pool", "levels": 0}
+    config = {"trunk": TINY, "heads": {"x": 2}, "parts": {}}
+    config[key] = {name: parts if key == "parts" else 2}
+    with pytest.raises(PolyfaceError, match=rf"network\.{key}\..*: nothing can be called '.*' here; take another name"):
+        built(config)

@@ -147,14 +147,27 @@ def export(
     int8: Annotated[
         Path | None, typer.Option(help="In 8-bit integers: a folder of a hundred photos or more to calibrate by.")
     ] = None,
+    opset: Annotated[int, typer.Option(help="ONNX operator set, 13 to 23; older engines want an older one.")] = 18,
+    precision: Annotated[str, typer.Option(help="float32, or float16 for half the file.")] = "float32",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is not Polyface's.")] = False,
 ) -> None:
     """Export a bundle's network to ONNX, normalisation included, and check that it answers the same."""
     from polyface.export.onnx import export_onnx
+    from polyface.files import check_output
     from polyface.models import find
     from polyface.models.bundle import load_bundle
 
+    check_output(path, overwrite)
     loaded = load_bundle(find(bundle))
-    difference = export_onnx(loaded, path, branch=branch, int8=None if int8 is None else _faces(loaded, branch, int8))
+    difference = export_onnx(
+        loaded,
+        path,
+        opset=opset,
+        precision=precision,  # type: ignore[arg-type]  # it says which there are
+        branch=branch,
+        int8=None if int8 is None else _faces(loaded, branch, int8),
+        overwrite=overwrite,
+    )
     say(f"{path}: largest difference from PyTorch {difference:.1e}")
 
 

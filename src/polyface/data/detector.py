@@ -166,7 +166,8 @@ class RetinaFace:
         best = best[_suppress(boxes[best], self.overlap)]
         scale = np.array([width / shown.shape[1], height / shown.shape[0]], np.float32)
         # The network counts from the corner of the first pixel; Polyface counts from its centre.
-        return _Faces(boxes[best] * np.tile(scale, 2) - 0.5, scores[best], points[best] * scale - 0.5)
+        half = np.float32(0.5)
+        return _Faces(boxes[best] * np.tile(scale, 2) - half, scores[best], points[best] * scale - half)
 
     def _tile(self, shown: NDArray[np.uint8], rows: _Core, columns: _Core) -> tuple[Float, Float, Float]:
         """Boxes ``[n, 4]``, scores ``[n]`` descending and points ``[n, 5, 2]`` of the faces whose centres lie in a part
@@ -175,7 +176,7 @@ class RetinaFace:
         keep = _suppress(boxes, self.overlap)
         corner = np.array([columns.seen.start, rows.seen.start], np.float32)
         boxes, scores, points = boxes[keep] + np.tile(corner, 2), scores[keep], points[keep] + corner
-        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+        centres = (boxes[:, :2] + boxes[:, 2:]) * np.float32(0.5)
         own = columns.holds(centres[:, 0]) & rows.holds(centres[:, 1])
         return boxes[own], scores[own], points[own]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from polyface.errors import PolyfaceError
 from polyface.export.int8 import quantise, quiet
-from polyface.files import atomic_path
+from polyface.files import atomic_path, check_output
 from polyface.models.bundle import Bundle
 from polyface.networks.folding import chosen_embedding, embedding_only
 from polyface.networks.layers import AbsTanh, LocallyConnected2d, from_locations, to_locations
@@ -26,8 +27,10 @@ from polyface.networks.trunks.timm_trunk import SpatialPoints
 
 INPUT = "images"
 TOLERANCE = 1e-4
+TOLERANCES = {"float32": TOLERANCE, "float16": 2e-2}
+"""The largest difference from PyTorch's answers, by precision."""
 LEAST_COSINE = 0.99
-OPSETS = range(18, 24)
+OPSETS = range(13, 24)
 
 
 def export_onnx(
@@ -36,8 +39,10 @@ def export_onnx(
     *,
     input: Literal["float32", "uint8"] = "float32",
     opset: int = 18,
+    precision: Literal["float32", "float16"] = "float32",
     branch: str | None = None,
     int8: NDArray[Any] | None = None,
+    overwrite: bool = False,
 ) -> float:
     """Write the bundle's network as ONNX, whole or not at all; returns the largest difference from PyTorch's answers.
 
@@ -48,37 +53,43 @@ def export_onnx(
     length and similarity, the crop, and `about` of the bundle. Routed parts see every face, and are merged by the
     network's answers.
 
-    input: type of the pixels. opset: ONNX operator set, 18 or later. branch: only this embedding, without heads but
-    those that route its parts. int8: faces [N, C, S, S] as the network sees them, pixel values 0…255, by which the
-    convolutions become ones of 8-bit integers: about twice as quick where the processor has instructions for them (x86
-    with VNNI). A hundred faces like those to be embedded are enough. Only of an embedding, by default the one that
-    `BundleEmbedder` takes.
+    input: type of the pixels. opset: ONNX operator set, 13 to 23; older engines want an older one. precision: of the
+    weights and of what is computed, float16 for half the file; inputs and outputs are as ever. branch: only this
+    embedding, without heads but those that route its parts. int8: faces [N, C, S, S] as the network sees them, pixel
+    values 0…255, by which the convolutions become ones of 8-bit integers: about twice as quick where the processor has
+    instructions for them (x86 with VNNI). A hundred faces like those to be embedded are enough. Only of an embedding,
+    by default the one that `BundleEmbedder` takes. overwrite: replace a file that Polyface did not make.
 
     Raises:
         PolyfaceError: onnx, onnxscript or onnxruntime is missing; the network cannot be exported, or has no such
-            branch; onnxruntime's answers differ from PyTorch's by more than 1e-4, or with `int8` the cosine of both
-            embeddings of a face is below 0.99 (no file is left then).
+            branch; onnxruntime's answers differ from PyTorch's by more than 1e-4 (float16: 0.02), or with `int8` the
+            cosine of both embeddings of a face is below 0.99 (no file is left then); a file is there that is not
+            Polyface's.
     """
+    check_output(path, overwrite)
     _require_extras()
     if input not in ("float32", "uint8"):
         raise PolyfaceError(f"export: input is '{input}', expected float32 or uint8")
     if opset not in OPSETS:
         raise PolyfaceError(f"export: opset is {opset}, expected {OPSETS[0]} to {OPSETS[-1]}")
+    if precision not in TOLERANCES:
+        raise PolyfaceError(f"export: precision is '{precision}', expected float32 or float16")
+    if int8 is not None and precision != "float32":
+        raise PolyfaceError(f"export: int8 and precision {precision} exclude each other: take one of them")
     path = Path(path)
-    if path.is_dir():
-        raise PolyfaceError(f"{path}: is a folder; name a file such as {path / 'model.onnx'}")
     network = copy.deepcopy(bundle.network).cpu().float().eval()
     if branch is not None or int8 is not None:
         network = embedding_only(network, chosen_embedding(network, branch, str(bundle.about.get("name") or "model")))
     faces = None if int8 is None else _calibration(network, int8, input)
     with atomic_path(path) as aside:
-        program = _exported(network, input, opset)
-        program.save(str(aside), external_data=False)
+        _write(network, aside, input, opset)
+        if precision == "float16":
+            _halve(aside)
         worst = parity(network, aside)
-        if not worst <= TOLERANCE:
+        if not worst <= TOLERANCES[precision]:
             raise PolyfaceError(
                 f"{path}: not written: onnxruntime's answers differ from PyTorch's by {worst:.2g}, more than "
-                f"{TOLERANCE:g}; try another opset, or another version of onnxruntime"
+                f"{TOLERANCES[precision]:g}; try another opset or precision, or another version of onnxruntime"
             )
         if faces is not None:
             quantise(aside, aside, faces, INPUT)
@@ -104,6 +115,7 @@ def _describe(path: Path, bundle: Bundle, network: FaceNetwork, input: str) -> N
         "input": input,
     }
     model = onnx.load(path)
+    model.producer_name = "polyface"
     onnx.helper.set_model_props(model, {"polyface": json.dumps(metadata, ensure_ascii=False)})
     onnx.save(model, path)
 
@@ -178,25 +190,42 @@ def _require_extras() -> None:
         raise PolyfaceError(f"exporting needs {error.name}: run `pip install 'polyface[export]'`") from error
 
 
-def _exported(network: FaceNetwork, input: str, opset: int) -> Any:
+def _halve(path: Path) -> None:
+    """Make what an ONNX file computes float16; its inputs and outputs stay as they are."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with quiet():
+        onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), path)
+
+
+def _write(network: FaceNetwork, path: Path, input: str, opset: int) -> None:
+    """Write a network as ONNX, in exactly this operator set."""
     images = torch.zeros(2, network.channels, network.size, network.size)  # 2: a batch of 1 would be taken as fixed
     images = images.to(getattr(torch, input))
     with quiet(), torch.inference_mode():
         try:
-            return torch.onnx.export(
+            torch.onnx.export(
                 _Answers(network).eval(),
                 (images,),
-                dynamo=True,
+                str(path),
                 input_names=[INPUT],
                 output_names=_outputs(network),
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
                 opset_version=opset,
                 external_data=False,
                 verbose=False,
+                **_exporter(opset, [INPUT, *_outputs(network)]),
             )
         except Exception as error:  # the exporter wraps whatever a network's code raises in classes of its own
             reason = " ".join(str(error.__cause__ or error).split())[:200]
             raise PolyfaceError(f"the network cannot be exported to ONNX ({reason})") from error
+
+
+def _exporter(opset: int, names: Sequence[str]) -> dict[str, Any]:
+    """What tells torch how to export: its exporter of today writes no set below 18, where the one before it is used."""
+    if opset >= 18:
+        return {"dynamo": True, "dynamic_shapes": ({0: torch.export.Dim("batch")},)}
+    return {"dynamo": False, "dynamic_axes": {name: {0: "batch"} for name in names}}
 
 
 # ------------------------------------------------------------------------------ the same numbers, in fewer operations
@@ -234,7 +263,7 @@ class _Average(nn.Module):
 
 
 class _Positions(nn.Module):
-    """Expected positions as one product with a matrix [places, 2]; OpenCV reads none with a vector."""
+    """Expected positions as products with matrices [places, 1]; OpenCV reads none with a vector."""
 
     def __init__(self, points: SpatialPoints) -> None:
         super().__init__()
@@ -242,9 +271,10 @@ class _Positions(nn.Module):
 
     def forward(self, last: Tensor, finer: Tensor) -> Tensor:
         height, width = finer.shape[2:]
-        x, y = torch.linspace(-1, 1, width), torch.linspace(-1, 1, height)
-        places = torch.stack([x.repeat(height), y.repeat_interleave(width)], dim=1)
-        return (self.points.weights(last, finer) @ places).transpose(1, 2).flatten(1)
+        x = torch.linspace(-1, 1, width).repeat(height)[:, None]
+        y = torch.linspace(-1, 1, height).repeat_interleave(width)[:, None]
+        weights = self.points.weights(last, finer)
+        return torch.cat([weights @ x, weights @ y], dim=1).flatten(1)
 
 
 class _Halved(nn.Module):

@@ -167,11 +167,9 @@ class Graph:
         """Refuse names that cannot be, parts that would learn nothing, and rows and merges that would leave faces
         without a vector."""
         for node in (*self.parts.values(), *self.heads.values()):
-            if (
-                "." in node.name
-                or hasattr(nn.ModuleDict, node.name)
-                or (node.name in TAKEN and node.name in self.parts)
-            ):
+            name: Any = node.name  # YAML has keys that are no words
+            word = isinstance(name, str) and name and "." not in name
+            if not word or hasattr(nn.ModuleDict, node.name) or (node.name in TAKEN and node.name in self.parts):
                 raise PolyfaceError(f"{node.where}: nothing can be called '{node.name}' here; take another name")
         joined: list[HeadNode | EmbeddingNode] = [*self.heads.values(), *self.embeddings.values()]
         read = {node.where for node in self.needed(joined)}

@@ -33,7 +33,8 @@ class SpatialPoints(nn.Module):
         """How much of each part's response is where, [B, points, H·W]."""
         coarse = nn.functional.interpolate(self.last(last), size=finer.shape[2:], mode="bilinear")
         scores = self.score(coarse + self.finer(finer))
-        return (self.SHARPNESS * scores.float()).flatten(2).softmax(-1)
+        weights: Tensor = (self.SHARPNESS * scores.float()).flatten(2).softmax(-1)
+        return weights
 
     def forward(self, last: Tensor, finer: Tensor) -> Tensor:
         weights = self.weights(last, finer)
@@ -115,7 +116,7 @@ class TimmTrunk(PartlyFrozen):
             self.body = timm.create_model(self.model, features_only=True, pretrained=False, **fitted)
             maps = self._look(picture)
         except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-            side = timm.get_pretrained_cfg_value(self.model, "input_size")[-1]
+            side = (timm.get_pretrained_cfg_value(self.model, "input_size") or [224])[-1]
             raise PolyfaceError(
                 f"{self.model} takes no pictures of {self.size} × {self.size}; it is made for {side} × {side}: set "
                 f"size to {side} (and that of the crop), or take another model"
