@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from polyface.models.bundle import Bundle, load_bundle
 from polyface.models.predict import TTA, predict
 from polyface.tasks import Task
 from polyface.training import stages
-from polyface.training.recipe import Recipe, VariantSpec
+from polyface.training.recipe import MOST_SEEDS, Recipe, VariantSpec, slug
 from polyface.training.specs import StageSpec, same_settings
 from polyface.training.stages import pool_of
 
@@ -47,6 +46,10 @@ def jobs(recipe: Recipe, only: Sequence[str] = (), seeds: int | None = None) -> 
     chosen = [name for name in recipe.variants if not only or any(fnmatch.fnmatchcase(name, o) for o in only)]
     if not chosen:
         raise PolyfaceError(f"no variant matches {', '.join(only)}; there are: {', '.join(recipe.variants)}")
+    if seeds is not None and not 1 <= seeds <= MOST_SEEDS:
+        raise PolyfaceError(f"--seeds is {seeds}; expected 1 … {MOST_SEEDS}")
+    for name in chosen:
+        recipe.variant(name)  # what is wrong with any of them is told before the first is trained
     found = [Job(name, seed) for name in chosen for seed in range(seeds or recipe.variants[name].seeds)]
     return sorted(found, key=lambda job: (_depth(recipe, job.variant), job.seed))
 
@@ -62,11 +65,6 @@ def hours(recipe: Recipe, todo: Sequence[Job]) -> float:
 
 
 # ------------------------------------------------------------------------------------------------ where jobs are kept
-
-
-def slug(name: str) -> str:
-    """A name as a folder's name."""
-    return re.sub(r"[^\w.+-]+", "-", name).strip("-")
 
 
 def folder(out: Path, job: Job) -> Path:

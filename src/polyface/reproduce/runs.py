@@ -12,11 +12,9 @@ from polyface.metrics.result import Result
 from polyface.protocols.base import EvaluationSet, Protocol
 from polyface.reproduce.jobs import Answers, Job, finished, record, stored
 from polyface.tasks import Task
-from polyface.training.recipe import Recipe
+from polyface.training.recipe import MOST_SEEDS, Recipe
 from polyface.training.specs import StageSpec
 from polyface.training.stages import pool_of, stage_tasks
-
-_MOST_SEEDS = 100
 
 
 class Faces:
@@ -86,7 +84,7 @@ class Runs:
 
     def seeds(self, name: str) -> list[int]:
         """The finished seeds of a variant."""
-        return [seed for seed in range(_MOST_SEEDS) if finished(self.recipe, self.out, Job(name, seed), self.parts)]
+        return [seed for seed in range(MOST_SEEDS) if finished(self.recipe, self.out, Job(name, seed), self.parts)]
 
     def answers(self, name: str, seed: int, part: str = "test") -> Answers:
         """What a finished seed of a variant said of the faces of a part."""

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 
+from polyface.errors import PolyfaceError, nearest
+
 AUTO = "auto"
+
+
+def check_precision(asked: str) -> str:
+    """A precision that a recipe may ask for: "auto", or one of Lightning's."""
+    from lightning.fabric.connector import _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS
+
+    known = [AUTO, *get_args(_PRECISION_INPUT_STR), *get_args(_PRECISION_INPUT_STR_ALIAS)]
+    if asked not in known:
+        raise PolyfaceError(f"no precision is called '{asked}'; {nearest(asked, known)}")
+    return asked
 
 
 def precision(asked: str, accelerator: str = "auto") -> str:

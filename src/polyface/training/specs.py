@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -16,18 +17,37 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+from torch import nn
 
 from polyface import protocols
 from polyface.data.augment import AugmentSpec
 from polyface.data.boxes import BoxSpec
 from polyface.data.crops import CropSpec
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import PolyfaceError, nearest, short
+from polyface.files import check_name
 from polyface.training.extras import EXTRAS
 from polyface.training.learners import LEARNERS
+from polyface.training.precision import check_precision
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def told(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A check as pydantic takes one: what its `PolyfaceError` says is what is said of the key."""
+
+    def checked(given: Any) -> Any:
+        try:
+            return check(given)
+        except PolyfaceError as error:
+            raise PydanticCustomError("refused", "{why}", {"why": str(error)}) from error
+
+    return checked
+
+
+FolderName = Annotated[str, AfterValidator(told(lambda name: check_name(name, "it")))]
+"""A name after which a folder is called."""
 
 
 class SourceSpec(Strict):
@@ -118,7 +138,7 @@ class OptimisationSpec(Strict):
     ema: float | None = Field(None, gt=0, lt=1)
     clip: float | None = Field(None, gt=0)
     accumulate: int = Field(1, ge=1)
-    precision: str = "32-true"
+    precision: Annotated[str, AfterValidator(told(check_precision))] = "32-true"
     validate_every: int = Field(1, ge=1)
     validate_steps: int | None = Field(None, ge=1)
 
@@ -140,20 +160,13 @@ def _listed(given: Any) -> Any:
     return [] if given is None else given
 
 
-def _protocol(given: Any) -> dict[str, Any]:
-    try:
-        return protocols.settings(given)
-    except PolyfaceError as error:
-        raise PydanticCustomError("protocol", "{why}", {"why": str(error)}) from error
-
-
 class EvaluationSpec(Strict):
     """main: the task that selects and is reported first. select: keep the best epoch by its validation error, or the
     last. translations: predictions averaged over so many small shifts (TCDCN-Averaged; 1: plain) of ±`spread` sides;
     mirror: over the mirrored face as well. protocol: what is compared with what: the name of a protocol and its
     options, a protocol's name alone, or that of a data set's reader that says how the set is evaluated."""
 
-    protocol: Annotated[dict[str, Any], BeforeValidator(_protocol)] = {"name": protocols.DEFAULT}
+    protocol: Annotated[dict[str, Any], BeforeValidator(told(protocols.settings))] = {"name": protocols.DEFAULT}
     main: str = "landmarks"
     select: Literal["last", "best"] = "last"
     translations: int = Field(1, ge=1)
@@ -164,7 +177,7 @@ class EvaluationSpec(Strict):
 class BaseStage(Strict):
     """What every stage has, whatever trains it. learner: the part that does (`polyface parts learner`)."""
 
-    name: str
+    name: FolderName
     learner: str = "multitask"
     data: DataSpec
 
@@ -205,7 +218,7 @@ class StageSpec(BaseStage):
         }
         specs = {key: spec for key in others if key in EXTRAS and (spec := EXTRAS.get(key).Spec)}
         fields: dict[str, Any] = {key: (spec, ...) for key, spec in specs.items()}
-        checked = create_model("Extras", __config__=ConfigDict(extra="forbid"), **fields).model_validate(others)
+        checked = create_model("Extras", __base__=Strict, **fields).model_validate(others)
         return own | {key: getattr(checked, key) for key in specs}
 
     @property
@@ -230,6 +243,11 @@ class StageSpec(BaseStage):
         return self
 
     def check(self) -> None:
+        for name in self.tasks:
+            if not name or "." in name or "/" in name or hasattr(nn.ModuleDict, name):
+                raise PolyfaceError(
+                    f"stages.{self.name}.tasks: no task can be called '{short(name)}'; take a word without . or /"
+                )
         if self.main not in self.tasks:
             raise PolyfaceError(
                 f"stages.{self.name}.evaluation.main is '{self.main}'; {nearest(self.main, self.tasks)}"
