@@ -84,10 +84,15 @@ def command_of(context: typer.Context) -> str:
 
 
 def device_of(name: str) -> str:
-    if name != "auto":
+    """The device of a name, which can be used; of "auto", the quickest that is there."""
+    if name == "cpu":
         return name
     import torch
 
+    from polyface.inference.inputs import usable_device
+
+    if name != "auto":
+        return str(usable_device(name))
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 

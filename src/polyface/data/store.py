@@ -11,6 +11,7 @@ from polyface.data.table import FaceTable, Progress
 from polyface.data.writing import import_table, write_table
 from polyface.errors import NoDataError
 from polyface.files import cache_folder
+from polyface.registry import check_options
 
 
 def open_source(
@@ -59,6 +60,7 @@ def cached_table(name: str, source: bytes, make: Callable[[Path], object]) -> Fa
 def _synthetic(options: dict[str, Any], progress: Progress | None) -> FaceTable:
     from polyface.data import synthetic
 
+    check_options(synthetic.render, options, "data set 'synthetic'")
     options = {"n": 4000, "size": 64, "seed": 0} | options
     sources = sorted(Path(synthetic.__file__).parent.glob("*.py"))  # what draws them is part of what they are
     content = b"".join(source.read_bytes() for source in sources) + repr(sorted(options.items())).encode()

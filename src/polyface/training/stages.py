@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.strategies import StrategyRegistry
 from safetensors import SafetensorError
 
 from polyface import tasks as task_kinds
@@ -18,7 +20,7 @@ from polyface.data.boxes import boxes_of
 from polyface.data.loader import FacePool
 from polyface.data.store import open_source
 from polyface.data.table import FaceTable, Progress
-from polyface.errors import NoDataError, PolyfaceError
+from polyface.errors import NoDataError, PolyfaceError, nearest, short
 from polyface.files import atomic_path
 from polyface.models.bundle import Bundle
 from polyface.models.labels import labelled
@@ -33,6 +35,7 @@ from polyface.training.terms import LossTerms
 from polyface.weighting import Weighting
 
 HISTORY = "history.json"
+LOGGERS = ("csv", "tensorboard", "none")
 
 
 @dataclass
@@ -52,6 +55,22 @@ class RunOptions:
     logger: str = "csv"
     progress: Progress | None = None
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, most in (
+            ("devices", self.devices, None),
+            ("threads", self.threads, 1024),
+            ("checkpoint_steps", self.checkpoint_steps, None),
+        ):
+            if isinstance(value, int) and (value < 1 or (most and value > most)):
+                raise PolyfaceError(f"{name} is {value}; expected at least 1" + (f", at most {most}" if most else ""))
+        for name, value, known in (
+            ("device", self.accelerator, ["auto", "gpu", *AcceleratorRegistry.available_accelerators()]),
+            ("strategy", self.strategy, ["auto", *StrategyRegistry.available_strategies()]),
+            ("logger", self.logger, LOGGERS),
+        ):
+            if value not in known:
+                raise PolyfaceError(f"{name} '{short(value)}' cannot be used; {nearest(value, known)}")
 
 
 @dataclass

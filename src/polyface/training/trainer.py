@@ -12,8 +12,9 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from polyface.errors import PolyfaceError
+from polyface.errors import PolyfaceError, short
 from polyface.training.callbacks import Bar, Saver, stopping_between_steps
 from polyface.training.learner import LAYOUT, Learner
 from polyface.training.memory import keep_freed_memory
@@ -36,24 +37,29 @@ def trainer_of(stage: StageSpec, options: RunOptions, folder: Path) -> tuple[L.T
     callbacks: list[L.Callback] = [saver]
     if options.progress:
         callbacks.append(Bar(options.progress, stage.name))
-    trainer = L.Trainer(
-        accelerator=options.accelerator,
-        devices=options.devices,
-        strategy=options.strategy,
-        precision=precision(stage.optimisation.precision, options.accelerator),  # type: ignore[arg-type]
-        max_epochs=1,
-        accumulate_grad_batches=stage.optimisation.accumulate,
-        gradient_clip_val=stage.optimisation.clip,
-        callbacks=callbacks,
-        logger=_logger(options.logger, folder),
-        default_root_dir=folder,
-        use_distributed_sampler=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=50,
-    )
+    try:
+        trainer = L.Trainer(
+            accelerator=options.accelerator,
+            devices=options.devices,
+            strategy=options.strategy,
+            precision=precision(stage.optimisation.precision, options.accelerator),  # type: ignore[arg-type]
+            max_epochs=1,
+            accumulate_grad_batches=stage.optimisation.accumulate,
+            gradient_clip_val=stage.optimisation.clip,
+            callbacks=callbacks,
+            logger=_logger(options.logger, folder),
+            default_root_dir=folder,
+            use_distributed_sampler=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=50,
+        )
+    except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+        asked = f"device {options.accelerator} ({options.devices}), strategy {options.strategy}"
+        asked += f", precision {stage.optimisation.precision}"
+        raise PolyfaceError(f"stage {stage.name}: cannot be trained on {asked} ({short(error)})") from error
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         raise PolyfaceError(
             f"strategy '{options.strategy}' trains in copies of this process, whose results stay there: use 'ddp'"
@@ -107,7 +113,7 @@ def _logger(kind: str, folder: Path) -> list[Logger]:
             return [TensorBoardLogger(folder, name="", version="tensorboard")]
         except ModuleNotFoundError as error:
             raise PolyfaceError("--logger tensorboard needs `pip install 'polyface[track]'`") from error
-    raise PolyfaceError(f"--logger is '{kind}'; expected csv, tensorboard or none")
+    raise AssertionError(kind)  # `RunOptions` knows no other
 
 
 def _quiet() -> None:
