@@ -63,6 +63,8 @@ class Registry:
         Raises:
             PolyfaceError: an unknown name (with the nearest one), or a part that cannot be imported or is none.
         """
+        if not isinstance(name, str):
+            raise PolyfaceError(f"{where or self.kind} is {short(repr(name))}; expected a name")
         if name in self._added:
             return self._added[name]
         if name in (own := self._own()):

@@ -232,7 +232,7 @@ class Comparison:
     def left(self, final: bool) -> list[Job]:
         """The runs of a phase that are not finished."""
         runs = self.full if final else self.short
-        return [job for job in self.jobs(final) if not finished(runs.recipe, runs.out, job, PARTS)]
+        return [job for job in self.jobs(final) if not finished(runs.recipe, runs.out, job, PARTS, self.data)]
 
     def minutes(self, runs: Runs) -> float | None:
         """Minutes a run: measured where one is finished, in this phase or by the other's epochs; else the recipe's."""

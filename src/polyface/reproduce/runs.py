@@ -84,7 +84,10 @@ class Runs:
 
     def seeds(self, name: str) -> list[int]:
         """The finished seeds of a variant."""
-        return [seed for seed in range(MOST_SEEDS) if finished(self.recipe, self.out, Job(name, seed), self.parts)]
+        return [seed for seed in range(MOST_SEEDS) if self._finished(Job(name, seed))]
+
+    def _finished(self, job: Job) -> bool:
+        return finished(self.recipe, self.out, job, self.parts, self.faces.data)
 
     def answers(self, name: str, seed: int, part: str = "test") -> Answers:
         """What a finished seed of a variant said of the faces of a part."""

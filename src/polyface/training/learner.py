@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import lightning as L
@@ -35,6 +36,19 @@ from polyface.weighting.base import sum_over_ranks, world_size
 
 LAYOUT = 2
 """Of checkpoints; 1 had a place of its own for each of five extras."""
+KEPT: dict[str, Any] = {
+    "stage": str,
+    "seed": int,
+    "data": str,
+    "batches_done": int,
+    "seconds": (int, float),
+    "validation_seconds": (int, float),
+    "history": list,
+    "weight_sums": dict,
+    "random": dict,
+    "best": (list, NoneType),
+}
+"""What every checkpoint says of where its run stands, and of which type."""
 
 
 class Learner(L.LightningModule):
@@ -79,6 +93,8 @@ class Learner(L.LightningModule):
         self.after_batch: Callable[[int], None] = lambda done: None
         """Called with the number of finished batches, when all that the batch changes has changed."""
         self.seconds: Callable[[], float] = lambda: 0.0
+        self.started = False
+        """Whether the run was brought to where it stood, and goes on."""
 
     # ------------------------------------------------------------------------------------------------ data
 
@@ -343,6 +359,7 @@ class Learner(L.LightningModule):
             "seed": self.seed,
             "data": self._train.pool.table.fingerprint,
             "batches_done": self.batches_done,
+            "processes": self._train.world,
             "seconds": self.seconds(),
             "validation_seconds": self.validation_seconds,
             "history": self.history,
@@ -363,12 +380,21 @@ class Learner(L.LightningModule):
                     f"stage {self.spec.name}: the checkpoint was made with other {what}: give another --out, or pass "
                     "--fresh to start over"
                 )
+        world, then = self._train.world, own.get("processes")  # older checkpoints do not say it
+        epochs = own["batches_done"] // len(self._train)
+        if then not in (None, world) or epochs != len(own["history"]):
+            raise PolyfaceError(
+                f"stage {self.spec.name}: the checkpoint was made by {then or 'another number of'} processes, and here "
+                f"are {world}, whose batches have other faces: go on with as many --devices, give another --out, or "
+                "pass --fresh to start over"
+            )
         self.batches_done, self.history, self._random = own["batches_done"], own["history"], own["random"]
         self.weight_sums = {name: (total, steps) for name, (total, steps) in own["weight_sums"].items()}
         self.best = None if own["best"] is None else tuple(own["best"])
         self.validation_seconds = own["validation_seconds"]
 
     def on_train_start(self) -> None:
+        self.started = True
         if self._random:
             torch.set_rng_state(self._random["cpu"].cpu())
             if "cuda" in self._random and self.device.type == "cuda":

@@ -13,7 +13,7 @@ AUTO = "auto"
 
 def check_precision(asked: str) -> str:
     """A precision that a recipe may ask for: "auto", or one of Lightning's."""
-    from lightning.fabric.connector import _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS
+    from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS
 
     known = [AUTO, *get_args(_PRECISION_INPUT_STR), *get_args(_PRECISION_INPUT_STR_ALIAS)]
     if asked not in known:

@@ -300,7 +300,7 @@ def _checked(tree: dict[str, Any], where: str) -> Recipe:
 
 
 def _check_variants(recipe: Recipe, where: str) -> None:
-    """Refuse names that no variant has, variants that share a folder, and one that needs itself, also through others."""
+    """Refuse names that no variant has, variants that share a folder, and one that needs itself, or through others."""
     compared = [name for pair in recipe.comparisons for name in (pair.better, pair.than)]
     needed = [name for variant in recipe.variants.values() for name in variant.needs]
     check_names([*compared, *needed], recipe.variants, f"{where}: comparisons, model, average or start")

@@ -45,8 +45,8 @@ def read_yaml(text: str, where: str) -> Any:
         PolyfaceError: it is not YAML, has a key twice, a value of another kind (a date, a tag), a number that is not
             finite, or aliases that stand for more than a recipe can hold.
     """
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -59,8 +59,6 @@ def read_yaml(text: str, where: str) -> Any:
         raise PolyfaceError(f"{where}: not YAML ({short(error)})") from error
     except RecursionError:
         raise PolyfaceError(f"{where}: not YAML that can be read: its lists and mappings are too deep") from None
-    finally:
-        loader.dispose()
 
 
 class _Check:
@@ -78,9 +76,7 @@ class _Check:
         if any(node is outer for outer in self.within):
             self._refuse(node, key, "an alias stands for what it is part of")
         if (kind := node.tag.removeprefix(_TAG)) not in _PLAIN:
-            self._refuse(
-                node, key, f"{short(kind)} is no plain value of YAML; put a date or a word in quotes"
-            )
+            self._refuse(node, key, f"{short(kind)} is no plain value of YAML; put a date or a word in quotes")
         self.within.append(node)
         if isinstance(node, yaml.MappingNode):
             self._mapping(node, key)

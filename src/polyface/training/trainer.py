@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from polyface.errors import PolyfaceError, short
 from polyface.training.callbacks import Bar, Saver, stopping_between_steps
-from polyface.training.learner import LAYOUT, Learner
+from polyface.training.learner import KEPT, LAYOUT, Learner
 from polyface.training.memory import keep_freed_memory
 from polyface.training.precision import precision
 from polyface.training.specs import StageSpec
@@ -75,30 +76,61 @@ def fit(trainer: L.Trainer, learner: Learner, saver: Saver, seed: int) -> None:
     seconds_before = 0.0
     if start is not None:
         # Lightning asks for the loader before it restores the learner, so the position is read first.
-        own = _position(start)
-        learner.on_load_checkpoint({"polyface": own})
-        seconds_before = float(own.get("seconds", 0.0))
+        kept = _checkpoint(start)
+        learner.on_load_checkpoint(kept)
+        _check_state(start, kept["state_dict"], learner)
+        seconds_before = float(kept["polyface"]["seconds"])
+        del kept
     learner.seconds = lambda: seconds_before + time.monotonic() - began
     torch.manual_seed(seed + 1)
     with stopping_between_steps(saver):
-        trainer.fit(learner, ckpt_path=start, weights_only=True)
+        try:
+            trainer.fit(learner, ckpt_path=start, weights_only=True)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if start is None or learner.started:
+                raise
+            raise _unreadable(start, f"{type(error).__name__}: {short(error)}") from error
 
 
-def _position(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint says of where its run stood."""
+def _checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint that holds what was written, and all that a run goes on from."""
     try:
-        own: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu")["polyface"]
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # its checksums, which torch does not look at
+        kept: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        own = kept["polyface"]
+        layout = own.get("layout")
     except Exception as error:  # a damaged file raises as variously as it can be damaged
+        raise _unreadable(path, type(error).__name__) from error
+    if damaged:
+        raise _unreadable(path, f"{damaged} is not what was written")
+    if layout != LAYOUT:
         raise PolyfaceError(
-            f"{checkpoint}: not a readable checkpoint ({type(error).__name__}): put an intact copy there, or pass "
-            "--fresh to start over"
-        ) from error
-    if own.get("layout") != LAYOUT:
-        raise PolyfaceError(
-            f"{checkpoint}: made by another version of Polyface, which kept its state in other places: finish the run "
+            f"{path}: made by another version of Polyface, which kept its state in other places: finish the run "
             "with that version, or move the file away to start over"
         )
-    return own
+    for held, keys in ((kept, _LIGHTNING), (own, KEPT)):
+        for key, kind in keys.items():
+            if not isinstance(held.get(key, ...), kind):
+                raise _unreadable(path, f"{key} is missing or of another kind")
+    return kept
+
+
+_LIGHTNING = {"state_dict": dict, "optimizer_states": list, "lr_schedulers": list}
+
+
+def _check_state(path: Path, given: dict[str, Any], learner: Learner) -> None:
+    """Refuse a state that lacks a tensor of the learner's, or has others."""
+    expected = {name: getattr(value, "shape", None) for name, value in learner.state_dict().items()}
+    found = {name: getattr(value, "shape", None) for name, value in given.items()}
+    if wrong := next((n for n in expected | found if expected.get(n, ...) != found.get(n, ...)), None):
+        raise _unreadable(path, f"{wrong} is missing or of another shape")
+
+
+def _unreadable(path: Path, why: str) -> PolyfaceError:
+    return PolyfaceError(
+        f"{path}: not a readable checkpoint ({why}): put an intact copy there, or pass --fresh to start over"
+    )
 
 
 def _logger(kind: str, folder: Path) -> list[Logger]:
