@@ -64,7 +64,7 @@ def written(tmp_path: Path, toy) -> Callable[..., Path]:
 )
 def test_no_two_variants_share_a_folder(written, names: tuple[str, ...], expected: str) -> None:
     with pytest.raises(PolyfaceError, match=expected):
-        recipes.load(written(dict.fromkeys(names, {})))
+        recipes.load(written({name: {} for name in names}))
 
 
 @pytest.mark.parametrize("names", [("one", "One"), ("one", "one")])

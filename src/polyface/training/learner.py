@@ -394,9 +394,9 @@ class Learner(L.LightningModule):
         self.validation_seconds = own["validation_seconds"]
 
     def on_train_start(self) -> None:
-        self.started = True
         if self._random:
             torch.set_rng_state(self._random["cpu"].cpu())
             if "cuda" in self._random and self.device.type == "cuda":
                 torch.cuda.set_rng_state(self._random["cuda"].cpu(), self.device)
             self._random = {}
+        self.started = True

@@ -11,9 +11,9 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from polyface.errors import PolyfaceError, short
 from polyface.training.callbacks import Bar, Saver, stopping_between_steps
@@ -111,7 +111,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         )
     for held, keys in ((kept, _LIGHTNING), (own, KEPT)):
         for key, kind in keys.items():
-            if not isinstance(held.get(key, ...), kind):
+            if not isinstance(held.get(key, ...), kind) or (held is kept and not held[key]):
                 raise _unreadable(path, f"{key} is missing or of another kind")
     return kept
 
