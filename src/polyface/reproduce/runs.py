@@ -8,9 +8,10 @@ from typing import Any
 
 from polyface import protocols
 from polyface.data.loader import FacePool
+from polyface.errors import PolyfaceError
 from polyface.metrics.result import Result
 from polyface.protocols.base import EvaluationSet, Protocol
-from polyface.reproduce.jobs import Answers, Job, finished, record, stored
+from polyface.reproduce.jobs import Answers, Job, answers_path, finished, record, stored
 from polyface.tasks import Task
 from polyface.training.recipe import MOST_SEEDS, Recipe
 from polyface.training.specs import StageSpec
@@ -93,6 +94,17 @@ class Runs:
         """What a finished seed of a variant said of the faces of a part."""
         return stored(self.out, Job(name, seed), part)
 
+    def _answers(self, name: str, seed: int, part: str) -> Answers:
+        """Those, on as many faces as there are."""
+        found, faces = self.answers(name, seed, part), len(self.faces.of(self.stage(name, seed), part))
+        given = {len(values) for answer in found.values() for values in answer.values()}
+        if wrong := given - {faces}:
+            path = answers_path(self.out, Job(name, seed), part)
+            raise PolyfaceError(
+                f"{path}: answers on {min(wrong)} faces, and there are {faces}: delete it, and run again"
+            )
+        return found
+
     def protocol(self, name: str, seed: int = 0, part: str = "test", **options: Any) -> tuple[Protocol, Any]:
         """How a variant is evaluated, and what is compared then; `options` are in place of those of its stage."""
         job = self._of(name, seed)
@@ -111,7 +123,7 @@ class Runs:
             key = f"{Job(name, seed)} {part} {options}"
             if key not in self._results:
                 chosen, cases = self.protocol(name, seed, part, **options)
-                self._results[key] = chosen.evaluate(self.answers(name, seed, part), cases)
+                self._results[key] = chosen.evaluate(self._answers(name, seed, part), cases)
             found[seed] = self._results[key]
         return found
 

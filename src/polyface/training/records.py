@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from polyface.data.store import open_source
-from polyface.errors import NoDataError
+from polyface.errors import PolyfaceError
 from polyface.files import read_model
 from polyface.models.bundle import MANIFEST
 from polyface.training.specs import BaseStage, SourceSpec
@@ -75,7 +75,7 @@ def inputs_of(stage: BaseStage, data: Path | None, earlier: Mapping[str, Path]) 
     models = {name: sha for name in sorted(named) if (sha := weights_of(earlier[name]))}
     try:
         return Inputs(data=[faces_of(source, data) for source in stage.data.tables], models=models)
-    except NoDataError as error:
+    except PolyfaceError as error:
         return Inputs(missing=str(error), models=models)
 
 
@@ -83,7 +83,7 @@ def faces_of(source: SourceSpec, data: Path | None) -> Faces:
     """What there is of a table.
 
     Raises:
-        NoDataError: it is not here.
+        PolyfaceError: it is not here, or cannot be read.
     """
     files = [Path(source.name), *([data / source.name, data / f"{source.name}.parquet"] if data else [])]
     stamps = tuple((stat.st_mtime_ns, stat.st_size) for file in files if file.is_file() and (stat := file.stat()))

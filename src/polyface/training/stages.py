@@ -31,7 +31,7 @@ from polyface.tasks import Task
 from polyface.training.callbacks import reason
 from polyface.training.learners import LEARNERS
 from polyface.training.recipe import Recipe
-from polyface.training.records import HISTORY, Inputs, inputs_of, read_record, warn_unseen
+from polyface.training.records import HISTORY, Inputs, faces_of, inputs_of, read_record, warn_unseen
 from polyface.training.specs import BaseStage, SourceSpec, StageSpec, same_settings
 from polyface.training.start import adapt, build_network
 from polyface.training.terms import LossTerms
@@ -266,8 +266,8 @@ def run(
 
 
 def _train(stage: BaseStage, context: RunContext) -> StageResult:
-    if context.inputs.missing:
-        raise NoDataError(context.inputs.missing)
+    for source in stage.data.tables:  # what is missing is told before there is a folder
+        faces_of(source, context.data)
     others = bool(_get_rank())  # processes of the same run
     with nullcontext() if others else lock(context.folder):
         if context.options.fresh and not others:
