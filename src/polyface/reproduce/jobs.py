@@ -91,7 +91,7 @@ def stored(out: Path, job: Job, part: str = "test") -> Answers:
     return found
 
 
-def _store(path: Path, answers: Mapping[str, Mapping[str, Any]], missed: int, source: str) -> None:
+def _store(path: Path, answers: Mapping[str, Mapping[str, Any]], missed: int, source: dict[str, Any]) -> None:
     """Keep all that is an array; words follow from probabilities. missed: faces cropped without a detected box.
     source: what the answers are of (`_source`)."""
     arrays: dict[str, Any] = {
@@ -101,7 +101,7 @@ def _store(path: Path, answers: Mapping[str, Mapping[str, Any]], missed: int, so
         if isinstance(value, np.ndarray)
     }
     with atomic_path(path) as aside, open(aside, "wb") as file:
-        np.savez_compressed(file, **arrays, missed=np.asarray(missed), source=np.asarray(source))
+        np.savez_compressed(file, **arrays, missed=np.asarray(missed), source=np.asarray(json.dumps(source)))
 
 
 @contextmanager
@@ -114,7 +114,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise PolyfaceError(f"{path}: not readable answers ({short(error)}); delete it, and run again") from error
 
 
-def _source(recipe: Recipe, out: Path, job: Job, part: str, data: Path | None) -> str:
+def _source(recipe: Recipe, out: Path, job: Job, part: str, data: Path | None) -> dict[str, Any]:
     """What answers of a job are made from: its network's weights, its faces, and how it looks at them; of a mean, what
     the answers are that it is of. Without the faces, where they are not here."""
     variant, own = recipe.variants[job.variant], recipe.variant(job.variant, job.seed)
@@ -134,7 +134,7 @@ def _source(recipe: Recipe, out: Path, job: Job, part: str, data: Path | None) -
     ]
     faces = inputs_of(stage, data, {}).data
     told["faces"] = faces and [one.fingerprint for one in faces]
-    return json.dumps(told, sort_keys=True)
+    return told
 
 
 def trains(variant: VariantSpec) -> bool:
@@ -202,12 +202,16 @@ def answered(recipe: Recipe, out: Path, job: Job, part: str, data: Path | None =
         return False
     with _opened(path) as file:
         kept = json.loads(str(file["source"])) if "source" in file.files else None
-    return kept is None or _same(kept, json.loads(_source(recipe, out, job, part, data)))
+    return _same(kept, json.loads(json.dumps(_source(recipe, out, job, part, data))))
 
 
-def _same(kept: dict[str, Any], now: dict[str, Any]) -> bool:
+def _same(kept: Any, now: Any) -> bool:
     """Whether two sources are one, as far as both are known."""
-    return all(kept.get(key) == value for key, value in now.items() if None not in (value, kept.get(key)))
+    if isinstance(kept, dict) and isinstance(now, dict):
+        return all(_same(kept.get(key), value) for key, value in now.items())
+    if isinstance(kept, list) and isinstance(now, list):
+        return len(kept) == len(now) and all(map(_same, kept, now))
+    return kept is None or now is None or bool(kept == now)
 
 
 def finished(recipe: Recipe, out: Path, job: Job, parts: Sequence[str] = ("test",), data: Path | None = None) -> bool:
@@ -265,7 +269,9 @@ def run_job(
         _store(answers_path(out, job, part), found, pool.missed, source)
 
 
-def _average(tasks: Mapping[str, Task], others: Sequence[Job], job: Job, out: Path, part: str, source: str) -> None:
+def _average(
+    tasks: Mapping[str, Task], others: Sequence[Job], job: Job, out: Path, part: str, source: dict[str, Any]
+) -> None:
     """Keep the mean of other jobs' answers; what follows from their numbers follows from the mean.
 
     Embeddings of two networks have no axes in common, so it is their squared distances that are averaged: the
