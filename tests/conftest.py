@@ -33,6 +33,15 @@ REAL_TESTS = Path(__file__).parent / "real"
 NO_DATA = "POLYFACE_DATA is not set: it names the folder that holds the real data sets (mtfl/, 300w/, ...)"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=2, help="how often tests/faults kills each command")
+
+
+@pytest.fixture
+def kills(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--kills"))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark everything in tests/real, and skip it where there are no real data sets."""
     for item in items:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -25,6 +28,7 @@ from polyface.models.bundle import Bundle, load_bundle
 from polyface.models.predict import TTA, predict
 from polyface.tasks import Task
 from polyface.training import stages
+from polyface.training.processes import asked_to_stop, end_with_parent
 from polyface.training.recipe import MOST_SEEDS, Recipe, VariantSpec, slug
 from polyface.training.records import HISTORY, inputs_of, read_record, weights_of
 from polyface.training.specs import StageSpec, same_settings
@@ -353,14 +357,30 @@ def _each(
             yield job, attempt(job, options=options)
         return
     quiet = replace(options, progress=None, threads=options.threads or 1)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    spawn, others = get_context("spawn"), active_children()
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=end_with_parent) as pool, asked_to_stop():
         futures = {pool.submit(attempt, job, options=quiet): job for job in wave}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
-        finally:  # the caller raised
-            for future in futures:
-                future.cancel()
+        except BrokenProcessPool:
+            _stop(futures, others)
+            raise PolyfaceError(
+                "one of the processes that run was killed, or took more memory than there is, and the others were "
+                "stopped; the same command goes on, with fewer --workers in less memory"
+            ) from None
+        except BaseException:  # the caller raised, or this process was asked to stop
+            _stop(futures, others)
+            raise
+
+
+def _stop(futures: Iterable[Future[Any]], others: Sequence[BaseProcess]) -> None:
+    """Let the processes that run stop where they can be resumed. others: children that are none of them."""
+    for future in futures:
+        future.cancel()
+    for process in active_children():
+        if process not in others:
+            process.terminate()
 
 
 def _tried(*given: Any, **more: Any) -> Exception | None:
@@ -369,4 +389,8 @@ def _tried(*given: Any, **more: Any) -> Exception | None:
         run_job(*given, **more)
     except Exception as error:
         return error
+    except KeyboardInterrupt:
+        if parent_process() is None:
+            raise
+        os._exit(130)  # a worker that was asked to stop takes no other job
     return None

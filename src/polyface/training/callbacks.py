@@ -27,6 +27,17 @@ class Saver(L.Callback):
         self.last = time.monotonic()
         self.asked_to_stop = False
 
+    def ask_to_stop(self, number: int, frame: Any) -> None:
+        """A signal's handler: stop where the run can be saved; a second signal does not wait."""
+        if self.asked_to_stop:
+            raise KeyboardInterrupt
+        self.asked_to_stop = True
+
+    def on_train_start(self, trainer: L.Trainer, learner: L.LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            # Lightning's own handler broadcasts in the middle of a step, which other processes do not expect.
+            signal.signal(signal.SIGTERM, self.ask_to_stop)
+
     def save(self, trainer: L.Trainer) -> None:
         aside = self.path.with_name(f".{self.path.name}.tmp")
         try:
@@ -67,23 +78,18 @@ def reason(error: Exception) -> str:
 
 @contextmanager
 def stopping_between_steps(saver: Saver) -> Iterator[None]:
-    """Ctrl-C waits for the end of the step, where the run can be saved; a second Ctrl-C does not wait."""
+    """Ctrl-C and SIGTERM wait for the end of the step, where the run can be saved; a second one does not wait."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
-
-    def ask(number: int, frame: Any) -> None:
-        if saver.asked_to_stop:
-            raise KeyboardInterrupt
-        saver.asked_to_stop = True
-
-    before = signal.signal(signal.SIGINT, ask)
+    before = {number: signal.signal(number, saver.ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except SystemExit as error:  # what Lightning makes of it
         raise KeyboardInterrupt from error
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Bar(L.Callback):

@@ -20,6 +20,7 @@ from polyface.training.callbacks import Bar, Saver, stopping_between_steps
 from polyface.training.learner import KEPT, LAYOUT, Learner
 from polyface.training.memory import keep_freed_memory
 from polyface.training.precision import precision
+from polyface.training.processes import ended_together
 from polyface.training.specs import StageSpec
 from polyface.training.stages import RunOptions
 
@@ -83,11 +84,11 @@ def fit(trainer: L.Trainer, learner: Learner, saver: Saver, seed: int) -> None:
         del kept
     learner.seconds = lambda: seconds_before + time.monotonic() - began
     torch.manual_seed(seed + 1)
-    with stopping_between_steps(saver):
+    with stopping_between_steps(saver), ended_together(trainer.world_size, trainer.local_rank):
         try:
             trainer.fit(learner, ckpt_path=start, weights_only=True)
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            if start is None or learner.started:
+            if start is None or learner.started or trainer.world_size > 1:  # there another process may have ended
                 raise
             raise _unreadable(start, f"{type(error).__name__}: {short(error)}") from error
 
@@ -152,4 +153,6 @@ def _quiet() -> None:
     """Lightning's advice about settings that are fixed here would bury the progress bar."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Where a process that trains with others has died it ends them all, and says so, as information.
+    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", module="lightning")
