@@ -55,7 +55,7 @@ class Registry:
         return list(dict.fromkeys([*self._own(), *self._points(), *self._added]))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._added or name in self._own() or name in self._points()
+        return isinstance(name, str) and (name in self._added or name in self._own() or name in self._points())
 
     def get(self, name: str, where: str = "") -> Any:
         """The part of a name. where: the key that names it, for the error ("network.trunk.name").

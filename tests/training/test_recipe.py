@@ -234,7 +234,7 @@ def test_set_values_are_yaml(write) -> None:
         ("five.optimization.lr=1", "stages.0.optimization: unknown key.*'optimisation'"),
         ("five=1", "'five' names a whole stage"),
         ("five.optimisation.lr.x=1", "'five.optimisation.lr.x'"),
-        ("five.data.tables.0.name=mtfl", "'five.data.tables.0.name'"),
+        ("five.data.tables.1.name=mtfl", "'five.data.tables.1.name'"),
         ("five.optimisation.milestones=[0.1", "--set five.optimisation.milestones=.*: not YAML"),
         ("sead=1", "sead: unknown key.*'seed'"),
     ],

@@ -40,7 +40,7 @@ def settings(given: str | Mapping[str, Any] | None) -> dict[str, Any]:
         return {"name": DEFAULT}
     if isinstance(given, Mapping):
         found = dict(given)
-    elif not isinstance(given, str) or given in PROTOCOLS or given not in READERS:
+    elif given in PROTOCOLS or given not in READERS:
         found = {"name": given}
     elif (published := getattr(READERS.get(given), "protocol", None)) is not None:
         found = deepcopy(published)

@@ -182,7 +182,8 @@ def _merged(defaults: Any, own: Any) -> Any:
 
 
 def _override(tree: dict[str, Any], edits: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Set dotted keys; the first word may be a stage's name, and `*` means every stage. null removes a key. Names of
+    """Set dotted keys; the first word may be a stage's name, and `*` means every stage; a number stands for an entry of
+    a list (`mtfl.data.tables.0.faces`). null removes a key. Names of
     variants may be patterns (`variants.LFWA *.minutes`)."""
     for dotted, value in edits.items():
         first, *rest = dotted.split(".")
@@ -197,6 +198,9 @@ def _override(tree: dict[str, Any], edits: Mapping[str, Any], what: str) -> dict
             if not keys:
                 raise PolyfaceError(f"{what}: '{dotted}' names a whole stage; name one of its keys")
             for key in keys[:-1]:
+                if isinstance(node, list) and key.isascii() and key.isdigit() and int(key) < len(node):
+                    node = node[int(key)]
+                    continue
                 if not isinstance(node, dict) or (key not in node and node is tree):
                     names = [str(s.get("name", "")) for s in known]
                     raise PolyfaceError(

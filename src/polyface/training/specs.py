@@ -53,16 +53,16 @@ FolderName = Annotated[str, AfterValidator(told(lambda name: check_name(name, "i
 class SourceSpec(Strict):
     """One face table of a stage. name: a reader's name, a table file, or "synthetic"; options: the reader's (or n,
     size, seed of the synthetic faces; the value `seed` stands for the run's seed); where: words its columns must hold;
-    without: words that they must not; faces: how many it holds if it is whole;
-    labels: models (bundles, shipped names or earlier stages) whose answers stand in for labels that it lacks, as
-    `polyface data label` writes them."""
+    without: words that they must not; faces: how many it holds if it is whole; fewer are not trained on (null: however
+    many are); labels: models (bundles, shipped names or earlier stages) whose answers stand in for labels that it
+    lacks, as `polyface data label` writes them."""
 
     name: str
     ratio: float = Field(1.0, gt=0)
     where: dict[str, str | list[str]] = {}
     without: dict[str, str | list[str]] = {}
     options: dict[str, Any] = {}
-    faces: int = Field(0, ge=0)
+    faces: Annotated[int, BeforeValidator(lambda given: 0 if given is None else given)] = Field(0, ge=0)
     labels: list[str] = []
 
 
@@ -269,10 +269,16 @@ Stage = Annotated[SerializeAsAny[BaseStage], BeforeValidator(stage_spec)]
 """A stage of any learner."""
 
 
+def _learnt(stage: BaseStage) -> BaseStage:
+    """A stage without what changes nothing that is learnt: how many faces its tables must have."""
+    tables = [table.model_copy(update={"faces": 0}) for table in stage.data.tables]
+    return stage.model_copy(update={"data": stage.data.model_copy(update={"tables": tables})})
+
+
 def same_settings(stage: BaseStage, seed: int, kept: Mapping[str, Any]) -> bool:
     """Whether a finished run's settings are these. A key that was added since, and has its default, changes nothing."""
     settings = dict(kept)
     try:
-        return bool(settings.pop("seed", None) == seed) and stage_spec(settings) == stage
+        return bool(settings.pop("seed", None) == seed) and _learnt(stage_spec(settings)) == _learnt(stage)
     except (ValidationError, PolyfaceError):  # of an older or newer Polyface, or of a package that is gone
         return False

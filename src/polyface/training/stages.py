@@ -208,7 +208,8 @@ def _chosen(
         table = open_source(source.name, data, source.options, progress)
         if len(table) < source.faces:
             raise NoDataError(
-                f"stage {stage.name}: {source.name} has {len(table):,} faces here; it takes {source.faces:,}"
+                f"stage {stage.name}: {source.name} has {len(table):,} faces here, and {source.faces:,} where it is "
+                "whole: fetch the others, or set `faces` of the table to null to train on these"
             )
         rows = _rows(table, part, source)
         if part == "train" and stage.data.limit:
