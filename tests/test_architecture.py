@@ -157,6 +157,24 @@ def test_an_extra_is_offered_only_where_something_imports_it() -> None:
         assert not idle, f"extra {extra}: nothing imports {idle[0]}"
 
 
+def opens_text(call: ast.Call) -> bool:
+    """Whether a call reads or writes a text file in the encoding of whatever locale there is."""
+    mode = next((each.value for each in call.args[1:2] if isinstance(each, ast.Constant)), "r")
+    method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    text = method in ("read_text", "write_text")
+    text |= isinstance(call.func, ast.Name) and call.func.id == "open" and "b" not in str(mode)
+    return text and "encoding" not in {word.arg for word in call.keywords}
+
+
+def test_text_files_are_utf8_whatever_the_locale() -> None:
+    sample = ast.parse("p.read_text(); p.write_text(x, encoding='utf-8'); open(p); open(p, 'rb'); open(p, 'w')")
+    assert [opens_text(n) for n in ast.walk(sample) if isinstance(n, ast.Call)] == [True, False, True, False, True]
+    calls = (
+        (path, n) for path in FILES for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call)
+    )
+    assert [f"{relative(path)}:{call.lineno}" for path, call in calls if opens_text(call)] == []
+
+
 def test_the_document_of_the_architecture_tells_the_contract() -> None:
     content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     (contract,) = (c for c in content["tool"]["importlinter"]["contracts"] if c["type"] == "layers")

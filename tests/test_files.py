@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from polyface import files
 from polyface.errors import PolyfaceError
-from polyface.files import atomic_folder, atomic_path, check_output, lock, made_here
+from polyface.files import atomic_folder, atomic_path, check_output, check_regular, lock, made_here, read_bytes
 
 WRITER = """
 import sys, time
@@ -167,3 +168,35 @@ def test_what_polyface_made_says_so_at_an_end(tmp_path: Path, content: bytes, ma
     path = tmp_path / "file"
     path.write_bytes(content)
     assert made_here(path) is made
+
+
+def test_pipes_sockets_and_devices_are_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a socket's path is short
+    os.mkfifo("pipe")
+    os.symlink("pipe", "photo.jpg")
+    with socket.socket(socket.AF_UNIX) as held:
+        held.bind("socket")
+        for path in ("pipe", "photo.jpg", "socket", "/dev/zero", "/dev/null"):
+            with pytest.raises(PolyfaceError, match=rf"^{path}: not a regular file"):
+                read_bytes(path)
+
+
+def test_files_folders_and_nothing_are_no_pipes(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    os.symlink(tmp_path / "file", tmp_path / "link")
+    for path in (tmp_path / "file", tmp_path / "link", tmp_path, tmp_path / "gone", "a" * 300, "a\0b"):
+        check_regular(path)
+    for path, reason in ((tmp_path, "Is a directory"), ("a" * 300, "File name too long"), ("a\0b", "embedded null")):
+        with pytest.raises(PolyfaceError, match=rf"cannot be read \({reason}"):
+            read_bytes(path)
+
+
+def test_an_error_of_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    for error in (OSError(28, "No space left on device"), OSError("of a library")):
+        with pytest.raises(OSError) as told, atomic_path(tmp_path / "table.parquet"):
+            raise error
+        assert told.value.filename == (str(tmp_path / "table.parquet") if error.errno else None)
+        assert str(told.value).startswith("[Errno 28] No space left" if error.errno else "of a library")
+    with pytest.raises(OSError) as told, atomic_path(tmp_path / "table.parquet"):
+        raise OSError(13, "Permission denied", "another")
+    assert told.value.filename == "another"

@@ -47,11 +47,15 @@ Answers: no task; an embedding of {dim} numbers, to be compared by its angle: fo
 **Made by** `polyface reproduce caricature:small`, variant “{variant}”, seed {seed} (not chosen among the seeds);
 stored in half precision.
 
-| on people it was not trained on | this model | dlib's network |
+| on people whom the training here did not show it | this model | dlib's network |
 |---|---|---|
 {figures}
 WebCaricature: {faces:,} faces of 123 people; C2P looks a caricature up in a gallery of one photo a person, P2C the
 reverse. LFW: {pairs:,} of the 6,000 published pairs, from images of 96 pixels.
+
+By photos both networks very likely know WebCaricature's celebrities: about half of the photos that dlib's network
+learned are of FaceScrub and VGG Face, which show celebrities. What is new to them here are the caricatures. People of
+LFW were kept out of those photos, by its author's notes.
 
 **Limits.** People in its training data are well-known adults; how it errs by gender, age or origin was not measured.
 Likeness of two faces is no proof of identity. Do not use it to decide about people, nor to recognise anybody without
@@ -130,7 +134,8 @@ def main() -> None:
         "name": NAME,
         "terms": TERMS,
         "data": f"Caricatures and photos of {len(known)} people of CaVI, none of them in WebCaricature; it began as "
-        "dlib's face recognition network (CC0; about 3 million photos)",
+        "dlib's face recognition network (CC0; about 3 million photos, by its author's notes about half of them of "
+        "FaceScrub and VGG Face)",
         "recipe": "caricature:small",
         "variant": VARIANT,
         "seed": SEED,

@@ -35,7 +35,7 @@ MODELS = {
     "face5": ("modern trunk 112", "MTFL (10,000 training faces, of which 1,000 only for validation)"),
     "face68": (
         "68 modern trunk 112",
-        "Helen and AFW (1,081 training faces), after MTFL's training faces for the trunk",
+        "Helen and AFW (1,081 training faces, none of LFPW), after MTFL's training faces for the trunk",
     ),
 }
 

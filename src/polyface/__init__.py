@@ -30,12 +30,9 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import PackageNotFoundError, version
+        from polyface.registry import installed
 
-        try:
-            return version("polyface")
-        except PackageNotFoundError:
-            return "unknown"  # a checkout that is on the path but not installed
+        return installed()
     if name in _HOMES:
         module, attribute = _HOMES[name]
         return getattr(import_module(module), attribute)

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+from contextlib import suppress
 
 
 class PolyfaceError(Exception):
-    """One line: what is wrong, where (file, row, key), and what to do about it."""
+    """One line, whatever the names in it hold: what is wrong, where (file, row, key), and what to do about it."""
+
+    def __init__(self, text: object) -> None:
+        super().__init__(one_line(text))
 
 
 class NoDataError(PolyfaceError):
     """A data set that is asked for is not there, or not whole."""
+
+
+class Interrupted(PolyfaceError):
+    """The user stopped it: what is kept, and what the next run does."""
 
 
 HINTED = 60  # names that a hint lists at most
@@ -40,3 +49,21 @@ def check_names(named: Iterable[str], known: Iterable[str], where: str) -> None:
     for name in named:
         if name not in known:
             raise PolyfaceError(f"{where} names '{name}'; {nearest(name, known)}")
+
+
+def utf8(name: str) -> str:
+    """A name as UTF-8 holds it: a file's may be any bytes, of which Python keeps those that are no text as surrogates.
+
+    Bytes that are UTF-8 after all (the locale took them for something else) become text; others are told as \\udce9.
+    """
+    with suppress(UnicodeEncodeError):  # surrogates that stand for no byte
+        name = name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def one_line(text: object) -> str:
+    """A text as a line shows it: line breaks and what else moves a cursor, which a file's name may hold, as \\n."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), utf8(str(text)))
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")

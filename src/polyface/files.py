@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -28,12 +29,23 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _aside(path.parent) as aside:
+    with naming(path), _aside(path.parent) as aside:
         yield aside
         with open(aside, "rb") as written:
             os.fsync(written.fileno())
         os.chmod(aside, 0o666 & ~_umask())
         os.replace(aside, path)
+
+
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Let an OSError that names no file, as one of a full disk does not, name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -217,6 +229,14 @@ def same_file(one: Path | str, other: Path | str) -> bool:
         return False
 
 
+def status_of(path: Path | str) -> os.stat_result | None:
+    """Size, time and identity of the file that a path leads to; None where it leads nowhere."""
+    try:
+        return os.stat(path)
+    except (OSError, ValueError):
+        return None
+
+
 def made_here(path: Path) -> bool:
     """Whether Polyface wrote this file: it says so in its first or last 64 KB, or holds nothing.
 
@@ -270,12 +290,25 @@ def _user() -> int:
     return os.getuid() if hasattr(os, "getuid") else 0
 
 
+def check_regular(path: Path | str, where: str = "") -> None:
+    """Raise where a path is a pipe, a socket or a device, which may keep whoever opens it waiting for ever.
+
+    Call it before a path that a user gave is opened. Folders and paths that are not there are left to the caller.
+    """
+    with suppress(OSError, ValueError):
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise PolyfaceError(f"{where or path}: not a regular file but a pipe, a socket or a device; name a file")
+
+
 def read_bytes(path: Path | str, where: str = "") -> bytes:
-    """A file's bytes; raises with its path, or with `where`, if it cannot be read."""
+    """A file's bytes; raises with its path, or with `where`, if it cannot be read or is no regular file."""
+    check_regular(path, where)
     try:
         return Path(path).read_bytes()
-    except OSError as error:
-        raise PolyfaceError(f"{where or path}: cannot be read ({error.strerror or error}); check the path") from error
+    except (OSError, ValueError) as error:  # ValueError: a path that no system has
+        reason = getattr(error, "strerror", None) or error
+        raise PolyfaceError(f"{where or path}: cannot be read ({reason}); check the path") from error
 
 
 def read_model(kind: type[_Model], path: Path, remedy: str) -> _Model:

@@ -14,7 +14,7 @@ import multiprocessing
 import pkgutil
 from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -253,3 +253,11 @@ def _unlike(declared: Any, value: Any) -> str | None:
     except (PydanticUserError, TypeError, ValueError):  # a class of somebody's own, a value that is no JSON
         return None
     return None
+
+
+def installed() -> str:
+    """Polyface's version; "unknown" of a checkout that is on the path but not installed."""
+    try:
+        return version("polyface")
+    except PackageNotFoundError:
+        return "unknown"

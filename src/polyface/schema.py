@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import PolyfaceError, nearest, utf8
 
 POSES = ("left profile", "left", "frontal", "right", "right profile")
 _ATTRIBUTES = """
@@ -302,3 +303,15 @@ def five_of_68(points: np.ndarray) -> np.ndarray:
     left, right = eyes(68)
     ends = [points[..., left, :].mean(-2), points[..., right, :].mean(-2)]
     return np.stack([*ends, points[..., 30, :], points[..., 48, :], points[..., 54, :]], axis=-2)
+
+
+def person(name: object) -> str:
+    """A person's name in the one form in which names are compared: composed (Unicode's NFC), no blanks around it.
+
+    Raises:
+        PolyfaceError: it is empty, of several lines, or no text.
+    """
+    found = unicodedata.normalize("NFC", utf8(name)).strip() if isinstance(name, str) else ""
+    if len(found.splitlines()) != 1:
+        raise PolyfaceError(f"a person's name is {name!r}: give a word or more, in one line")
+    return found

@@ -276,3 +276,21 @@ def test_a_crop_at_another_size_keeps_its_edges() -> None:
     plain = torch.eye(3)[None, :2].expand(2, 2, 3)
     halved = sample(faces, scaled(plain, 0.5), 8)
     torch.testing.assert_close(halved, torch.nn.functional.avg_pool2d(faces.float(), 2), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("angle", [(), (30.0,)])
+def test_a_close_up_of_many_pixels_is_shrunk_and_then_cut_as_any(
+    monkeypatch: pytest.MonkeyPatch, angle: tuple[float, ...]
+) -> None:
+    """A face that fills a picture of 88 megapixels reaches beyond 12,000 pixels with its margin; here it is 300."""
+    picture = blob(317, 411, 150, 190, 60)
+    box, spec = np.array([-20.0, 5, 290, 380, *angle]), CropSpec(size=32, channels=3)
+    whole = cut(picture, box, spec)
+    sizes = []
+    new = Image.new
+    monkeypatch.setattr(Image, "new", lambda mode, size, *fill: sizes.append(size) or new(mode, size, *fill))
+    monkeypatch.setattr("polyface.data.crops._WIDEST", 300)
+    shrunk = cut(picture, box, spec)
+    assert max(max(size) for size in sizes if size != (317, 411)) <= 302  # the picture itself was there before
+    assert np.abs(shrunk.astype(int) - whole).mean() < 1
+    assert np.abs(shrunk.astype(int) - whole).max() < 12

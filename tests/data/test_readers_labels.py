@@ -242,7 +242,7 @@ def test_bad_rows_are_named_and_the_others_taken(folder) -> None:
     assert "not one inside" in reasons["labels.csv:5"]
     assert reasons["labels.csv:6"] == "image is null"
     assert "--option images=" in reasons["labels.csv:11"]
-    assert "cannot read faces/gone.png" in reasons["labels.csv:7"]
+    assert "faces/gone.png: cannot be read" in reasons["labels.csv:7"]
 
 
 def test_images_in_another_folder(folder) -> None:

@@ -125,3 +125,15 @@ def test_words_are_unique_and_attributes_are_celeba_s() -> None:
     for words in VOCABULARIES.values():
         assert len(set(words)) == len(words) >= 2
     assert schema.VOCABULARIES["pose"] == POSES
+
+
+def test_one_person_has_one_name() -> None:
+    assert {schema.person(name) for name in ("José", "Jose\u0301", " José", "José \t", "\u00a0José\n")} == {"José"}
+    assert schema.person("Ann  Lee") == "Ann  Lee"
+    assert schema.person(b"Jos\xe9".decode("utf-8", "surrogateescape")) == "Jos\\udce9"
+
+
+@pytest.mark.parametrize("name", ["", "  ", "\u2003", "Ann\nBea", "Ann\u2028Bea", None, 7, b"Ann"])
+def test_what_names_nobody_is_refused(name: object) -> None:
+    with pytest.raises(PolyfaceError, match="give a word or more, in one line"):
+        schema.person(name)

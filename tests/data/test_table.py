@@ -341,7 +341,9 @@ write_table(faces, sys.argv[1], progress=kill)
     assert not (tmp_path / "t.parquet").exists()
     with pytest.raises(PolyfaceError, match="no face table"):
         FaceTable.open(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
     assert len(table(tmp_path, *numbered(2))) == 2  # and it is not in the way
+    assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
 
 
 # ------------------------------------------------------------------------------------------------- opening

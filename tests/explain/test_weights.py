@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from polyface import networks
 from polyface.errors import PolyfaceError
-from polyface.explain.weights import head_weights, weight_correlation
+from polyface.explain.weights import correlation_by_chance, head_weights, weight_correlation
 
 
 def test_by_hand() -> None:
@@ -55,6 +55,35 @@ def test_what_changes_no_answer_of_a_softmax_and_no_correlation_changes_nothing(
 def test_weights_without_any_variation_share_nothing() -> None:
     assert weight_correlation(np.ones((2, 4)), weights(0, 2, 4)).tolist() == [0]
     assert weight_correlation(weights(0, 2, 4), np.ones((3, 4))).tolist() == [0]
+
+
+@pytest.mark.parametrize("classes, expected", [(2, 0.1135), (5, 0.1841)])
+def test_random_weights_correlate_by_chance(classes: int, expected: float) -> None:
+    """Over 100 features: of two classes' one direction with x and y, the mean of the larger of two |r|, each about
+    half-normal of 1/√99: 2/√π · 0.1005 = 0.1134. Five classes have more chances."""
+    found = [weight_correlation(weights(i, 10, 100), weights(1000 + i, classes, 100)) for i in range(300)]
+    assert np.mean(found) == pytest.approx(expected, abs=0.005)
+    chance = correlation_by_chance(weights(1, 10, 100), weights(2, classes, 100))
+    assert chance.shape == (1000, 5)
+    assert chance.mean(0) == pytest.approx([expected] * 5, abs=0.015)
+
+
+def test_what_is_shared_is_rarely_matched_by_chance_and_what_is_not_often() -> None:
+    landmarks, side = weights(3, 4, 100), weights(4, 2, 100)
+    side[0] += 0.5 * landmarks[0]
+    chance, found = correlation_by_chance(landmarks, side), weight_correlation(landmarks, side)
+    assert (chance[:, 0] >= found[0]).mean() < 0.01
+    unrelated = [
+        (correlation_by_chance(landmarks, other, 50) >= weight_correlation(landmarks, other)).mean()
+        for other in (weights(seed, 2, 100) for seed in range(10, 40))
+    ]
+    assert 0.35 < np.mean(unrelated) < 0.65  # a p value is uniform then
+
+
+def test_chance_keeps_what_shuffling_does_not_change() -> None:
+    """Two features have two orders, in which a correlation is 1 or −1."""
+    chance = correlation_by_chance(weights(0, 2, 2), weights(1, 2, 2), 20)
+    np.testing.assert_allclose(chance, 1)
 
 
 def test_a_heads_weights_are_those_of_the_network() -> None:

@@ -171,7 +171,7 @@ def test_the_command(
         Image.fromarray(picture(seed=seed)).save(photos / f"{seed}.png")
     taken: list[Any] = []
     monkeypatch.setattr(module, "export_onnx", lambda *given, **options: taken.append(options) or 0.0)
-    monkeypatch.setattr("polyface.inference.embedder.RetinaFace", lambda: told([20, 15, 70, 75], [30, 5, 110, 85]))
+    monkeypatch.setattr("polyface.inference.embedder.RetinaFace", lambda *_: told([20, 15, 70, 75], [30, 5, 110, 85]))
     command = ["export", str(folder), str(tmp_path / "m.onnx"), "--branch", "face", "--int8", str(photos)]
     assert CliRunner().invoke(app, command).exit_code == 0
     (options,) = taken

@@ -15,6 +15,7 @@ from PIL import Image
 from polyface import networks
 from polyface.data.boxes import BoxSpec
 from polyface.data.crops import CropSpec
+from polyface.gallery import Gallery, Precomputed
 from polyface.models.bundle import Bundle
 
 Command = Callable[..., tuple[int, str, str]]
@@ -81,6 +82,40 @@ def test_add_search_remove_info(model: Path, photos: Path, tmp_path: Path, polyf
     assert (code, out) == (0, f"{gallery}: 2 faces removed; now 1 of 1 people\n")
     told = json.loads(polyface("gallery", "info", gallery, "--people", "--json")[1])
     assert (told["faces"], told["removed"], told["names"]) == (1, 0, {"G.": 1})
+
+
+def test_names_and_pictures_are_put_right(tmp_path: Path, polyface: Command) -> None:
+    folder, vectors = tmp_path / "g", np.eye(8, dtype=np.float32)
+    with Gallery.create(folder, Precomputed("net", 8, "cosine")) as gallery:
+        gallery.enrol_embeddings(
+            vectors[:4], ["Ann", "Ann", "Anna", "Bert"], paths=["1.jpg", "2.jpg", "3.jpg", "4.jpg"]
+        )
+    code, out, _ = polyface("gallery", "info", folder, "--pictures")
+    assert out.endswith("           2 Anna  3.jpg\n           3 Bert  4.jpg\n")
+    for arguments, said in (
+        (("merge", "Ann", "Anna"), "2 faces moved; now 4 of 2 people"),
+        (("rename", "Anna", "Cleo"), "3 faces renamed; now 4 of 2 people"),
+        (("move", "Dora", "--picture", "0", "--picture", "4.jpg"), "2 faces moved; now 4 of 2 people"),
+        (("remove", "--picture", "1"), "1 faces removed; now 3 of 2 people"),
+    ):
+        code, out, err = polyface("gallery", arguments[0], folder, *arguments[1:])
+        assert (code, out) == (0, f"{folder}: {said}\n"), err
+    told = json.loads(polyface("gallery", "info", folder, "--pictures", "--json")[1])
+    assert [(picture["id"], picture["person"]) for picture in told["pictures"]] == [
+        (0, "Dora"),
+        (2, "Cleo"),
+        (3, "Dora"),
+    ]
+    assert told["removed"] == 0
+    for arguments, words in (
+        (("merge", "Cleo"), "name two people or more"),
+        (("move", "Cleo"), "nothing to move"),
+        (("remove",), "nothing to remove"),
+        (("rename", "Cleo", "Dora"), "there is a 'Dora' already"),
+        (("remove", "Cleo", "--picture", "7"), "there is no picture '7'"),
+    ):
+        code, _, err = polyface("gallery", arguments[0], folder, *arguments[1:])
+        assert (code, words in err.strip().splitlines()[-1]) == (1, True), err
 
 
 def test_mistakes_are_one_line(model: Path, photos: Path, tmp_path: Path, polyface: Command) -> None:

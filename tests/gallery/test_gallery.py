@@ -188,6 +188,8 @@ def test_pictures_are_found_again(tiny: Bundle, tmp_path: Path, told: Any, pictu
         (people / name).mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture(seed=seed)).save(people / name / f"{seed}.png")
     (people / "nobody").mkdir()
+    (people / " ").mkdir()
+    Image.fromarray(picture(seed=6)).save(people / " " / "unnamed.png")
     (people / "bert" / "broken.png").write_bytes(b"no picture")
     Image.fromarray(picture(seed=5)).save(people / "stray.png")
     detector = told([20, 15, 70, 75])
@@ -195,7 +197,7 @@ def test_pictures_are_found_again(tiny: Bundle, tmp_path: Path, told: Any, pictu
         report = gallery.enrol_folder(people)
         assert (report.faces, gallery.people()) == (3, {"anna": 2, "bert": 1})
         reasons = {Path(note.where).name: note.reason for note in report.skipped}
-        assert reasons.keys() == {"nobody", "broken.png", "stray.png"}
+        assert reasons.keys() == {"nobody", "broken.png", "stray.png", "unnamed.png"}
         assert reasons["nobody"] == "holds no photo"
         before = detector.calls
         assert gallery.enrol_folder(people).faces == 0
@@ -205,6 +207,23 @@ def test_pictures_are_found_again(tiny: Bundle, tmp_path: Path, told: Any, pictu
         assert (match.person, match.box) == ("bert", (20.0, 15.0, 70.0, 75.0))
         assert match.similarity == pytest.approx(1, abs=1e-5)
         assert other.person == "anna"
+
+
+def test_large_pictures_are_held_a_few_at_a_time(
+    tiny: Bundle, tmp_path: Path, told: Any, picture: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("polyface.gallery.inputs._PIXELS", 2 * picture()[..., 0].size)
+    embedder, held = BundleEmbedder(tiny, detector=told([20, 15, 70, 75])), list[int]()
+    embed = embedder.embed
+    monkeypatch.setattr(embedder, "embed", lambda images, *rest: held.append(len(images)) or embed(images, *rest))
+    photos = [picture(seed=seed) for seed in range(5)]
+    with Gallery.create(tmp_path / "g", embedder) as gallery:
+        done = list[int]()
+        gallery.enrol(photos, list("abcde"), progress=lambda *at: done.append(at[0]))
+        assert (held, done) == ([2, 2, 1], [2, 4, 5])
+        found = gallery.search(photos)
+        assert [result.faces[0].matches[0].person for result in found] == list("abcde")
+        assert held == [2, 2, 1] * 2
 
 
 def test_a_query_without_a_face_has_no_matches(tiny: Bundle, tmp_path: Path, told: Any, picture: Pictures) -> None:

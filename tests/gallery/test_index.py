@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from polyface.errors import PolyfaceError
 from polyface.gallery import index as neighbours
@@ -188,6 +191,70 @@ def test_a_damaged_index_is_told_and_passed_over(folder: Path, damage: str) -> N
             gallery.remove("p0")
             gallery.compact()
             assert not file.exists()  # it may have held them
+
+
+@given(data=st.data())
+@settings(max_examples=20)
+def test_any_flipped_bit_is_told_or_harmless(
+    indexed: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Of all files of a gallery with an index: an error that names the file, or the answers that it gave before."""
+    folder = Path(shutil.copytree(indexed, tmp_path_factory.mktemp("flipped") / "g"))
+    with Gallery.open(folder) as gallery:
+        truth, exact = paths(gallery), paths(gallery, exact=True)
+    name = data.draw(st.sampled_from(sorted(path.name for path in folder.iterdir() if path.stat().st_size)))
+    content = bytearray((folder / name).read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    (folder / name).write_bytes(content)
+    told = ""
+    try:
+        with Gallery.open(folder, write=data.draw(st.booleans())) as gallery:
+            assert paths(gallery) == (exact if gallery.notes() else truth)
+    except PolyfaceError as error:
+        told = str(error)
+    assert not told or name in told
+
+
+def test_the_manifest_is_not_asked_what_the_index_holds(folder: Path) -> None:
+    """A gallery of an earlier version, whose manifest is under no checksum, says a wrong last id."""
+    new, who = faces(2, seed=3)
+    with Gallery.open(folder, write=True) as gallery:
+        gallery.enrol_embeddings(new, [f"new {name}" for name in who])
+    told = json.loads((folder / "gallery.json").read_text())
+    del told["sha256"]
+    for last in (0, 3, 99_999):
+        told["built"]["last_id"] = last
+        (folder / "gallery.json").write_text(json.dumps(told))
+        with Gallery.open(folder) as gallery:
+            found = gallery.search_embeddings(new, top=1, by="image")
+            assert [match.person for (match,) in found] == [f"new {name}" for name in who]
+            assert gallery.notes() == []
+
+
+def test_an_index_that_lacks_faces_is_passed_over(folder: Path) -> None:
+    """Whole, but of other faces: whoever copied it into this folder was told of by its checksum, or wrote one."""
+    with Gallery.open(folder, write=True) as gallery:
+        finder = neighbours.Neighbours(gallery._store)
+        index = finder._taken()
+        index.remove_ids(np.arange(7, 9))
+        finder._save(index, 1.0, 50)
+        truth = paths(gallery, exact=True)
+    with Gallery.open(folder, write=True) as gallery:
+        assert paths(gallery) == truth
+        assert "lacks faces; searching exactly" in gallery.notes()[0]
+        assert gallery.build_index()
+        assert paths(gallery, exact=True) == truth
+        assert gallery.notes() == []
+
+
+def test_faces_that_came_after_the_index_are_found_after_a_removal(folder: Path) -> None:
+    new, who = faces(2, seed=3)
+    with Gallery.open(folder, write=True) as gallery:
+        gallery.enrol_embeddings(new, [f"new {name}" for name in who])
+        gallery.remove("p3")
+        gallery.compact()
+        found = gallery.search_embeddings(new, top=1, by="image")
+        assert [match.person for (match,) in found] == [f"new {name}" for name in who]
 
 
 def test_an_index_that_cannot_be_saved_leaves_the_last(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,8 @@ import pytest
 from PIL import Image
 
 import polyface
-from polyface.data.images import encode_png
 from polyface.errors import PolyfaceError
-from polyface.inference import Analyzer, FaceResult, ImageResult, draw, draw_all, to_json_lines, to_parquet
+from polyface.inference import Analyzer, FaceResult, ImageResult, draw, to_json_lines, to_parquet
 from polyface.models.bundle import Bundle
 
 Pictures = Callable[..., np.ndarray]
@@ -87,6 +86,34 @@ def test_numbers_of_further_kinds_are_in_tables_and_parquet(tmp_path: Path) -> N
     assert (row["age"], row["age_n"]) == (31.5, 3)
 
 
+def test_what_json_tells_can_be_read_again() -> None:
+    odd = FaceResult(
+        np.float32([np.nan, 0.1, 1, 2]),
+        None,
+        {"landmarks": np.float32([[1 / 3, np.nan], [3, 4]])},
+        {"who": ("ann", 2 / 3)},
+        {"who": {"ann": 2 / 3, "bob": 0.1}},
+        {"attributes": ("Bald", "Chubby")},
+        {"attributes": {"Bald": 0.9, "Chubby": 0.8}},
+        {"age": {"value": 31.25, "word": "x"}},
+        {"who": 20_000},
+    )
+    for result in (*RESULTS, ImageResult("odd.jpg", 1, 1, (odd,))):
+        for exact in (False, True):
+            told = json.loads(json.dumps(result.to_dict(exact)))
+            assert ImageResult.from_dict(told).to_dict(exact) == told
+        again = ImageResult.from_dict(json.loads(json.dumps(result.to_dict(exact=True))))
+        assert (again.path, again.width, again.height, again.error) == (
+            *(result.path, result.width, result.height, result.error),
+        )
+        for one, other in zip(result.faces, again.faces, strict=True):
+            assert np.array_equal(one.box, other.box, equal_nan=True)
+            for task in one.points:
+                assert np.array_equal(one.points[task], other.points[task], equal_nan=True)
+            for name in ("score", "labels", "probabilities", "attributes", "scores", "other", "best_of"):
+                assert getattr(one, name) == getattr(other, name)
+
+
 def test_table_for_people() -> None:
     first, second = RESULTS[0].table()
     assert first == {">face": "1", ">score": "0.88", "box": "20, 10 – 60, 60", "smile": "yes (75 %)"}
@@ -116,6 +143,28 @@ def test_parquet_has_a_row_a_face(tmp_path: Path) -> None:
     assert rows[0]["smile_probabilities"] == {"no": 0.25, "yes": 0.75}
 
 
+def test_the_best_of_many_are_a_list_of_names_and_numbers(tmp_path: Path) -> None:
+    best = {"zoe": 0.5, "ann": 0.25}
+    known = FaceResult(
+        np.float32([0, 0, 1, 1]),
+        0.5,
+        labels={"who": ("zoe", 0.5)},
+        probabilities={"who": best},
+        attributes={"tags": ("hat",)},
+        scores={"tags": {"hat": 0.75, "scarf": 0.5}},
+        best_of={"who": 20_000, "tags": 500},
+    )
+    other = FaceResult(
+        known.box, 0.5, {}, {"who": ("bob", 1.0)}, {"who": {"bob": 1.0}}, {"tags": ()}, {"tags": {}}, {}, known.best_of
+    )
+    to_parquet([ImageResult("a.jpg", 1, 1, (known, other))], tmp_path / "faces.parquet")
+    one, two = pq.read_table(tmp_path / "faces.parquet").to_pylist()
+    assert (one["who"], one["who_probability"], one["tags"]) == ("zoe", 0.5, ["hat"])
+    assert one["who_probabilities"] == [{"name": "zoe", "probability": 0.5}, {"name": "ann", "probability": 0.25}]
+    assert one["tags_scores"] == [{"name": "hat", "score": 0.75}, {"name": "scarf", "score": 0.5}]
+    assert (two["who_probabilities"], two["tags_scores"]) == ([{"name": "bob", "probability": 1.0}], [])
+
+
 def test_parquet_of_no_face_can_be_read(tmp_path: Path) -> None:
     assert to_parquet(RESULTS[1:3], tmp_path / "faces.parquet") == 0
     table = pq.read_table(tmp_path / "faces.parquet")
@@ -134,9 +183,14 @@ def test_parquet_is_whole_or_absent(tmp_path: Path) -> None:
         raise PolyfaceError("stopped")
 
     (tmp_path / "faces.parquet").write_bytes(b"the earlier file")
+    with pytest.raises(PolyfaceError, match="not made by Polyface"):
+        to_parquet(RESULTS, tmp_path / "faces.parquet")
     with pytest.raises(PolyfaceError, match="stopped"):
-        to_parquet(failing(), tmp_path / "faces.parquet")
+        to_parquet(failing(), tmp_path / "faces.parquet", overwrite=True)
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("faces.parquet", b"the earlier file")]
+    for _ in range(2):  # the second time it is Polyface's own
+        assert to_parquet(RESULTS, tmp_path / "faces.parquet", overwrite=True) == 3
+    assert to_parquet(RESULTS[:1], tmp_path / "faces.parquet") == 2
     with pytest.raises(PolyfaceError, match="is a folder"):
         to_parquet(RESULTS, tmp_path)
 
@@ -200,22 +254,6 @@ def test_faces_at_and_beyond_the_edge_are_drawn(picture: Pictures) -> None:
     assert marked[:21, :21].any()
     assert marked[70:, 100:].any()
     assert not marked[30:60, 30:90].any()
-
-
-def test_draw_all_writes_a_picture_a_file(picture: Pictures, tmp_path: Path) -> None:
-    for folder in ("x", "y"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "same.png").write_bytes(encode_png(picture()))
-    results = [
-        *(ImageResult(str(tmp_path / folder / "same.png"), 120, 90, (face(),)) for folder in ("x", "y")),
-        *RESULTS[2:],
-    ]
-    paths = list(draw_all(results, tmp_path / "drawn"))
-    assert [path.name for path in paths] == ["same.jpg", "same-2.jpg"]
-    assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == ["same-2.jpg", "same.jpg"]
-    for path in paths:
-        with Image.open(path) as image:
-            assert (image.format, image.size) == ("JPEG", (120, 90))
 
 
 # --------------------------------------------------------------------------------------------------------- imports

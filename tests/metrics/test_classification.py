@@ -136,3 +136,26 @@ def test_misuse_is_explained(predicted: list[int], truth: list[int], message: st
 def test_a_mask_of_another_length_is_refused() -> None:
     with pytest.raises(PolyfaceError, match="mask"):
         evaluate_classification([0, 1], [0, 1], LABELS, labelled=[True])
+
+
+def test_of_many_people_the_most_frequent_mistakes_are_shown() -> None:
+    """A matrix of 20,000 people would take 3 GB, and nobody reads it."""
+    people = [f"person {number}" for number in range(20_000)]
+    truth = np.array([5] * 4 + [19_999] * 3 + [7, -1])
+    predicted = np.array([6, 6, 6, 5] + [19_999, 2, 2] + [8, 9])
+    result = evaluate_classification(predicted, truth, people)
+    assert (result.recall[5], result.recall[7]) == (25, 0)
+    assert result.balanced_accuracy == pytest.approx((25 + 100 / 3 + 0) / 3)
+    (section,) = result.sections()
+    (table,) = section.blocks
+    assert table.rows == [
+        ["person 5", "4", "person 6", "3"],
+        ["person 19999", "3", "person 2", "2"],
+        ["person 7", "1", "person 8", "1"],
+    ]
+    assert table.caption == "The 3 most frequent mistakes of 20,000 classes."
+    (accuracy, balanced, _) = rows("x", {0: result}, resamples=20)
+    assert (accuracy.mean, balanced.mean) == (result.accuracy, result.balanced_accuracy)
+    with pytest.raises(PolyfaceError) as told:
+        evaluate_classification([0], [-1], people)
+    assert len(str(told.value)) < 300

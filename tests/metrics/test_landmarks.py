@@ -24,7 +24,7 @@ from polyface.metrics.landmarks import (
     normalising_distance,
     point_errors,
 )
-from polyface.metrics.result import Metric, paired_differences, rows
+from polyface.metrics.result import Metric, differences, paired_differences, rows
 from polyface.schema import eyes
 
 NAN = math.nan
@@ -284,14 +284,14 @@ def test_seeds_widen_the_paired_interval() -> None:
         """Every point of a face is off by as much: base + 2 + off percent of the distance of 10 between the eyes."""
         return evaluated(truth + (base + 2 + off)[:, None, None] * [0.1, 0], truth)
 
-    a, b = [run(off) for off in luck], [run(off + 0.2) for off in luck]
+    a, b = [run(off) for off in luck], [run(0.2 - off) for off in luck]
     mean = Metric("mean error")
     one, several = paired_differences(a[2:3], b[2:3])[mean], paired_differences(a, b)[mean]
-    assert (one.seeds, several.seeds) == ((1, 1), (5, 5))
+    assert (one.runs, several.runs) == (1, 5)
     assert several.difference == pytest.approx(-0.2)
     assert one.interval.high < 0 < several.interval.high
-    # The spread of a mean of five runs drawn with replacement, twice.
-    assert np.ptp(several.interval.ends) == pytest.approx(2 * 1.96 * luck.std() * math.sqrt(2 / 5), rel=0.15)
+    spread = (2 * luck).std(ddof=1)  # of the differences, seed by seed
+    assert np.ptp(several.interval.ends) == pytest.approx(2 * 2.776 * spread / math.sqrt(5), rel=0.01)
 
 
 def test_a_face_that_one_run_misses_is_in_no_mean_error_of_a_difference_but_fails() -> None:
@@ -328,3 +328,35 @@ def test_rows_tell_of_excluded_and_missed_faces() -> None:
     assert [row.note for row in found] == ["1 faces excluded; 1 faces missed"] * 2
     assert found[0].std is None
     assert found[0].mean == pytest.approx(mean_error(face_errors(point_errors(predicted, truth, eyes=EYES))))
+
+
+# ------------------------------------------------------------------------------------------------------- by landmark
+
+
+def test_points_with_names_have_figures_of_their_own_by_hand() -> None:
+    """Eyes 10 apart: the left eye is 1 off on one of two faces that show it, the nose 2 on both; the third face, which
+    is missed, has no error."""
+    truth = np.repeat(FACE[None], 3, axis=0)
+    guess = truth.copy()
+    guess[0, 0, 0] += 1
+    guess[:, 2, 1] -= 2
+    guess[2] = np.nan
+    names = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
+    result = evaluate_landmarks(guess, truth, eyes=([0], [1]), names=names)
+    figures = {row.metric: row for row in rows("x", {0: result}, resamples=0)}
+    assert [figures[name].mean for name in names] == pytest.approx([5, 0, 20, 0, 0])
+    assert [figures[name].n for name in names] == [2] * 5
+    assert figures["mean error"].mean == pytest.approx(np.mean([5, 0, 20, 0, 0]))
+    assert figures["failure rate"].mean == pytest.approx(100 / 3)
+    assert next(iter(figures)) == "mean error"  # by which networks are selected
+
+
+def test_a_hidden_point_is_left_out_of_its_own_figure_alone() -> None:
+    truth = np.repeat(FACE[None], 4, axis=0)
+    truth[1, 3] = np.nan
+    guess = np.nan_to_num(truth, nan=7.0) + 1.0
+    result = evaluate_landmarks(guess, truth, eyes=([0], [1]), names=("a", "b", "c", "d", "e"))
+    assert [metric.n for metric in result.metrics] == [4, 4, 4, 4, 4, 3, 4]
+    assert result.figure(Metric("d")) == pytest.approx(10 * math.sqrt(2))
+    assert [row.metric for row in differences("x", "y", {0: result}, {0: result}, resamples=20)][2:] == list("abcde")
+    assert [metric.name for metric in within(result, np.arange(4) < 2).metrics] == ["mean error", "failure rate"]

@@ -147,6 +147,16 @@ def test_the_page_is_readable_on_small_and_dark_screens() -> None:
     assert "@media (prefers-color-scheme: dark)" in page
 
 
+def test_intervals_over_faces_only_and_precisions_are_noted() -> None:
+    one = Row("a", "m", 1, seeds=(0,), interval=(0, 2), note="mine", precision="bf16-mixed")
+    several = Row("b", "m", 1, 0.1, seeds=(0, 1), interval=(0, 2), over="faces and seeds", precision="bf16-mixed")
+    table, notes = measured_section("Figures", [one, several]).blocks
+    assert isinstance(table, Table)
+    assert isinstance(notes, Notes)
+    assert [row[-1] for row in table.rows] == ["1, 2, 3", "3"]
+    assert list(notes.notes) == ["mine", "interval over faces only", "trained in bf16-mixed"]
+
+
 def test_notes_are_said_once_and_numbered() -> None:
     rows = [Row("a", "m", 1, note="shared"), Row("b", "m", 2, note="shared"), Row("c", "m", 3, note="own")]
     blocks = measured_section("Figures", rows, [Published("c", "m", 4.0, "Paper, Table 1", "other boxes")]).blocks
@@ -190,6 +200,7 @@ def test_rows_of_parts_are_one_table() -> None:
     (table,) = parts_section("Poses", "pose", BY_POSE).blocks
     assert isinstance(table, Table)
     assert table.header == ["pose", ">n", ">mean error", ">failure rate"]
+    assert table.caption == "In parentheses the 95 % bootstrap interval; of one seed it is over faces only."
     assert [row[:2] for row in table.rows] == [["left", "8"], ["right", "4"]]
     assert table.rows[0][2].startswith(f"{RESULT.face_errors[[0, 2, 3, 5, 6, 8, 9, 11]].mean():.2f} (")
     assert table.rows[0][3].startswith("12.50 (")

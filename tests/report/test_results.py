@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,8 @@ rows = st.builds(
     published=st.none() | finite,
     unit=st.sampled_from(["%", "ms", ""]),
     note=st.text(),
+    over=st.sampled_from(["", "faces only", "faces and seeds"]),
+    precision=st.sampled_from(["", "bf16-mixed"]),
 )
 
 
@@ -50,7 +53,7 @@ def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, 
     for row, entry in zip(read.rows, entries, strict=True):
         assert row.mean == pytest.approx(entry.mean, rel=1e-5)
         assert row.interval == (None if entry.interval is None else pytest.approx(entry.interval, rel=1e-5))
-        kept = ("n", "seeds", "unit", "note")
+        kept = ("n", "seeds", "unit", "note", "over", "precision")
         assert [getattr(row, name) for name in kept] == [getattr(entry, name) for name in kept]
 
 
@@ -111,7 +114,7 @@ def test_a_failing_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: 
     with pytest.raises(OSError, match="disk full"):
         write(path, ALL)
     assert path.read_bytes() == before
-    assert [entry.name for entry in tmp_path.iterdir()] == ["tcdcn.json"]
+    assert [entry.name for entry in tmp_path.iterdir() if entry.suffix != ".lock"] == ["tcdcn.json"]
 
 
 @pytest.mark.parametrize(
@@ -182,6 +185,41 @@ def test_figures_as_text() -> None:
     assert format_row(replace(FLD, mean=0.1, std=None, interval=(-0.5, 0.7))) == "0.10 (-0.50 to 0.70)"
     assert format_row(SPEED) == "1.23"
     assert format_row(Row("net", "parameters", 3412141, unit="")) == "3,412,141"
+
+
+def test_an_interval_over_faces_only_says_so(tmp_path: Path) -> None:
+    one = replace(FLD, std=None, seeds=(0,))
+    assert replace(one, note="a; b").notes == ["a", "b", "interval over faces only"]
+    results = write(
+        tmp_path / "r.json", replace(one, over="pairs only"), replace(FLD, row="three", over="faces and seeds")
+    )
+    assert "| 8.25 (8.00–8.50) | 9.00 | 1 | 2,995 | boxes differ; interval over pairs only |" in markdown_table(results)
+    assert "| 8.25 ± 0.50 (8.00–8.50) | 9.00 | 3 | 2,995 | boxes differ |" in markdown_table(results)
+
+
+def test_the_precision_of_a_training_is_shown_beside_its_row(tmp_path: Path) -> None:
+    results = write(tmp_path / "r.json", replace(FLD, precision="bf16-mixed", note="a; b"), ALL)
+    assert json.loads((tmp_path / "r.json").read_text())["rows"][0]["precision"] == "bf16-mixed"
+    assert results.rows[0].precision == "bf16-mixed"
+    assert "| a; b; trained in bf16-mixed |" in markdown_table(results)
+
+
+def _write_many(path: Path, writer: int, count: int) -> None:
+    for number in range(count):
+        write(path, Row(f"writer {writer}", f"figure {number}", float(number)))
+
+
+def test_two_writers_lose_no_row_of_each_other(tmp_path: Path) -> None:
+    path, count = tmp_path / "both.json", 12
+    context = get_context("fork")
+    others = [context.Process(target=_write_many, args=(path, writer, count)) for writer in range(2)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+    assert [other.exitcode for other in others] == [0, 0]
+    expected = {(f"writer {writer}", f"figure {number}") for writer in range(2) for number in range(count)}
+    assert {row.key for row in read_results(path).rows} == expected
 
 
 def test_the_table_puts_published_beside_measured(tmp_path: Path) -> None:

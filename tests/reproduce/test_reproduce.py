@@ -12,6 +12,7 @@ import pytest
 from polyface import reproduce
 from polyface.errors import PolyfaceError
 from polyface.report.results import read_results
+from polyface.schema import landmark_groups
 from polyface.tasks.landmarks import LandmarksTask
 from polyface.training import stages
 from polyface.training.learners.multitask import Multitask
@@ -215,7 +216,7 @@ def test_faces_are_opened_once_for_all_variants_and_answers_judged_once(
         reproduce.rows_of(every)
     assert len(opened) == 1
     assert len(judged) == 9
-    assert every.results("with pose", tasks=["pose"])[0]["pose "].metrics[0].n
+    assert every.side("with pose")["pose "][0].metrics[0].n
     assert len(opened) == 1
 
 
@@ -227,14 +228,27 @@ def test_results_file_holds_every_row_and_paired_differences(recipe: Recipe, run
     for name, seeds in (("alone", (0, 1)), ("with pose", (0, 1)), ("averaged", (0, 1)), ("longer", (0,))):
         assert rows[name, "mean error"].seeds == seeds
         assert 0 <= rows[name, "failure rate"].mean <= 100
+    assert {rows["alone", point].precision for point in landmark_groups(5)} == {"32-true"}
+    of_points = [rows["alone", point].mean for point in landmark_groups(5)]
+    assert np.mean(of_points) == pytest.approx(rows["alone", "mean error"].mean, rel=0.05)
+    assert rows["with pose", "pose balanced accuracy"].seeds == (0, 1)
+    assert rows["with pose", "pose majority class"].precision == ""  # no training's figure
+    assert not any(metric.startswith("pose") for name, metric in rows if name == "alone")
     difference = rows["with pose minus alone", "mean error"]
     subtracted = rows["with pose", "mean error"].mean - rows["alone", "mean error"].mean
     assert difference.mean == pytest.approx(subtracted, abs=2e-3)  # the file holds five digits
     low, high = difference.interval or (np.nan, np.nan)
     assert low <= difference.mean <= high
-    correlation = [row for (name, metric), row in rows.items() if metric == "weight correlation"]
-    assert len(correlation) == 5
+    correlation, chance, p = (
+        [row for (_, metric), row in rows.items() if metric == f"weight correlation{more}"]
+        for more in ("", " by chance", " p")
+    )
+    assert [row.row.partition(": ")[2] for row in correlation] == [f"{point} ~ pose" for point in landmark_groups(5)]
     assert all(0 <= row.mean <= 1 for row in correlation)
+    # |r| of x or y of random weights over 100 features with five classes is 0.18 on average
+    assert [row.mean for row in chance] == pytest.approx([0.184] * 5, abs=0.03)
+    larger = [(one.mean, other.mean) for one, other in zip(correlation, p, strict=True)]
+    assert [small for _, small in sorted(larger)] == sorted((small for _, small in larger), reverse=True)
     assert json.loads(file.read_text())["command"] == "polyface reproduce small"
 
 

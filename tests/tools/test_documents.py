@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,30 @@ def test_documents_are_regenerated_between_their_markers(tmp_path: Path) -> None
     assert documents_are_current([document], tmp_path) == []
     write(tmp_path / "tcdcn.json", Row("FLD (shared)", "mean error", 7.0))
     assert documents_are_current([document], tmp_path) == [document]
+
+
+TABLE = '<!-- results: tcdcn rows="{}" metrics="{}" -->\n<!-- /results -->'
+
+
+def test_above_intervals_of_before_it_is_said_how_they_were_made(tmp_path: Path) -> None:
+    """Of several seeds, in a file that does not say what an interval is over."""
+    one = replace(FLD, row="one seed", seeds=(0,))
+    write(tmp_path / "tcdcn.json", FLD, replace(FLD, row="new", over="faces and seeds"), one, FAILURES)
+    for rows, told in (("FLD (shared)", True), ("*", True), ("new", False), ("one seed", False)):
+        text = render_document(TABLE.format(rows, "mean error"), tmp_path)
+        assert ("They are made anew" in text) is told, rows
+        assert text.index("| --- |") > (text.index("made anew") if told else 0)
+    assert "made anew" not in render_document(TABLE.format("*", "failure rate"), tmp_path)  # has none
+
+
+def test_what_is_not_measured_yet_is_left_out_where_it_is_expected(tmp_path: Path) -> None:
+    write(tmp_path / "tcdcn.json", FLD, ALL)
+    plain = render_document(TABLE.format("*", "mean error"), tmp_path)
+    hopeful = render_document(TABLE.format("*; soon?", "mean error; * balanced accuracy?"), tmp_path)
+    assert hopeful.split("-->", 1)[1] == plain.split("-->", 1)[1]
+    assert "*Not measured yet.*" in render_document(TABLE.format("*", "left eye?; right eye?"), tmp_path)
+    write(tmp_path / "tcdcn.json", Row("FLD+all (shared)", "smile balanced accuracy", 78.0, seeds=(0,)))
+    assert "| smile balanced accuracy (%) |" in render_document(hopeful, tmp_path)
 
 
 @pytest.mark.parametrize(

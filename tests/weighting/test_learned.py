@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from toy import FEATURES, TASKS, Toy, Training, batch, optimiser, patchy
 
+from polyface import networks
 from polyface.errors import PolyfaceError
 from polyface.weighting import Context, Weighting, build
 
@@ -299,3 +300,34 @@ def test_features_are_asked_for(name: str) -> None:
         build(name, TASKS)
     with pytest.raises(PolyfaceError, match="shared="):
         build(name, TASKS, features=3).combine({task: torch.ones(()) for task in TASKS})
+
+
+@pytest.mark.parametrize("name, options", [("ming", {}), ("naive-dynamic", {}), ("yin-liu", {"main": "c"})])
+def test_a_map_may_be_read_whole(name: str, options: dict[str, Any]) -> None:
+    """Flattened, Ψ sees where a number stands; averaged, two maps with the same numbers elsewhere are one."""
+    maps = torch.rand(3, 4, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.1
+    turned = maps.flip(3)
+    for pool, width, same in (("average", 4, True), ("flatten", 16, False)):
+        weighting = build(name, list("abc"), features=[4, 2, 2], pool=pool, **options).double()
+        assert [layer.in_features for layer in weighting.logits] == [width]
+        with torch.no_grad():
+            for place, layer in enumerate(weighting.logits[0].weight):
+                layer.copy_(torch.linspace(-1, 1, width) * (place + 1))
+        found = [
+            list(weighting.combine(dict.fromkeys("abc", torch.ones(())), Context(shared=each)).weights.values())
+            for each in (maps, turned)
+        ]
+        assert (found[0] == pytest.approx(found[1], abs=1e-12)) is same
+    with pytest.raises(PolyfaceError, match="made for 16 shared features, found 36; with pool: flatten"):
+        weighting.combine(dict.fromkeys("abc", torch.ones(())), Context(shared=torch.ones(1, 4, 3, 3)))
+
+
+def test_the_width_of_the_paper() -> None:
+    """Ming et al. 2021: the map of 160 pixels is 1792 × 3 × 3."""
+    from polyface.training import recipe, stages
+
+    stage = next(stage for stage in recipe.load("caricature").stages if stage.name == "cavi")
+    trunk = networks.build({"trunk": stage.network.trunk, "heads": {}})
+    (layer,) = stages.build_weighting(stage, trunk.shared_shape()).logits
+    assert layer.in_features == 16_128
+    assert all(module.training for module in trunk.modules())

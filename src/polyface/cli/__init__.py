@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import json
 import os
 import sys
 from typing import Annotated
@@ -9,13 +12,13 @@ from typing import Annotated
 import typer
 
 from polyface.cli import data, gallery
-from polyface.cli.common import say
+from polyface.cli.common import say, tell
 from polyface.cli.compare import compare_weightings
 from polyface.cli.inference import analyze, demo, export, models
 from polyface.cli.parts import parts
 from polyface.cli.reproduce import reproduce
 from polyface.cli.training import evaluate, train
-from polyface.errors import PolyfaceError
+from polyface.errors import Interrupted, PolyfaceError, utf8
 
 __all__ = ["app", "main"]
 
@@ -43,16 +46,39 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 def main() -> None:
     """Run the command; a PolyfaceError is one line on stderr and exit status 1."""
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+    _print_utf8()
     try:
         app()
     except PolyfaceError as error:
-        typer.echo(f"polyface: {error}", err=True)
-        sys.exit(1)
+        tell(f"polyface: {error}")
+        sys.exit(130 if isinstance(error, Interrupted) else 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"polyface: {where}{error.strerror or error}; free space or mend the path, then run again", err=True)
+        tell(f"polyface: {where}{error.strerror or error}; free space or mend the path, then run again")
         sys.exit(1)
     except SystemExit as leaving:
         if leaving.code == 130:  # what typer makes of an interrupt, without a word
-            typer.echo("polyface: interrupted; the same command goes on where it was", err=True)
+            tell("polyface: interrupted; the same command goes on where it was")
         raise
+
+
+def _print_utf8() -> None:
+    """Print in UTF-8 whatever the locale is, as JSON has no other encoding, unless PYTHONIOENCODING names one.
+
+    What an encoding cannot hold is told as \\u2013: no character of a name ends a command.
+    """
+    codecs.register_error("polyface", _as_it_can_be_told)
+    named = os.environ.get("PYTHONIOENCODING", "").partition(":")[0]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a program puts in its place may be anything
+            stream.reconfigure(encoding=named or "utf-8", errors="polyface")
+
+
+def _as_it_can_be_told(error: UnicodeError) -> tuple[bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    told = utf8(error.object[error.start : error.end])
+    try:
+        return told.encode(error.encoding), error.end
+    except UnicodeEncodeError:
+        return json.dumps(told)[1:-1].encode("ascii"), error.end  # so that JSON stays JSON

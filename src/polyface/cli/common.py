@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polyface.errors import NoDataError
+from polyface.errors import NoDataError, one_line
 
 if TYPE_CHECKING:
     from polyface.data.table import Progress
@@ -29,7 +29,13 @@ YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before a run 
 CollectOption = Annotated[bool, typer.Option(help="Only gather what is finished.")]
 AverageOption = Annotated[int, typer.Option("--average", help="Average over so many small translations.")]
 MirrorOption = Annotated[bool, typer.Option("--mirror", help="Average over the mirrored face as well.")]
+ThresholdOption = Annotated[float, typer.Option("--threshold", help="The lowest score of a face that is kept, 0 … 1.")]
+MaxSideOption = Annotated[
+    int,
+    typer.Option("--max-side", help="Search larger pictures at so many pixels; with 640, quickly and for large faces."),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps, or auto.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace a file that Polyface did not make.")]
 
 
 @contextmanager
@@ -44,27 +50,39 @@ def running(hours: float, yes: bool, device: str, workers: int) -> Iterator[tupl
 
 
 @contextmanager
-def bar() -> Iterator[Progress]:
-    """A progress bar on stderr; a new line of it for every new kind of work."""
+def bar(shown: bool = True) -> Iterator[Progress]:
+    """A progress bar on stderr; a new line of it for every new kind of work. What goes to stdout never becomes part of
+    it, unless both are one terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with RichProgress(*columns, console=Console(stderr=True)) as shown:
+    console = Console(stderr=True)
+    with RichProgress(*columns, console=console, redirect_stdout=to_terminal(), disable=not shown) as drawn:
         known: dict[tuple[str, int], Any] = {}
 
         def report(done: int, total: int, what: str) -> None:
             key = (what.split(" · ")[0].split(" epoch ")[0], total)
             if key not in known:
-                known[key] = shown.add_task(what, total=total)
-            shown.update(known[key], completed=done, description=what)
+                known[key] = drawn.add_task(what, total=total)
+            drawn.update(known[key], completed=done, description=what)
 
         yield report
 
 
+def to_terminal() -> bool:
+    """Whether stdout is a terminal; it may be closed."""
+    return bool(sys.stdout and sys.stdout.isatty())
+
+
 def say(text: str) -> None:
     typer.echo(text)
+
+
+def tell(line: object) -> None:
+    """A line on stderr; names in it break it in no two."""
+    typer.echo(one_line(line), err=True)
 
 
 HERE = {"out", "results", "report", "device", "workers", "yes", "collect"}  # options that change no figure
@@ -100,6 +118,6 @@ def tell_failed(failed: Mapping[Job, Exception]) -> None:
     """Say what could not be run; only what should have been makes the command fail."""
     broken = [job for job, why in failed.items() if not isinstance(why, NoDataError)]
     for job, why in failed.items():
-        typer.echo(f"{'failed' if job in broken else 'no data'}: {job}: {why}", err=True)
+        tell(f"{'failed' if job in broken else 'no data'}: {job}: {why}")
     if broken:
         raise typer.Exit(1)

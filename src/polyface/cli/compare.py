@@ -57,7 +57,7 @@ def compare_weightings(
     common.say(compared.estimate(workers))
     if not collect:
         with common.running((compared.hours() or 0) / workers, yes, device, workers) as (run, progress):
-            compared.run(run, workers, progress, lambda text: typer.echo(text, err=True))
+            compared.run(run, workers, progress, common.tell)
     file = results or compared.place / "results.json"
     command = common.command_of(context)
     rows = pages.collect(compared, file, command)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polyface.cli.common import DeviceOption, bar, device_of, say
-from polyface.errors import PolyfaceError
+from polyface.cli.common import DeviceOption, OverwriteOption, bar, device_of, say
+from polyface.errors import PolyfaceError, short
 
 if TYPE_CHECKING:
     from polyface.data.table import FaceTable
@@ -39,11 +39,13 @@ def data_import(
     map_: Annotated[
         list[str] | None, typer.Option("--map", help="sex=gender names a column, gender.M=male one of its words.")
     ] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Bring a data set, or a file of your own labels, into a face table."""
     from polyface.data.readers import reader
     from polyface.data.table import FaceTable
     from polyface.data.writing import import_table
+    from polyface.files import check_output
     from polyface.training.recipe import assignments
 
     options: dict[str, Any] = {}
@@ -55,19 +57,27 @@ def data_import(
             raise PolyfaceError(f"--map {text}: expected NAME=COLUMN or COLUMN.WORD=WORD")
         _put(options, ["map", *left.split(".", 1)], right, f"--map {text}")
     found = reader(name, **options)
+    check_output(table, overwrite, inputs=found.inputs(source) if hasattr(found, "inputs") else [source])
     with bar() as progress:
         report = import_table(found, source, table, on_bad=on_bad, workers=workers, progress=progress)
     for skipped in report.skipped:
-        say(f"skipped {skipped.where}: {skipped.reason}")
+        say(f"skipped {skipped}")
     for column, held in report.plan.columns.items():
         origin, hint = report.plan.origins.get(column, column), report.plan.hints.get(column)
         told = origin if origin == column else f"{origin} → {column}"
         say(f"  {told:24} {report.labelled.get(column, 0):>9,} labelled   {held}{f'   {hint}' if hint else ''}")
     for column, reason in report.plan.left.items():
-        say(f"  left out: {column or '(no name)'}: {reason}")
+        say(f"  left out: {short(column) or '(no name)'}: {reason}")
     labelled = ", ".join(f"{column} {count:,}" for column, count in report.labelled.items())
     say(f"{table}: {report.rows:,} faces, {len(report.skipped):,} skipped; labelled: {labelled}")
+    if report.left_out and report.left_out.most:
+        say(f"note: most of {source} is missing or bad: {report.left_out}")
     _tell_doubts(FaceTable.open(table))
+
+
+def _files(table: Path) -> list[Path]:
+    """The files of a table, or of a folder of them."""
+    return [table, *table.glob("*.parquet")] if table.is_dir() else [table]
 
 
 def _tell_doubts(faces: FaceTable) -> None:
@@ -95,11 +105,14 @@ def data_label(
     out: Annotated[Path, typer.Argument(help="The face table (.parquet) to write.")],
     task: Annotated[list[str] | None, typer.Option(help="Only these tasks of the model (default: all).")] = None,
     device: DeviceOption = "cpu",
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Let a model label faces: its answers become label columns that are marked as pseudo-labels."""
     from polyface.data.table import FaceTable
+    from polyface.files import check_output
     from polyface.models.labels import label_table
 
+    check_output(out, overwrite, inputs=_files(table))
     with bar() as progress:
         report = label_table(
             FaceTable.open(table), model, out, tasks=task or (), device=device_of(device), progress=progress
@@ -119,15 +132,21 @@ def data_show(
     recipe: Annotated[
         str | None, typer.Option(help="Crop as this recipe's last stage does (default: by box or detector).")
     ] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """What a face table holds: labels per column and their values; optionally a sheet of its faces and their crops."""
     import numpy as np
     import pyarrow.compute as pc
 
     from polyface.data.table import FaceTable
+    from polyface.files import atomic_path, check_output
 
+    if picture:
+        check_output(picture, overwrite, inputs=_files(table))
     faces = FaceTable.open(table)
     say(f"{table}: {len(faces):,} faces")
+    for lost in faces.left_out:
+        say(f"  when it was made, {lost}")
     for name in faces.columns:
         column, held = faces.column(name), faces.declared(name)
         line = f"  {name:14} {len(column) - column.null_count:>9,} labelled"
@@ -135,6 +154,8 @@ def data_show(
             classes = faces.classes(name, held.vocabulary)
             counts = np.bincount(classes[classes >= 0], minlength=len(held.vocabulary))
             shown = [f"{word} {n:,}" for word, n in zip(held.vocabulary, counts, strict=True) if n]
+            if held.type == "words" and (others := len(column) - column.null_count - int(counts.sum())):
+                shown.append(f"{others:,} of other words, which count as not labelled")
             line += f"   {'mostly ' if held.type == 'distribution' else ''}{', '.join(shown)}"
         elif held.type == "words":
             values = {v["values"]: v["counts"] for v in pc.value_counts(column.drop_null()).to_pylist()}
@@ -142,14 +163,12 @@ def data_show(
             line += "   " + (
                 ", ".join(f"{w} {values[w]:,}" for w in sorted(values)) if few else f"{len(values):,} different words"
             )
-        elif held.type == "number" and column.null_count < len(column):
-            line += f"   {np.nanmin(faces.numbers(name)):g} … {np.nanmax(faces.numbers(name)):g} {held.unit}".rstrip()
+        elif held.type == "number" and not np.isnan(numbers := faces.numbers(name)).all():
+            line += f"   {np.nanmin(numbers):g} … {np.nanmax(numbers):g} {held.unit}".rstrip()
         if model := faces.pseudo(name):
             line += f"   (answers of {model}, not labels)"
         say(line)
     if picture:
-        from polyface.files import atomic_path
-
         with atomic_path(picture) as aside:
             aside.write_bytes(_sheet(faces, count, recipe))
         say(f"drawn: {picture}")
@@ -167,6 +186,8 @@ def _sheet(faces: FaceTable, count: int, recipe: str | None) -> bytes:
     from polyface.report.faces import contact_sheet, draw_face, png
     from polyface.schema import landmark_count
 
+    if not len(faces):
+        raise PolyfaceError(f"{faces.name}: holds no face to draw")
     rows = np.linspace(0, len(faces) - 1, min(count, len(faces))).astype(int)
     chosen = faces.take(rows)
     boxes = chosen.numbers("box")
@@ -205,7 +226,7 @@ def data_check(table: Annotated[Path, typer.Argument(help="A face table, or a fo
     with bar() as progress:
         bad = check_table(faces, progress)
     for skipped in bad:
-        say(f"{skipped.where}: {skipped.reason}")
+        say(str(skipped))
     say(f"{table}: {len(bad):,} bad faces")
     if bad:
         raise typer.Exit(1)

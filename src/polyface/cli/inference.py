@@ -2,61 +2,133 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polyface.cli.common import AverageOption, DeviceOption, MirrorOption, SetOption, bar, device_of, say
-from polyface.errors import PolyfaceError
+from polyface.cli.common import (
+    AverageOption,
+    DeviceOption,
+    MaxSideOption,
+    MirrorOption,
+    SetOption,
+    ThresholdOption,
+    bar,
+    device_of,
+    say,
+    tell,
+    to_terminal,
+)
+from polyface.errors import Interrupted, PolyfaceError, short
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from polyface.inference import Drawings, ImageResult
     from polyface.models.bundle import Bundle
 
 
 def analyze(
     images: Annotated[list[str], typer.Argument(help="Photos or folders.")],
     model: Annotated[list[str] | None, typer.Option(help="Bundles or shipped names (default: all shipped).")] = None,
-    out: Annotated[Path | None, typer.Option(help="A .jsonl or .parquet file, or a folder for drawn pictures.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A .jsonl or .parquet file; the same command goes on with what is in it.")
+    ] = None,
     draw: Annotated[Path | None, typer.Option(help="Folder for pictures with what was found drawn in.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an --out that is not this command's.")
+    ] = False,
+    top: Annotated[
+        str, typer.Option(help="Of many people or words, how many of a face's best are told, or all.")
+    ] = "5",
     average: AverageOption = 1,
     mirror: MirrorOption = False,
     device: DeviceOption = "cpu",
     batch: Annotated[int, typer.Option(help="Faces a forward pass takes.")] = 64,
+    threshold: ThresholdOption = 0.5,
+    max_side: MaxSideOption = 4096,
 ) -> None:
-    """Find the faces of photos and answer all questions of the models about them, in original pixels."""
-    from polyface.inference import Analyzer, to_json_lines, to_parquet
+    """Find the faces of photos and answer all questions of the models about them, in original pixels.
+
+    Every answer is written as soon as it is found. A photo that cannot be analyzed is told as an error in its line and
+    on stderr, and the others go on; the exit status is 1 if none could be.
+    """
+    from polyface.inference import Analyzer, Drawings
+    from polyface.inference.journal import analyze_into, check_out
+    from polyface.inference.results import json_line
+
+    files = [file for source in images for file in _photos(source, draw)]
+    if not files:
+        raise PolyfaceError(f"{images[0]}: holds only what was drawn there; name photos or another folder")
+    kept = check_out(out, files, overwrite)[1] if out else None
+    drawings = Drawings(draw, files) if draw else None
+    done, read = 0, 0
+    try:
+        analyzer = Analyzer(
+            *(model or []),
+            threshold=threshold,
+            max_side=max_side,
+            device=device_of(device),
+            batch=batch,
+            average=average,
+            mirror=mirror,
+            top=_top(top),
+        )
+        found: Iterable[tuple[ImageResult, bool]] = zip(analyzer.stream(files), repeat(True))
+        if out:
+            done_too = drawings.has if drawings else None
+            found = analyze_into(analyzer, files, out, overwrite=overwrite, done=done_too)
+        with bar(shown=bool(out) or not to_terminal()) as progress:
+            for result, new in found:
+                done, read = done + 1, read + (result.error is None)
+                if not out:
+                    say(json_line(result.to_dict()).rstrip())
+                if not result.error:
+                    _tell(result, drawings, new)
+                elif len(files) > 1:
+                    tell(f"polyface: {result.error}")
+                progress(done, len(files), "images analyzed")
+    except KeyboardInterrupt as error:
+        went = f"{kept} holds what was found, and the same command goes on with it"
+        went = went if kept and kept.exists() else "the same command begins again"
+        raise Interrupted(f"interrupted after {done:,} of {len(files):,} images; {went}") from error
+    if out and not done:
+        tell(f"{out}: is whole; there is nothing left to analyze")
+    elif not read:
+        raise PolyfaceError(f"{'' if done == 1 else f'none of {done:,} images could be analyzed: '}{result.error}")
+
+
+def _photos(source: str, draw: Path | None) -> list[Path]:
+    """The photos of a folder, without what an earlier run drew there; a file is itself."""
+    from polyface.inference.drawing import without_drawings
     from polyface.inference.inputs import image_files
 
-    analyzer = Analyzer(*(model or []), device=device_of(device), batch=batch, average=average, mirror=mirror)
-    files = [file for source in images for file in image_files(source)]
-    single = len(files) == 1
-    with bar() as progress:
-        found = analyzer(files[0] if single else files, progress=progress)
-    for result in found:
-        if result.error:
-            typer.echo(f"{result.path}: {result.error}", err=True)
-        elif not result.faces:
-            typer.echo(f"{result.path}: no face found", err=True)
-    if out and out.suffix == ".parquet":
-        to_parquet(found, out)
-    elif out and out.suffix in (".jsonl", ".json"):
-        from polyface.files import atomic_path
+    found = image_files(source)
+    return without_drawings(found, draw) if draw and Path(source).is_dir() else found
 
-        with atomic_path(out) as aside:
-            aside.write_text(to_json_lines(found))
-    elif out:
-        raise PolyfaceError(f"--out {out}: expected a .jsonl or .parquet file (pictures go to --draw FOLDER)")
-    else:
-        say(to_json_lines(found).rstrip())
-    if draw:
-        from polyface.inference import draw_all
 
-        for path in draw_all(found, draw):
-            typer.echo(f"drawn: {path}", err=True)
+def _top(given: str) -> int | None:
+    if given == "all":
+        return None
+    if not given.isdecimal() or int(given) < 1:
+        raise PolyfaceError(f"--top is '{short(given)}': give a number of at least 1, or all")
+    return int(given)
+
+
+def _tell(result: ImageResult, drawings: Drawings | None, new: bool) -> None:
+    """Say what no answer tells, and draw what is not drawn yet."""
+    path = str(result.path)
+    if not result.faces:
+        tell(f"{path}: no face found")
+    if drawings and (new or not drawings.has(path)):
+        try:
+            tell(f"drawn: {drawings.add(path, result)}")
+        except (PolyfaceError, MemoryError) as error:  # of this picture alone, unlike a full disk
+            tell(f"polyface: {path}: was not drawn ({short(error)})")
 
 
 def models() -> None:

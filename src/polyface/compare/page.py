@@ -20,13 +20,14 @@ from polyface.report.page import Figure, Figures, Section, side_by_side, write_r
 from polyface.report.plots import PALETTE, canvas, encoded
 from polyface.report.results import format_number, format_row, markdown_table, read_results, write_results
 from polyface.reproduce.pages import followed, recipe_section
-from polyface.reproduce.runs import Runs, by_prefix
+from polyface.reproduce.runs import Runs
 from polyface.reproduce.tables import sources
 
 SHORT = "short: "
 _MOST_CURVES = 8  # as many as colours
 _PAIRED = (
-    "First row minus second, negative: the first has less; 95 % paired bootstrap over faces and seeds, in percent."
+    "First row minus second, negative: the first has less; in percent. In parentheses the 95 % paired bootstrap over "
+    "faces and seeds, of one seed over faces only."
 )
 
 
@@ -54,13 +55,13 @@ def _figures(runs: Runs, row: str, name: str, seeds: Sequence[int], note: str) -
     rows = result.rows(name, runs.main(row), note=note)
     chosen = runs.main(row, "val")
     rows += result.rows(name, chosen, prefix="validation ", note="validation is what selects", resamples=0)[:1]
-    for prefix, found in by_prefix(runs.results(row, tasks=list(runs.stage(row).tasks))).items():
-        if prefix:  # a side task
-            rows += result.rows(name, found, note=note, prefix=prefix)
+    for prefix, found in runs.side(row).items():
+        rows += result.rows(name, found, note=note, prefix=prefix)
     if times := _time_ratio(runs, row):
         about = f"time ratio: training time over that of {UNIFORM}, machine not idle"
         rows.append(Row(name, "time ratio", times, None, None, tuple(seeds), unit="×", note=about))
-    return rows
+    precision = runs.precision(row)
+    return [replace(found, precision=precision) if found.seeds else found for found in rows]
 
 
 def _seconds(runs: Runs, row: str) -> list[float]:

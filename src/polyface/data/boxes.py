@@ -65,7 +65,7 @@ def boxes_of(
         sizes = _sizes(table)
         # pixel centres are at integers, so a picture reaches from -½ to its length less ½
         return Boxes(np.concatenate([np.full_like(sizes, -0.5), sizes - 0.5], axis=1), nothing)
-    found = _detected(table, detector or RetinaFace(threads=1), progress)
+    found = _detected(table, detector or _detector(), progress)
     boxes, points = found[:, :4], found[:, 4:].reshape(-1, 5, 2)
     missed = np.isnan(found[:, 4])
     if spec.source == "points":
@@ -74,6 +74,11 @@ def boxes_of(
         if missed.any():
             _centre(boxes, missed, _sizes(table))
     return Boxes(boxes, np.flatnonzero(missed), points)
+
+
+def _detector() -> Detector:
+    """A row is about one face, large in its picture: looking for the smallest ones would take many times as long."""
+    return RetinaFace(max_side=640, threads=1)
 
 
 _PLACES = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
@@ -114,7 +119,7 @@ def doubts(table: FaceTable, detector: Detector | None = None, most: int = 24) -
     None where it agrees, and where it finds no face."""
     labelled = np.flatnonzero(table.column("box").is_valid().to_numpy(zero_copy_only=False))
     rows = labelled[np.linspace(0, len(labelled) - 1, min(most, len(labelled))).astype(int)]
-    boxes, detect = table.numbers("box"), detector or RetinaFace(threads=1)
+    boxes, detect = table.numbers("box"), detector or _detector()
     overlaps = []
     for row in rows:
         sized = boxes[row] + [0, 0, *boxes[row, :2]]  # if it were x, y, width, height

@@ -78,6 +78,10 @@ class CropSpec(BaseModel):
         return np.array([[zoom, 0, shift], [0, zoom, shift]], dtype=np.float32)
 
 
+_WIDEST = 12_000
+"""The longest side, in pixels, of the square around a face that is held while the face is cut out."""
+
+
 def cut(image: np.ndarray, box: np.ndarray, spec: CropSpec) -> np.ndarray:
     """Cut a face out of uint8 RGB [H, W, 3] by its box [4] or [5]: uint8 [channels, P, P], P = `spec.cut_size`; black
     outside the image."""
@@ -85,10 +89,14 @@ def cut(image: np.ndarray, box: np.ndarray, spec: CropSpec) -> np.ndarray:
     side, size, mode = side * spec.margin, spec.cut_size, "L" if spec.channels == 1 else "RGB"
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     reach = side * (abs(cos) + abs(sin))  # side of the level square that holds the turned one
-    if reach > min(8 * max(*image.shape[:2], 64), 12_000):
+    if reach > 8 * max(*image.shape[:2], 64):
         raise PolyfaceError(
             f"box {np.round(box, 1).tolist()} is far larger than its {image.shape[1]}×{image.shape[0]} image"
         )
+    if reach > _WIDEST:  # a close-up of many megapixels is shrunk first: memory is bounded, and the cut is far smaller
+        times = math.ceil(reach / _WIDEST)
+        image = np.asarray(Image.fromarray(image).reduce(times))
+        centre, side, reach = (centre + 0.5) / times - 0.5, side / times, reach / times
     if angle == 0:
         picture = _level(image, centre, side, size, mode)
     else:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from polyface.data.table import FaceTable, Progress
 from polyface.data.writing import import_table, write_table
-from polyface.errors import NoDataError
-from polyface.files import cache_folder
+from polyface.errors import NoDataError, PolyfaceError
+from polyface.files import atomic_path, cache_folder, lock
 from polyface.registry import check_options
+
+_PATIENCE = 24 * 3600  # seconds that a process waits for another one to make the same table
+_log = logging.getLogger(__name__)
+_said: set[str] = set()
 
 
 def open_source(
@@ -19,7 +26,11 @@ def open_source(
 ) -> FaceTable:
     """The table called `name`: a .parquet file, `<root>/<name>.parquet`, the raw data set `<root>/<name>` (or the
     `folder` that its reader names; imported once into the cache, with the reader's `options`), or "synthetic", rendered
-    once with `options` (n, size, seed)."""
+    once with `options` (n, size, seed).
+
+    Raises:
+        NoDataError: there is none, or it is a raw data set of which more than half of the faces are missing or bad.
+    """
     from polyface.data.readers import READERS, reader
 
     if name == "synthetic":
@@ -27,7 +38,9 @@ def open_source(
     file = Path(name) if name.endswith(".parquet") else None
     for candidate in [file, root / f"{name}.parquet" if root else None, root / name if root and file else None]:
         if candidate is not None and candidate.exists():
-            return FaceTable.open(candidate)
+            table = FaceTable.open(candidate)
+            table.check_labels()
+            return _told(table)
     if file is not None or name not in READERS:
         if file is None:
             reader(name)  # raises with the nearest name
@@ -39,22 +52,74 @@ def open_source(
         raise NoDataError(
             f"data set '{name}': {where}; pass --data DIR that holds {name}.parquet or {known}/ — {reader(name).layout}"
         )
-    folder = found.resolve()
-    chosen = f" {sorted(options.items())}" if options else ""
+    folder, made = found.resolve(), reader(name, **(options or {}))
 
     def make(path: Path) -> None:
-        report = import_table(reader(name, **(options or {})), folder, path, on_bad="skip", progress=progress)
-        path.with_suffix(".import.json").write_text(report.to_json())
+        report = import_table(made, folder, path, on_bad="skip", progress=progress)
+        with atomic_path(path.with_suffix(".import.json")) as aside:
+            aside.write_text(report.to_json(), encoding="utf-8")
 
-    return cached_table(name, f"{folder} {folder.stat().st_mtime_ns}{chosen}".encode(), make)
+    chosen = f"{folder} {sorted(options.items()) if options else ''}"
+    images = getattr(made, "images", "")  # a reader of label files may take pictures from elsewhere
+    table = cached_table(name, f"{chosen} {listing(folder, *([Path(images)] if images else []))}".encode(), make)
+    if lost := next((lost for lost in table.left_out if lost.most), None):
+        raise NoDataError(
+            f"data set '{name}': {lost}; fetch what is missing, or train on what is there as a table of its own: "
+            f"polyface data import {name} {folder} {root / name}.parquet --on-bad skip"
+        )
+    return _told(table)
+
+
+def listing(*roots: Path) -> str:
+    """A digest of what lies below folders: each file's path, size and time. Links are followed, each folder once."""
+    content, seen = hashlib.sha1(), set()
+    for root in roots:
+        for folder, inner, names in os.walk(root, followlinks=True):
+            here = os.stat(folder)
+            if (here.st_dev, here.st_ino) in seen:
+                inner.clear()
+                continue
+            seen.add((here.st_dev, here.st_ino))
+            inner.sort()
+            for name in sorted(names):
+                with suppress(OSError):  # a link that leads nowhere
+                    found = os.stat(os.path.join(folder, name))
+                    place = os.path.relpath(os.path.join(folder, name), root)
+                    content.update(f"{place!r} {found.st_size} {found.st_mtime_ns}\n".encode())
+        if root.is_file():
+            content.update(f"{root.stat().st_size} {root.stat().st_mtime_ns}".encode())
+    return content.hexdigest()
+
+
+def _told(table: FaceTable) -> FaceTable:
+    """The table, after a line for the faces that its source had and it lacks: once a process."""
+    for lost in table.left_out:
+        line = f"{table.name}: {lost}"
+        if line not in _said:
+            _said.add(line)
+            _log.warning(line)
+    return table
 
 
 def cached_table(name: str, source: bytes, make: Callable[[Path], object]) -> FaceTable:
-    """The table that `make` writes at a path, made once. source: what tells it from others of its name."""
+    """The table that `make` writes at a path, made once, by one process. source: what tells it from others of its name.
+
+    A table that was damaged since is made again.
+    """
     path = cache_folder("tables") / f"{name}-{hashlib.sha1(source).hexdigest()[:16]}.parquet"
-    if not path.exists():
-        make(path)
-    return FaceTable.open(path)
+    table = _made(path)
+    if table is None:
+        with lock(path, wait=_PATIENCE):
+            table = _made(path)
+            if table is None:
+                make(path)
+    return table or FaceTable.open(path)
+
+
+def _made(path: Path) -> FaceTable | None:
+    with suppress(PolyfaceError):
+        return FaceTable.open(path) if path.exists() else None
+    return None
 
 
 def _synthetic(options: dict[str, Any], progress: Progress | None) -> FaceTable:

@@ -7,27 +7,21 @@ row group by row group when they are asked for, so a table larger than memory op
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from polyface.data import images
-from polyface.errors import PolyfaceError, short
-from polyface.schema import IMAGE, Column, built_in, column_type, is_column, read_column
+from polyface.data.tablefile import PSEUDO, LeftOut, TableFile, declaration_of
+from polyface.errors import PolyfaceError, nearest, short
+from polyface.schema import Column, built_in
 
-FINGERPRINT = b"polyface.fingerprint"
-PSEUDO = b"polyface.pseudo"  # of a field: whose answers its column holds
-DECLARED = b"polyface.column"  # of a field: what its column holds (`schema.Column`), where the schema does not say it
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what) now and then while something long runs."""
 _Result = TypeVar("_Result")
@@ -42,44 +36,11 @@ def each_row(work: Callable[[int], _Result], rows: int, progress: Progress | Non
                 progress(done, rows, what)
 
 
-class _ImageFile:
-    """The image column of one Parquet file, read a row group at a time."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file: pq.ParquetFile | None = None
-        self._groups: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
-        self._lock = threading.Lock()  # a ParquetFile is not safe to read from two threads at once
-        meta = pq.read_metadata(path)
-        self._starts = np.cumsum([0] + [meta.row_group(i).num_rows for i in range(meta.num_row_groups)])
-
-    def __reduce__(self) -> tuple[Any, ...]:  # another process opens the file itself
-        return _ImageFile, (self.path,)
-
-    def struct(self, row: int) -> dict[str, Any] | None:
-        group = int(np.searchsorted(self._starts, row, side="right")) - 1
-        with self._lock:
-            column = self._groups.get(group)
-            if column is None:
-                if self._file is None:
-                    self._file = pq.ParquetFile(self.path, memory_map=True, page_checksum_verification=True)
-                try:
-                    column = self._file.read_row_group(group, columns=["image"]).column("image")
-                except (pa.ArrowException, OSError) as error:
-                    reason = f"its pictures are damaged ({short(error)})"
-                    raise PolyfaceError(f"{self.path.name} row {row}: {reason}; import them again") from error
-                self._groups[group] = column
-                while len(self._groups) > 4:
-                    self._groups.popitem(last=False)
-            value: dict[str, Any] | None = column[row - int(self._starts[group])].as_py()
-        return value
-
-
 class FaceTable:
     """Rows of one or more face-table files. Immutable: `take`, `where`, `concat` give views of the same files."""
 
     def __init__(
-        self, labels: pa.Table, files: list[_ImageFile], part: np.ndarray, row: np.ndarray, fingerprint: str
+        self, labels: pa.Table, files: list[TableFile], part: np.ndarray, row: np.ndarray, fingerprint: str
     ) -> None:
         self.labels = labels
         self.fingerprint = fingerprint
@@ -97,27 +58,10 @@ class FaceTable:
 
     @classmethod
     def _open_file(cls, path: Path) -> FaceTable:
-        if not path.exists():
-            raise PolyfaceError(f"{path}: no such face table; make one with `polyface data import`")
-        try:
-            schema = pq.read_schema(path)
-            if wrong := _wrong(schema):
-                raise PolyfaceError(f"{path}: {wrong}; bring it in with `polyface data import parquet {path} OUT`")
-            names = [name for name in schema.names if name != "image"]
-            labels = pq.read_table(path, columns=names, memory_map=True, page_checksum_verification=True)
-            if not names:  # Arrow forgets how many rows a table without columns has
-                labels = pa.table({"source": pa.nulls(labels.num_rows, column_type("source"))})
-        except (pa.ArrowException, OSError) as error:
-            raise PolyfaceError(f"{path}: not a readable Parquet file ({short(error)})") from error
-        for place, name in enumerate(labels.column_names):
-            if pa.types.is_fixed_size_list(labels.field(place).type):
-                labels = labels.set_column(place, labels.field(place), empty_as_null(labels.column(name)))
-        fingerprint = (pq.read_metadata(path).metadata or {}).get(FINGERPRINT, b"").decode()
-        if not fingerprint:
-            stat = os.stat(path)
-            fingerprint = _digest(path.name, str(stat.st_size), str(stat.st_mtime_ns))
+        file = TableFile(path)
+        labels = file.labels()
         rows = np.arange(labels.num_rows)
-        return cls(labels.replace_schema_metadata(None), [_ImageFile(path)], np.zeros_like(rows), rows, fingerprint)
+        return cls(labels, [file], np.zeros_like(rows), rows, file.fingerprint())
 
     @staticmethod
     def concat(tables: Sequence[FaceTable]) -> FaceTable:
@@ -154,6 +98,11 @@ class FaceTable:
     def name(self) -> str:
         """The file it was opened from, the first of several: for errors."""
         return self._files[0].path.name
+
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """Of each of its files that lacks faces of its source: how many, and why the first."""
+        return [told for file in self._files if (told := file.left_out)]
 
     @property
     def columns(self) -> list[str]:
@@ -222,6 +171,30 @@ class FaceTable:
         found = pc.index_in(array, value_set=pa.array(list(vocabulary), pa.string()))
         return np.asarray(pc.fill_null(found, -1).to_numpy(zero_copy_only=False), dtype=np.int64)
 
+    def check_labels(self) -> None:
+        """Refuse what training would pass over or be ruined by: words outside a vocabulary, numbers without end.
+
+        Of a file that Polyface wrote each label was checked then.
+
+        Raises:
+            PolyfaceError: the first such label, with its file and row.
+        """
+        for name in self.columns if not all(file.sealed for file in self._files) else ():
+            array, words = self.column(name), self.declared(name).vocabulary
+            if pa.types.is_string(array.type):
+                known = self.classes(name, words) >= 0 if words else True
+                wrong = array.is_valid().to_numpy(zero_copy_only=False) & ~np.asarray(known)
+            else:
+                wrong = np.isinf(self.numbers(name)).reshape(len(self), -1).any(axis=1)
+            if wrong.any():
+                row = int(wrong.argmax())
+                (file, place), value = self._place(row), short(array[row].as_py())
+                expected = nearest(value, words) if pa.types.is_string(array.type) else "numbers are finite"
+                raise PolyfaceError(
+                    f"{file.where(place)}: {name} is {value}: {expected}; mend it, or leave such rows out: "
+                    f"polyface data import parquet {file.path} OUT --on-bad skip"
+                )
+
     def take(self, rows: np.ndarray) -> FaceTable:
         """The given rows (int indices), in that order."""
         rows = np.asarray(rows, dtype=np.int64)
@@ -237,11 +210,8 @@ class FaceTable:
 
     def image_struct(self, row: int) -> tuple[bytes | None, str]:
         """(encoded bytes or None, path) of a row's image."""
-        file, place = self._files[self._part[row]], int(self._row[row])
-        value = file.struct(place)
-        if value is None or (value["bytes"] is None and not value["path"]):
-            raise PolyfaceError(f"{file.path.name} row {place}: image is null")
-        return value["bytes"], value["path"] or ""
+        file, place = self._place(row)
+        return file.struct(place)
 
     def image(self, row: int) -> np.ndarray:
         """A row's picture, uint8 RGB [H, W, 3]."""
@@ -253,70 +223,15 @@ class FaceTable:
 
     def _stored(self, row: int) -> tuple[bytes | Path, str]:
         """A row's encoded picture, or its file, and what to call it in an error."""
-        data, path = self.image_struct(row)
-        file = self._files[self._part[row]]
-        where = f"{file.path.name} row {int(self._row[row])}"
-        if data is not None:
-            return data, f"{where} ({path})"
-        inside = PurePosixPath(path)
-        if inside.is_absolute() or ".." in inside.parts or not (file.path.parent / path).is_file():
-            raise PolyfaceError(f"{where}: image path '{path}' is not a file inside the table's folder")
-        return file.path.parent / path, f"{where} ({path})"
+        file, place = self._place(row)
+        return file.picture(place)
+
+    def _place(self, row: int) -> tuple[TableFile, int]:
+        """The file that holds a row, and where in it."""
+        return self._files[self._part[row]], int(self._row[row])
 
     def path(self, row: int) -> str:
         return self.image_struct(row)[1]
-
-
-def declaration_of(field: pa.Field) -> Column | None:
-    """What a field of a table's schema declares of its column."""
-    mark = (field.metadata or {}).get(DECLARED)
-    if not mark:
-        return None
-    where = f"column '{field.name}'"
-    try:
-        return read_column(json.loads(mark), where)
-    except ValueError as error:
-        raise PolyfaceError(f"{where}: its declaration is damaged ({short(error)})") from error
-
-
-def check_declaration(name: str, column: Column) -> None:
-    """Refuse a declaration that gives a column of a fixed meaning another one. A column of words may have another
-    vocabulary, points another mirror."""
-    if is_column(name):
-        fixed = column_type(name)
-        if name == "image" or column.arrow != fixed or column.type not in ("words", "points"):
-            raise PolyfaceError(f"column '{name}' is {fixed} and cannot be declared as {column}: choose another name")
-
-
-def _wrong(schema: pa.Schema) -> str | None:
-    """What makes a Parquet file no face table."""
-    if twice := [name for name in schema.names if schema.names.count(name) > 1]:
-        return f"column '{twice[0]}' is there twice"
-    if "image" not in schema.names or schema.field("image").type != IMAGE:
-        return "no image column of bytes and path"
-    for field in schema:
-        try:
-            if column := declaration_of(field):
-                check_declaration(field.name, column)
-        except PolyfaceError as error:
-            return str(error)
-        if not column and not is_column(field.name):
-            return f"unknown column '{field.name}', which the table does not declare"
-        wanted = column.arrow if column else column_type(field.name)
-        if field.type != wanted:
-            return f"column '{field.name}' is {field.type}, expected {wanted}"
-    return None
-
-
-def empty_as_null(lists: pa.ChunkedArray) -> pa.Array:
-    """Lists of one length, null where they hold nothing but nulls: so files say "not labelled", since a list that is
-    null itself is in a Parquet file what Arrow could not read again before version 26."""
-    whole = lists.combine_chunks()
-    size = whole.type.list_size
-    values = whole.values.slice(whole.offset * size, len(whole) * size)
-    holds = values.is_valid().to_numpy(zero_copy_only=False).reshape(-1, size).any(1)
-    nulls = pa.array(~(holds & whole.is_valid().to_numpy(zero_copy_only=False)), pa.bool_())
-    return pa.FixedSizeListArray.from_arrays(values, type=whole.type, mask=nulls)
 
 
 def _digest(*parts: str) -> str:

@@ -22,6 +22,7 @@ from polyface.networks.layers import AbsTanh, LocallyConnected2d, from_locations
 from polyface.networks.network import FaceNetwork
 from polyface.networks.trunks.face_resnet import ResidualBlock
 from polyface.networks.trunks.tcdcn import TCDCN
+from polyface.networks.trunks.timm_trunk import SpatialPoints
 
 INPUT = "images"
 TOLERANCE = 1e-4
@@ -215,6 +216,8 @@ class _Answers(nn.Module):
             for name, child in module.named_children():
                 if isinstance(child, ResidualBlock) and child.down:
                     setattr(module, name, _Halved(child))
+                elif isinstance(child, SpatialPoints):
+                    setattr(module, name, _Positions(child))
                 elif isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size in (1, (1, 1)):
                     setattr(module, name, _Average())
         self.network = network
@@ -228,6 +231,20 @@ class _Average(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3), keepdim=True)
+
+
+class _Positions(nn.Module):
+    """Expected positions as one product with a matrix [places, 2]; OpenCV reads none with a vector."""
+
+    def __init__(self, points: SpatialPoints) -> None:
+        super().__init__()
+        self.points = points
+
+    def forward(self, last: Tensor, finer: Tensor) -> Tensor:
+        height, width = finer.shape[2:]
+        x, y = torch.linspace(-1, 1, width), torch.linspace(-1, 1, height)
+        places = torch.stack([x.repeat(height), y.repeat_interleave(width)], dim=1)
+        return (self.points.weights(last, finer) @ places).transpose(1, 2).flatten(1)
 
 
 class _Halved(nn.Module):

@@ -1,6 +1,6 @@
 """What a gallery's files say, and how they are written: manifest, lines of the log, lock.
 
-`gallery_store` tells which files there are and in what order they reach the disk.
+`polyface.gallery.store` tells which files there are and in what order they reach the disk.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _CRC = 9  # eight hexadecimal digits and a space, before a line's JSON
 
 
 class IndexFile(BaseModel):
-    """A search index that was built: its file and SHA-256, how many faces it was made from and the highest id among
-    them, the share of their exact neighbours that it found when it was built, and its kind."""
+    """A search index that was built: its file and SHA-256, how many faces it holds and the highest id among them (which
+    the index itself is asked), the share of their exact neighbours that it found when it was built, and its kind."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     file: str = Field(pattern=r"^index-[\w-]+\.faiss$")
@@ -41,7 +41,8 @@ class IndexFile(BaseModel):
 
 class Manifest(BaseModel):
     """What a gallery is. embedder: id of the network, weights and crop that made its embeddings. faces, people,
-    log_bytes, log_sha256: as it was last closed; the log may have grown since. next_id: no face has this id yet."""
+    log_bytes, log_sha256: as it was last closed; the log may have grown since. next_id: no face has this id yet.
+    sha256: of all the rest, as JSON with sorted keys; earlier versions wrote none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format: Literal[1] = 1
@@ -56,6 +57,12 @@ class Manifest(BaseModel):
     log_bytes: int = Field(0, ge=0)
     log_sha256: str = hashlib.sha256().hexdigest()
     built: IndexFile | None = None
+    sha256: str | None = None
+
+    def seal(self, unset: bool = True) -> str:
+        """What `sha256` is to be. unset: whether keys that the file does not hold are counted."""
+        said = self.model_dump(mode="json", exclude={"sha256"}, exclude_unset=not unset)
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -98,13 +105,17 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise PolyfaceError(f"{folder}: not a gallery ({MANIFEST} is missing); `polyface gallery add` makes one")
-    return read_model(Manifest, path, "restore it, or use the version that wrote it")
+    manifest = read_model(Manifest, path, "restore it, or use the version that wrote it")
+    if manifest.sha256 not in (None, manifest.seal(unset=False)):
+        raise PolyfaceError(f"{path}: was damaged or edited (its sha256 is of other contents); restore it from a copy")
+    return manifest
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     sync_folder(folder)  # what it names comes first
     with atomic_path(folder / MANIFEST) as aside:
-        aside.write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+        sealed = manifest.model_copy(update={"sha256": manifest.seal()})
+        aside.write_text(json.dumps(sealed.model_dump(mode="json"), indent=1), encoding="utf-8")
     sync_folder(folder)
 
 

@@ -12,8 +12,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,42 +21,32 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from polyface.data.readers.common import IMAGE_SUFFIXES
+from polyface.data.folders import look
 from polyface.data.table import Progress
 from polyface.data.writing import Skipped
 from polyface.errors import PolyfaceError, nearest
 from polyface.files import first_wrong
-from polyface.gallery.format import Face, Manifest
+from polyface.gallery.enrolling import Enroller
+from polyface.gallery.format import Manifest
 from polyface.gallery.index import Neighbours
-from polyface.gallery.inputs import Infos, batches, checked, digest, infos, names, subject
+from polyface.gallery.inputs import Infos, bounded, checked
 from polyface.gallery.store import FaceStore
-from polyface.gallery.types import (
-    Enrolment,
-    GalleryInfo,
-    Match,
-    Precomputed,
-    QueryFace,
-    QueryImage,
-)
+from polyface.gallery.types import Enrolment, GalleryInfo, Match, Picture, Precomputed, QueryFace, QueryImage
 from polyface.inference.embeddings import Embedder, FoundFace
-from polyface.inference.inputs import Source, column, count, given_boxes, image_files, is_single, own_boxes, sources
+from polyface.inference.inputs import Source, count, given_boxes, image_files, is_single, own_boxes, sources, together
+from polyface.schema import person as one_form
 
 __all__ = ["Embedder", "Enrolment", "FoundFace", "Gallery", "GalleryInfo", "Match"]
-__all__ += ["Precomputed", "QueryFace", "QueryImage"]
-
-_PHOTOS = 64  # pictures that are embedded, and then acknowledged, together
-_VECTORS = 8192  # embeddings that are
+__all__ += ["Picture", "Precomputed", "QueryFace", "QueryImage"]
 
 
-class _Photo(NamedTuple):
-    """A picture on its way into the gallery; image: digest of its content."""
+class _Query(NamedTuple):
+    """A picture that is searched: decoded, or why it could not be."""
 
-    source: Source
-    pixels: NDArray[np.uint8]
-    image: str
-    person: str
+    path: str | None
+    pixels: NDArray[np.uint8] | None
     boxes: NDArray[np.float32] | None
-    info: Mapping[str, Any] | None
+    error: str | None = None
 
 
 class Gallery:
@@ -67,8 +57,8 @@ class Gallery:
 
     def __init__(self, store: FaceStore, embedder: Embedder) -> None:
         self._store, self.embedder = store, embedder
+        self._enroller = Enroller(store, embedder)
         self._finder: Neighbours | None = None
-        self._seen: dict[str, tuple[str, ...]] | None = None
 
     @classmethod
     def create(cls, folder: Path | str, embedder: Embedder, index: str = "auto") -> Gallery:
@@ -95,12 +85,16 @@ class Gallery:
         """
         store = FaceStore.open(folder, write)
         made = store.manifest
-        if embedder is not None and (embedder.id, embedder.dim) != (made.embedder, made.dim):
+        own = (made.embedder, made.dim, made.similarity)
+        if embedder is not None and (embedder.id, embedder.dim, embedder.similarity) != own:
             store.close()
             raise PolyfaceError(
-                f"{folder}: holds embeddings of '{made.embedder}' ({made.dim} numbers), not of '{embedder.id}' "
-                f"({embedder.dim}): use that model, or enrol again into a new gallery"
+                f"{folder}: holds embeddings of '{made.embedder}' ({made.dim} numbers, {made.similarity}), not of "
+                f"'{embedder.id}' ({embedder.dim}, {embedder.similarity}): use that model, or enrol again into a new "
+                "gallery"
             )
+        if write:
+            store.recover()
         return cls(store, embedder or Precomputed(made.embedder, made.dim, made.similarity))
 
     def close(self) -> None:
@@ -110,11 +104,12 @@ class Gallery:
     def __enter__(self) -> Gallery:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with suppress(*([PolyfaceError] if kind else [])):  # what went wrong first is what is told
+            self.close()
 
     def __len__(self) -> int:
-        return self._store.live
+        return self._store.faces.live
 
     # ------------------------------------------------------------------------------------------------------ enrolling
 
@@ -125,32 +120,24 @@ class Gallery:
         *,
         boxes: Any = None,
         info: Infos = None,
+        channels: str = "rgb",
         progress: Progress | None = None,
     ) -> Enrolment:
         """Enrol pictures, one face of each.
 
-        images: as an `Analyzer` takes them. people: a name for all, or one for each. boxes: for each picture its face's
-        box [4], or None (detect). info: for each, or one for all, what else is to be kept, as JSON holds it. progress:
-        called with (done, total, what).
+        images, channels: as an `Analyzer` takes them. people: a name for all, or one for each. boxes: for each picture
+        its face's box [4], or None (detect). info: for each, or one for all, what else is to be kept, as JSON holds it.
+        progress: called with (done, total, what).
 
         Of several faces the large one in the middle is taken. A picture of the same content is stored once a person.
-        Pictures are stored 64 at a time, and those reported done survive whatever happens next; called again after an
-        interrupt, it goes on with the others.
+        Pictures are stored 64 at a time (fewer of large ones), and those reported done survive whatever happens next;
+        called again after an interrupt, it goes on with the others.
 
         Raises:
             PolyfaceError: people, boxes or info do not fit the pictures, an embedding is not finite (or, for a cosine
                 similarity, not of length 1), or the disk is full.
         """
-        total, done, report = count(images), 0, Enrolment()
-        given = {"people": names(people), "boxes": given_boxes(images, boxes), "info": infos(info)}
-        with self._enrolling():
-            for batch in batches(sources(images), "images", _PHOTOS, **given):
-                photos = [self._photo(source, person, own, told, report) for source, person, own, told in batch]
-                self._store_photos([photo for photo in photos if photo], report)
-                done += len(batch)
-                if progress:
-                    progress(done, max(total, done), "photos enrolled")
-        return report
+        return self._enroller.pictures(images, people, boxes, info, channels, progress)
 
     def enrol_folder(
         self, folder: Path | str, person: str | None = None, *, progress: Progress | None = None
@@ -161,16 +148,16 @@ class Gallery:
             return self.enrol(image_files(folder), person, progress=progress)
         if not folder.is_dir():
             raise PolyfaceError(f"{folder}: is no folder with a folder for each person; to enrol a photo, give a name")
-        files: list[tuple[Path, str]] = []
-        skipped: list[Skipped] = []
-        for entry in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
-            if entry.is_dir():
-                try:
-                    files += [(file, entry.name) for file in image_files(entry)]
-                except PolyfaceError:
-                    skipped.append(Skipped(str(entry), "holds no photo"))
-            elif entry.suffix.lower() in IMAGE_SUFFIXES:
-                skipped.append(Skipped(str(entry), "lies in no person's folder"))
+        held = look(folder).whole().tell()
+        files, skipped = list[tuple[Path, str]](), list[Skipped]()
+        for name in held.files:
+            try:
+                files.append((folder / name, _owner(name)))
+            except PolyfaceError as error:
+                skipped.append(Skipped(str(folder / name), str(error)))
+        full = {name.parts[0] for name in held.files}
+        empty = [name for name in sorted(held.folders) if len(name.parts) == 1 and name.name not in full]
+        skipped += [Skipped(str(folder / name), "holds no photo") for name in empty]
         if not files:
             raise PolyfaceError(
                 f"{folder}: holds no person's folder with photos; for photos of one person, give a name"
@@ -188,85 +175,7 @@ class Gallery:
         progress: Progress | None = None,
     ) -> Enrolment:
         """Enrol embeddings [N, D] that this gallery's embedder made; the rest as `enrol`, 8,192 at a time."""
-        vectors, report, done = self._checked(embeddings), Enrolment(), 0
-        with self._enrolling():
-            for batch in batches(
-                vectors, "embeddings", _VECTORS, people=names(people), paths=column(paths), info=infos(info)
-            ):
-                rows, faces = [], []
-                for number, (vector, person, path, told) in enumerate(batch, done):
-                    image = digest(vector)
-                    if self._is_new(image, person, path or f"embedding {number}", report):
-                        rows.append(number)
-                        faces.append(Face(person, image, path, None, told))
-                self._append(vectors[rows], faces, report)
-                done += len(batch)
-                if progress:
-                    progress(done, len(vectors), "embeddings enrolled")
-        return report
-
-    @contextmanager
-    def _enrolling(self) -> Iterator[None]:
-        self._store.must_write()
-        try:
-            yield
-        except BaseException:
-            self._seen = None  # names pictures that were not stored
-            raise
-
-    def _photo(self, source: Source, person: str, own: Any, info: Any, report: Enrolment) -> _Photo | None:
-        """A picture decoded; None where it cannot be, or is here already."""
-        try:
-            pixels = source.pixels()
-        except PolyfaceError as error:
-            report.skipped.append(Skipped(source.where, str(error).removeprefix(f"{source.where}: ")))
-            return None
-        image = digest(pixels)
-        if not self._is_new(image, person, source.where, report):
-            return None
-        return _Photo(source, pixels, image, person, own_boxes(own, source.where), info)
-
-    def _store_photos(self, photos: Sequence[_Photo], report: Enrolment) -> None:
-        found = self._embed([photo.pixels for photo in photos], [photo.boxes for photo in photos])
-        vectors, faces = [], []
-        for photo, seen in zip(photos, found, strict=True):
-            if not seen:
-                report.skipped.append(Skipped(photo.source.where, "no face found"))
-                self._known()[photo.image] = tuple(name for name in self._known()[photo.image] if name != photo.person)
-                continue
-            if len(seen) > 1:
-                reason = f"shows {len(seen)} faces; the large one in the middle was taken"
-                report.remarks.append(Skipped(photo.source.where, reason))
-            face = subject(seen, photo.pixels)
-            vectors.append(self._checked(face.embedding, photo.source.where)[0])
-            box = tuple(round(float(value), 2) for value in face.box)
-            faces.append(Face(photo.person, photo.image, photo.source.path, box, photo.info))
-        self._append(np.array(vectors, np.float32), faces, report)
-
-    def _append(self, vectors: NDArray[np.float32], faces: Sequence[Face], report: Enrolment) -> None:
-        self._store.append(vectors, faces)
-        report.faces += len(faces)
-
-    def _is_new(self, image: str, person: str, where: str, report: Enrolment) -> bool:
-        """Whether this picture is not yet enrolled under this name; notes what there is to say of it."""
-        others = self._known().get(image, ())
-        if person in others:
-            report.skipped.append(Skipped(where, f"is the same picture as another of '{person}'"))
-            return False
-        if others:
-            report.remarks.append(Skipped(where, f"the same picture is enrolled under '{others[0]}' as well"))
-        self._known()[image] = (*others, person)
-        return True
-
-    def _known(self) -> dict[str, tuple[str, ...]]:
-        """Who is enrolled with which picture."""
-        if self._seen is None:
-            self._seen = {}
-            rows = self._store.rows[self._store.rows["live"]]
-            for image, person in zip(rows["image"].tolist(), rows["person"].tolist(), strict=True):
-                name, key = self._store.names[person], image.decode()
-                self._seen[key] = (*self._seen.get(key, ()), name)
-        return self._seen
+        return self._enroller.embeddings(embeddings, people, paths, info, progress)
 
     # ------------------------------------------------------------------------------------------------------ searching
 
@@ -278,11 +187,12 @@ class Gallery:
         top: int = 10,
         by: str = "person",
         exact: bool = False,
+        channels: str = "rgb",
         progress: Progress | None = None,
     ) -> list[QueryImage]:
         """Who is nearest to every face of one picture or many, photos or caricatures.
 
-        images, boxes: as an `Analyzer` takes them; each face is a query of its own. top: how many matches a face gets.
+        images, boxes, channels: as an `Analyzer` takes them; each face is a query of its own. top: matches a face gets.
         by: "person" (of each person the best picture) or "image" (every enrolled picture for itself). exact: pass over
         an approximate index. In a folder or an iterable, a file that cannot be read gives a result with `error`; a
         single one raises.
@@ -292,23 +202,16 @@ class Gallery:
         """
         self._must_answer(top, by)
         single, total, results = is_single(images), count(images), list[QueryImage]()
-        for batch in batches(sources(images), "images", _PHOTOS, boxes=given_boxes(images, boxes)):
-            pictures, errors = list[tuple[NDArray[np.uint8], Any]](), dict[int, str]()
-            for number, (source, own) in enumerate(batch):
-                box = own_boxes(own, source.where)
-                try:
-                    pictures.append((source.pixels(), box))
-                except PolyfaceError as error:
-                    if single:
-                        raise
-                    errors[number] = str(error)
-            found = iter(self._embed([pixels for pixels, _ in pictures], [box for _, box in pictures]))
-            faces = [[] if number in errors else next(found) for number in range(len(batch))]
+        rows = together(sources(images, channels), "images", boxes=given_boxes(images, boxes))
+        for batch in bounded((_query(source, own, single) for source, own in rows), lambda query: query.pixels):
+            seen = [(query.pixels, query.boxes) for query in batch if query.pixels is not None]
+            found = iter(self.embedder.embed(*map(list, zip(*seen, strict=True))) if seen else ())
+            faces = [[] if query.pixels is None else next(found) for query in batch]
             flat = [face.embedding for of in faces for face in of]
             matches = iter(self.search_embeddings(np.array(flat), top=top, by=by, exact=exact) if flat else ())
-            for number, ((source, _), of) in enumerate(zip(batch, faces, strict=True)):
+            for query, of in zip(batch, faces, strict=True):
                 told = tuple(QueryFace(face.box, next(matches)) for face in of)
-                results.append(QueryImage(source.path, told, errors.get(number)))
+                results.append(QueryImage(query.path, told, query.error))
             if progress:
                 progress(len(results), max(total, len(results)), "pictures searched")
         return results
@@ -331,7 +234,7 @@ class Gallery:
     def _matches(self, rows: NDArray[np.int64], gaps: NDArray[np.float32]) -> tuple[Match, ...]:
         matches = []
         for row, gap in zip(rows.tolist(), gaps.tolist(), strict=True):
-            face = self._store.face(row)
+            face = self._store.faces.face(row)
             cosine = -gap if self.embedder.similarity == "cosine" else None
             distance = max(0.0, gap if cosine is None else 2 - 2 * cosine) ** 0.5
             matches.append(Match(face.person, distance, cosine, face.path, face.box, face.info))
@@ -353,30 +256,102 @@ class Gallery:
 
     def people(self) -> dict[str, int]:
         """How many faces of each person there are, by name."""
-        return dict(sorted(self._store.people().items()))
+        return dict(sorted(self._store.faces.people().items()))
 
-    def remove(self, *people: str) -> int:
-        """Forget people: from now on, and after any crash, no search finds them. Returns how many faces they had.
+    def pictures(self, person: str | None = None) -> list[Picture]:
+        """The enrolled faces with their ids, of one person or of all, in the order in which they were enrolled."""
+        faces = self._store.faces
+        rows = np.flatnonzero(faces.rows["live"]) if person is None else faces.of([self._named(person)])
+        told = ((int(faces.rows["id"][row]), faces.face(int(row))) for row in rows)
+        return [Picture(id, face.person, face.path, face.box, face.info) for id, face in told]
 
-        `compact` erases their embeddings from the disk.
+    def remove(self, *people: str, pictures: Iterable[int | str] = ()) -> int:
+        """Forget people, and single faces: from now on, and after any crash, no search finds them. Returns how many.
+
+        pictures: single faces, each by the id that `pictures` tells, or by the path it was enrolled from. `compact`
+        erases the embeddings from the disk. Who was forgotten already, but is not erased yet, is no mistake.
 
         Raises:
-            PolyfaceError: one of them is not here (the nearest name is told; no one is removed), or the disk is full.
+            PolyfaceError: a person (the nearest name is told) or picture is not here, and nothing was removed; or the
+                disk is full.
         """
-        known = self._store.people()
-        for name in people:
-            if name not in known:
-                raise PolyfaceError(f"{self._store.folder}: no person is called '{name}'; {nearest(name, known)}")
-        self._seen = None
-        return self._store.remove(people) if people else 0
+        rows = self._store.faces.of([self._named(name, forgotten=True) for name in people])
+        return self._change(drop=np.union1d(rows, self._pictured(pictures)))
+
+    def rename(self, old: str, new: str) -> int:
+        """Give a person another name; returns how many faces it has.
+
+        Raises:
+            PolyfaceError: there is no such person, the new name is another's, or the disk is full.
+        """
+        rows, new = self._store.faces.of([self._named(old)]), one_form(new)
+        if new in self._store.faces.people() and new != self._named(old):
+            raise PolyfaceError(f"{self._store.folder}: there is a '{new}' already; `merge` makes one person of two")
+        return self._give(rows, new)
+
+    def merge(self, *people: str, into: str) -> int:
+        """Give all faces of some people to another; of equal pictures one is kept. Returns how many it got.
+
+        Raises:
+            PolyfaceError: one of them is not here, or the disk is full.
+        """
+        return self._give(self._store.faces.of([self._named(name) for name in people]), self._named(into))
+
+    def move(self, *pictures: int | str, person: str) -> int:
+        """Give single faces (named as for `remove`) to a person, new or known; returns how many it got.
+
+        Raises:
+            PolyfaceError: there is no such picture, or the disk is full.
+        """
+        return self._give(self._pictured(pictures), one_form(person))
+
+    def _give(self, rows: NDArray[np.int64], person: str) -> int:
+        """Give faces to a person; what it has already is forgotten."""
+        faces = self._store.faces
+        own = faces.of([person])
+        rows = np.setdiff1d(rows, own)
+        images, first = np.unique(faces.rows["image"][rows], return_index=True)
+        move = np.sort(rows[first[~np.isin(images, faces.rows["image"][own])]])
+        self._change(np.setdiff1d(rows, move), move, person)
+        return len(move)
+
+    def _change(self, drop: NDArray[np.int64], move: Sequence[int] | NDArray[np.int64] = (), person: str = "") -> int:
+        self._store.must_write()
+        self._enroller.forget()
+        ids = self._store.faces.rows["id"]
+        move = np.asarray(move, np.int64)
+        return self._store.change(ids[drop], ids[move], person) if len(drop) + len(move) else 0
+
+    def _named(self, name: str, forgotten: bool = False) -> str:
+        """The name of a person who is here, or was forgotten but not erased."""
+        faces = self._store.faces
+        known = faces.people()
+        form = name if name in known else one_form(name)
+        if form in known or (forgotten and faces.of([form], live=False).size):
+            return form
+        raise PolyfaceError(f"{self._store.folder}: no person is called '{form}'; {nearest(form, known)}")
+
+    def _pictured(self, pictures: Iterable[int | str]) -> NDArray[np.int64]:
+        """The rows of single faces, by id or path."""
+        faces, found = self._store.faces, list[int]()
+        ids = {id: row for row, (id, live) in enumerate(faces.rows[["id", "live"]].tolist()) if live}
+        for picture in pictures:
+            number = int(picture) if str(picture).isdecimal() else None
+            rows = [ids[number]] if number in ids else [row for row in ids.values() if faces.paths[row] == picture]
+            if not rows:
+                raise PolyfaceError(
+                    f"{self._store.folder}: there is no picture '{picture}'; `polyface gallery info --pictures` lists "
+                    "them by id and path"
+                )
+            found += rows
+        return np.unique(np.array(found, np.int64))
 
     def compact(self, progress: Progress | None = None) -> int:
         """Erase what was removed from the disk, index included; returns how many faces. Killed at any moment it leaves
         the gallery whole; it needs as much free disk as the gallery takes."""
-        erased = self._store.compact(progress)
-        if self._store.manifest.built:
-            self._neighbours().erase()
-        return erased
+        if self._store.manifest.built and len(self) < len(self._store.faces):
+            self._neighbours().erase()  # first, so that who is interrupted finds something left to erase
+        return self._store.compact(progress)
 
     def build_index(self, progress: Progress | None = None) -> bool:
         """Bring the approximate index up to date, if this gallery wants one and the last covers less than 99 % of its
@@ -398,8 +373,8 @@ class Gallery:
         store, made, built = self._store, self._store.manifest, self._store.manifest.built
         return GalleryInfo(
             faces=len(self),
-            people=len(store.people()),
-            removed=len(store) - len(self),
+            people=len(store.faces.people()),
+            removed=len(store.faces) - len(self),
             embedder=made.embedder,
             dim=made.dim,
             similarity=made.similarity,
@@ -409,8 +384,22 @@ class Gallery:
             bytes=sum(path.stat().st_size for path in store.folder.iterdir()),
         )
 
-    def _embed(self, pictures: Sequence[NDArray[np.uint8]], boxes: Sequence[Any]) -> list[list[FoundFace]]:
-        return self.embedder.embed(pictures, boxes) if pictures else []
-
     def _checked(self, embeddings: ArrayLike, where: str = "embeddings") -> NDArray[np.float32]:
         return checked(embeddings, self.embedder.dim, self.embedder.similarity == "cosine", where)
+
+
+def _query(source: Source, own: Any, raising: bool) -> _Query:
+    boxes = own_boxes(own, source.where)
+    try:
+        return _Query(source.path, source.pixels(), boxes)
+    except PolyfaceError as error:
+        if raising:
+            raise
+        return _Query(source.path, None, boxes, str(error))
+
+
+def _owner(name: Path) -> str:
+    """Whose a photo is, by its path in a folder of people."""
+    if len(name.parts) == 1:
+        raise PolyfaceError("lies in no person's folder")
+    return one_form(name.parts[0])

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,7 @@ class Neighbours:
         self._faiss = _faiss()
         self._index: Any = None
         self._file = ""
+        self._last = -1
         self._ids: Rows = np.zeros(0, np.int64)
         self._ids_of = (-1, 0)
 
@@ -60,7 +62,7 @@ class Neighbours:
     ) -> list[tuple[Rows, Floats]]:
         """For each query [Q, D] the rows [≤ top] of the nearest faces, nearest first, and their gaps; `by_person`: of
         each person the nearest face only. Fewer than `top` where the gallery holds fewer."""
-        total = min(top, len(self.store.people()) if by_person else self.store.live)
+        total = min(top, len(self.store.faces.people()) if by_person else self.store.faces.live)
         found: list[tuple[Rows, Floats]] = []
         for start in range(0, len(queries), 1024):
             some = np.ascontiguousarray(queries[start : start + 1024], np.float32)
@@ -74,7 +76,7 @@ class Neighbours:
         found: list[tuple[Rows, Floats]] = [(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(queries)
         lacking, fetch = np.arange(len(queries)), total * (4 if by_person else 1)
         while total and len(lacking):
-            fetch = min(fetch, len(self.store))
+            fetch = min(fetch, len(self.store.faces))
             step = max(1, (1 << 24) // fetch)  # bounds the memory that candidates take
             for start in range(0, len(lacking), step):
                 some = lacking[start : start + step]
@@ -83,9 +85,9 @@ class Neighbours:
                 for query, its_rows, its_gaps in zip(some, rows, gaps, strict=True):
                     found[query] = self._best(its_rows, its_gaps, total, by_person)
             lacking = np.array([query for query in lacking if len(found[query][0]) < total], np.int64)
-            if exact and fetch == len(self.store):
+            if exact and fetch == len(self.store.faces):
                 break
-            exact |= fetch >= len(self.store) // 8  # more than the cells that an index looks into may hold
+            exact |= fetch >= len(self.store.faces) // 8  # more than the cells that an index looks into may hold
             fetch *= 4
         return found
 
@@ -97,9 +99,9 @@ class Neighbours:
             return self._nearest(queries, fetch, 0)
         ids = self._index.search(queries, min(max(fetch, built.refine), self._index.ntotal))[1]
         rows = self._rows_of(ids)
-        newer = int(np.searchsorted(self._all_ids(), built.last_id, side="right"))  # faces since the index was built
-        if newer < len(self.store):
-            rows = np.concatenate([rows, self._nearest(queries, min(fetch, len(self.store) - newer), newer)], axis=1)
+        newer = int(np.searchsorted(self._all_ids(), self._last, side="right"))  # faces since the index was built
+        if (count := len(self.store.faces) - newer) > 0:
+            rows = np.concatenate([rows, self._nearest(queries, min(fetch, count), newer)], axis=1)
         return rows
 
     def _nearest(self, queries: Floats, fetch: int, first: int) -> Rows:
@@ -113,7 +115,7 @@ class Neighbours:
     def _gaps(self, queries: Floats, rows: Rows) -> Floats:
         """The gap to each candidate [Q, m], by the stored vectors; infinite where there is none, or it was removed."""
         safe = np.maximum(rows, 0)
-        live = (rows >= 0) & self.store.rows["live"][safe]
+        live = (rows >= 0) & self.store.faces.rows["live"][safe]
         self.store.check(rows[live])
         if self._faiss is None:
             near = (
@@ -130,7 +132,7 @@ class Neighbours:
         order = np.lexsort((rows, gaps))  # of two equals the one that was enrolled first
         order = order[: np.count_nonzero(gaps < _NEVER)]
         if by_person:
-            first = np.unique(self.store.rows["person"][rows[order]], return_index=True)[1]
+            first = np.unique(self.store.faces.rows["person"][rows[order]], return_index=True)[1]
             order = order[np.sort(first)]
         return rows[order[:total]], gaps[order[:total]]
 
@@ -139,9 +141,9 @@ class Neighbours:
         return self.store.manifest.similarity == "cosine"
 
     def _all_ids(self) -> Rows:
-        now = self.store.manifest.generation, len(self.store)
+        now = self.store.manifest.generation, len(self.store.faces)
         if now != self._ids_of:
-            self._ids, self._ids_of = np.ascontiguousarray(self.store.rows["id"]), now
+            self._ids, self._ids_of = np.ascontiguousarray(self.store.faces.rows["id"]), now
         return self._ids
 
     def _rows_of(self, ids: Rows) -> Rows:
@@ -163,13 +165,33 @@ class Neighbours:
                 return None
             try:
                 if sha256(path) == built.sha256:
-                    self._index = self._faiss.read_index(str(path))
+                    self._use(self._faiss.read_index(str(path)), path)
                 else:
                     self.problem = f"{path}: is damaged; searching exactly, until faces are added or it is built again"
             except (OSError, RuntimeError) as error:  # FAISS raises the latter
                 reason = getattr(error, "strerror", None) or str(error).strip().split("\n")[-1][:160]
                 self.problem = f"{path}: cannot be read ({reason}); searching exactly, until it is built again"
         return None if built is None else self._index
+
+    def _use(self, index: Any, path: Path) -> None:
+        """Search with this index from now on, if it holds all faces up to its last; newer ones are searched exactly."""
+        held = self._held(index)
+        self._last = int(held.max(initial=-1))
+        ids = self._all_ids()[self.store.faces.rows["live"]]
+        if np.isin(ids[ids <= self._last], held).all():
+            self._index, self._file, self.problem = index, path.name, ""
+        else:
+            self.problem = f"{path}: lacks faces; searching exactly, until it is built again"
+
+    def _held(self, index: Any) -> Rows:
+        """The ids that an index holds."""
+        lists = self._ivf(index).invlists
+        parts = (
+            self._faiss.rev_swig_ptr(lists.get_ids(cell), lists.list_size(cell)).copy()
+            for cell in range(lists.nlist)
+            if lists.list_size(cell)
+        )
+        return np.concatenate([np.zeros(0, np.int64), *parts])
 
     def _taken(self) -> Any:
         """The loaded index, to be changed; should saving the change fail, the file is read again."""
@@ -180,7 +202,7 @@ class Neighbours:
     def wanted(self) -> bool:
         """Whether these faces are to have an approximate index."""
         least = {"exact": np.inf, "approximate": LEAST, "auto": AUTO}[self.store.manifest.index]
-        return self.store.manifest.dim >= LEAST_DIM and bool(self.store.live >= max(least, LEAST))
+        return self.store.manifest.dim >= LEAST_DIM and bool(self.store.faces.live >= max(least, LEAST))
 
     def current(self) -> bool:
         """Whether the index, if one is wanted, covers all faces but the newest hundredth."""
@@ -189,8 +211,9 @@ class Neighbours:
         built = self.store.manifest.built
         if not self.wanted():
             return built is None
-        newer = int(np.count_nonzero(self._all_ids() > built.last_id)) if built else 0
-        return self._loaded() is not None and 100 * newer <= len(self.store)
+        if built is None or self._loaded() is None:
+            return False
+        return 100 * int(np.count_nonzero(self._all_ids() > self._last)) <= len(self.store.faces)
 
     def build(self, progress: Progress | None = None) -> None:
         """Make the index that is wanted, from the last one where that serves, and save it.
@@ -205,12 +228,12 @@ class Neighbours:
             self._save(None, 0.0, 1)
             return
         self.store.check(progress=progress)
-        live, index, built = np.flatnonzero(self.store.rows["live"]), self._taken(), self.store.manifest.built
+        live, index, built = np.flatnonzero(self.store.faces.rows["live"]), self._taken(), self.store.manifest.built
         if index is None or built is None or _cells(len(live)) > 1.5 * self._ivf(index).nlist:
             index, new = self._trained(live, progress), live
         else:
             self._erase(index)
-            new = live[self._all_ids()[live] > built.last_id]
+            new = live[self._all_ids()[live] > self._last]
         for done, (rows, vectors) in enumerate(self._chunks(new), 1):
             index.add_with_ids(vectors, self._all_ids()[rows])
             if progress:
@@ -228,8 +251,8 @@ class Neighbours:
 
     def _erase(self, index: Any) -> int:
         """Remove from an index what is not live; returns how many faces that were."""
-        live = self.store.rows["live"]
-        known = np.zeros(self.store.next_id + 8, np.uint8)
+        live = self.store.faces.rows["live"]
+        known = np.zeros(self.store.faces.next_id + 8, np.uint8)
         known[self._all_ids()[live]] = 1
         bits = np.packbits(known, bitorder="little")
         keep = self._faiss.IDSelectorBitmap(bits)
@@ -241,7 +264,6 @@ class Neighbours:
         if index is None or index.ntotal == 0:
             self.store.update(built=None)
         else:
-            last = int(self._all_ids()[-1])
             number = int(before.file.split("-")[1].split(".")[0]) + 1 if before else 1
             path = self.store.folder / f"index-{number}.faiss"
             with disk_errors(self.store.folder, "its faces are safe, but the index was not saved"):
@@ -250,11 +272,11 @@ class Neighbours:
                 ivf = self._ivf(index)
                 kind = f"{ivf.d} components of 4 bits, {ivf.nprobe} of {ivf.nlist} cells, best {refine} compared"
                 built = IndexFile(
-                    file=path.name, sha256=sha256(path), faces=index.ntotal, last_id=last, recall=recall,
-                    refine=refine, kind=kind,
+                    file=path.name, sha256=sha256(path), faces=index.ntotal, last_id=int(self._held(index).max()),
+                    recall=recall, refine=refine, kind=kind,
                 )  # fmt: skip
                 self.store.update(built=built)
-            self._index, self._file, self.problem = index, path.name, ""
+            self._use(index, path)
         if before:
             (self.store.folder / before.file).unlink(missing_ok=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, repeat
 from typing import Any, TypeVar
 
@@ -14,7 +14,9 @@ from polyface.data.detector import Detection, face_of
 from polyface.errors import PolyfaceError
 from polyface.inference.embeddings import FoundFace
 from polyface.inference.inputs import column, together
+from polyface.schema import person
 
+_PHOTOS, _PIXELS = 64, 1 << 25  # pictures that are embedded, and then acknowledged, together: 100 MB of RGB
 _UNIT = 1e-3  # how far from 1 the length of a cosine embedding may be
 _Item = TypeVar("_Item")
 Infos = Iterable[Mapping[str, Any] | None] | Mapping[str, Any] | None
@@ -22,7 +24,7 @@ Infos = Iterable[Mapping[str, Any] | None] | Mapping[str, Any] | None
 
 def names(people: str | Iterable[str]) -> Iterator[str]:
     """Names of people: one for all, or one each."""
-    return repeat(_name(people)) if isinstance(people, str) else map(_name, people)
+    return repeat(person(people)) if isinstance(people, str) else map(person, people)
 
 
 def infos(given: Infos) -> Iterator[Any]:
@@ -37,10 +39,18 @@ def batches(items: Iterable[Any], called: str, size: int, **columns: Iterator[An
         yield batch
 
 
-def _name(person: object) -> str:
-    if not isinstance(person, str) or not person.strip() or "\n" in person:
-        raise PolyfaceError(f"a person's name is {person!r}: give a word or more, in one line")
-    return person
+def bounded(items: Iterable[_Item], pixels: Callable[[_Item], NDArray[np.uint8] | None]) -> Iterator[list[_Item]]:
+    """Items that hold decoded pictures (None: none), as many together as memory should hold at once."""
+    batch, held = list[_Item](), 0
+    for item in items:
+        picture = pixels(item)
+        batch.append(item)
+        held += 0 if picture is None else picture.shape[0] * picture.shape[1]
+        if len(batch) == _PHOTOS or held >= _PIXELS:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
 
 
 def checked(embeddings: ArrayLike, dim: int, unit: bool, where: str = "embeddings") -> NDArray[np.float32]:

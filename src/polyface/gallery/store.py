@@ -11,7 +11,8 @@ A gallery's folder holds
 
 A batch's vectors are on the disk before the log's line that speaks of them, and the batch is acknowledged once that
 line is on the disk too. So the log decides what the gallery holds, and whatever follows its last whole line was never
-acknowledged. Removal is a line as well; `compact` then writes the next generation without the removed faces.
+acknowledged. A removal or a correction is a line as well; `compact` then writes the next generation without the removed
+faces.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError
+from polyface.forks import after_fork
+from polyface.gallery.faces import Faces
 from polyface.gallery.format import (
     LOCK,
     MANIFEST,
@@ -47,30 +51,31 @@ from polyface.gallery.format import (
 
 _CHUNK = 8192  # faces that are copied or checked at a time
 _OURS = ("faces-*.jsonl", "vectors-*.f32", "index-*.faiss", ".*.tmp", LOCK)
-_ROW = np.dtype([
-    ("id", "<i8"), ("person", "<i4"), ("image", "S32"), ("box", "<f4", 4), ("crc", "<u4"), ("live", "?"), ("sound", "?")
-])  # fmt: skip
+
+_written: WeakSet[FaceStore] = WeakSet()
+
+
+@after_fork
+def _leave_all() -> None:
+    for store in list(_written):
+        store.leave()
 
 
 class FaceStore:
-    """The faces of one folder; `len` counts rows of `vectors`, those of removed faces (until `compact`) included.
-
-    rows: structured array [N] of id (rises, is never used twice), person (index into `names`), image, box, live. live:
-    how many were not removed.
-    """
+    """The faces of one folder and their vectors. faces: all that the log tells of them."""
 
     def __init__(self, folder: Path, lock: int | None) -> None:
         self.folder, self._lock = folder, lock
         self.recovered = ""
-        self.manifest, self.next_id = read_manifest(folder), 0
-        self._hash, self._end = hashlib.sha256(), (0, 0)  # of the log: what was read; faces, and bytes
-        self._people: dict[str, int] | None = None
-        self.live, self._checked = 0, 0
+        self.manifest = read_manifest(folder)
+        self.faces = Faces(0)
+        self._hash, self._size = hashlib.sha256(), 0  # of the log, as far as it was read
+        self._checked = 0
         self._files: list[int] = []
-        self._broken = ""
+        self._broken = "" if lock is None else "its opening was not finished"
         self._load()
         if lock is not None:
-            self._clean()
+            _written.add(self)
 
     # ---------------------------------------------------------------------------------------------- opening, closing
 
@@ -94,14 +99,17 @@ class FaceStore:
                 for name in names_of(manifest.generation):
                     os.close(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666))
                 write_manifest(folder, manifest)
-                return cls(folder, lock)
+                store = cls(folder, lock)
+                store.recover()
+                return store
             except BaseException:
                 os.close(lock)
                 raise
 
     @classmethod
     def open(cls, folder: Path | str, write: bool = False) -> FaceStore:
-        """Open a gallery, for reading (what it holds now; any number at a time) or for writing (one at a time).
+        """Open a gallery, for reading (what it holds now; any number at a time) or for writing (one at a time; after
+        `recover`).
 
         Raises:
             PolyfaceError: no gallery, a damaged or truncated file, another version, or, for writing, locked.
@@ -128,11 +136,20 @@ class FaceStore:
                 os.close(self._lock)
             self._lock, self._broken = None, "it was closed"
 
+    def leave(self) -> None:
+        """In a forked process: leave what is open for writing, and the lock, to the parent."""
+        with suppress(OSError):  # the parent may just have been closing them
+            self._close_files()
+            if self._lock is not None:
+                os.close(self._lock)  # which unlocks it for this process alone
+        self._lock, self._broken = None, "it was opened for writing by the process that this one was forked from"
+
     def update(self, **changes: Any) -> None:
         """Replace the manifest: present counts and hashes, and `changes`."""
         self.must_write()
-        now: dict[str, Any] = {"faces": self.live, "people": len(self.people()), "log_bytes": self._end[1]}
-        now |= {"log_sha256": self._hash.hexdigest(), "next_id": self.next_id}
+        faces = self.faces
+        now: dict[str, Any] = {"faces": faces.live, "people": len(faces.people()), "next_id": faces.next_id}
+        now |= {"log_bytes": self._size, "log_sha256": self._hash.hexdigest()}
         manifest = self.manifest.model_copy(update=now | changes)
         if manifest != self.manifest:
             with disk_errors(self.folder, "its faces are safe"):
@@ -162,38 +179,45 @@ class FaceStore:
         self._files = []
 
     def _replay(self) -> None:
-        """Read the log into memory; for writing, cut off what was never acknowledged."""
-        self._rows, self.names, self._numbers = np.zeros(0, _ROW), list[str](), dict[str, int]()
-        self.paths, self.infos = list[str | None](), dict[int, Any]()
+        """Read the log into memory."""
+        self.faces, self._checked = Faces(self.manifest.next_id), 0
         self._mapped = np.zeros((0, self.manifest.dim), np.float32)
-        self._hash, self._end, self.next_id = hashlib.sha256(), (0, 0), self.manifest.next_id
-        self._people, self.live, self._checked = None, 0, 0
+        self._hash, self._size = hashlib.sha256(), 0
         log, closed, as_closed = self._path(0), self.manifest.log_bytes, self.manifest.log_bytes == 0
         with open(log, "rb") as file:
             for number, line in enumerate(file, 1):
-                if self._end[1] >= closed and not line.endswith(b"\n"):
+                if self._size >= closed and not line.endswith(b"\n"):
                     break  # cut off while it was written, or being written now
                 entry = entry_of(line)
-                if entry is None and self._end[1] >= closed and not file.read(1):
+                if entry is None and self._size >= closed and not file.read(1):
                     break  # the last line, of which a power cut left only some blocks
-                if entry is None or not self._take(entry, line):
+                if entry is None or not self.faces.take(entry):
                     raise PolyfaceError(f"{log}: line {number} is damaged; restore the gallery from a copy")
-                as_closed |= self._end[1] == closed and self._hash.hexdigest() == self.manifest.log_sha256
+                self._count(line)
+                as_closed |= self._size == closed and self._hash.hexdigest() == self.manifest.log_sha256
         if not as_closed:
             raise PolyfaceError(f"{log}: is not the log that {MANIFEST} was closed with; restore the gallery")
-        vectors, row = self._path(1), 4 * self.manifest.dim
-        have, need = os.path.getsize(vectors), row * self._end[0]
-        if have < need:
-            raise PolyfaceError(f"{vectors}: holds {have // row:,} vectors of {self._end[0]:,}; restore the gallery")
+        vectors, row, faces = self._path(1), 4 * self.manifest.dim, len(self.faces)
+        if (have := os.path.getsize(vectors)) < row * faces:
+            raise PolyfaceError(f"{vectors}: holds {have // row:,} vectors of {faces:,}; restore the gallery")
         _ = self.vectors  # mapped now, for after a compaction by someone else there is no such name
-        extra = have - need + os.path.getsize(log) - self._end[1]
-        if self._lock is not None and extra:
-            self.recovered = f"{self.folder}: {extra:,} bytes of a batch that was never finished were dropped"
+        if self.manifest.sha256 is None and faces and not self._sound(np.array([0, faces - 1])).any():
+            raise PolyfaceError(
+                f"{vectors}: holds no vectors of {self.manifest.dim} numbers, as {MANIFEST} says; restore the gallery"
+            )
+
+    def recover(self) -> None:
+        """Drop what was never acknowledged, and what an interrupted compaction or index left behind. To be called when
+        all is checked that is to be checked: nothing is changed before."""
+        extra = sum(os.path.getsize(self._path(which)) - size for which, size in enumerate(self._sizes()))
+        if extra:
             with disk_errors(self.folder, "the faces in it are safe"):
                 self._roll_back()
+            self.recovered = f"{self.folder}: {extra:,} bytes of a batch that was never finished were dropped"
+        self._clean()
+        self._broken = ""
 
     def _clean(self) -> None:
-        """Remove what an interrupted compaction or index left behind."""
         keep = {*names_of(self.manifest.generation), LOCK, self.manifest.built.file if self.manifest.built else ""}
         for pattern in _OURS:
             for path in self.folder.glob(pattern):
@@ -207,32 +231,13 @@ class FaceStore:
 
     # ------------------------------------------------------------------------------------------------------ reading
 
-    def __len__(self) -> int:
-        return self._end[0]
-
-    @property
-    def rows(self) -> NDArray[Any]:
-        return self._rows[: len(self)]
-
     @property
     def vectors(self) -> NDArray[np.float32]:
         """All vectors, float32 [N, dim], mapped from the disk; unchecked (see `check`)."""
-        if len(self._mapped) != len(self):
-            shape = (len(self), self.manifest.dim)
+        if len(self._mapped) != len(self.faces):
+            shape = (len(self.faces), self.manifest.dim)
             self._mapped = np.asarray(np.memmap(self._path(1), "<f4", "r", shape=shape))
         return self._mapped
-
-    def people(self) -> Mapping[str, int]:
-        """Faces of every person, by name."""
-        if self._people is None:  # kept, for every search asks
-            counts = np.bincount(self.rows["person"][self.rows["live"]], minlength=len(self.names))
-            self._people = {self.names[number]: int(counts[number]) for number in np.flatnonzero(counts)}
-        return self._people
-
-    def face(self, row: int) -> Face:
-        record = self.rows[row]
-        box = None if np.isnan(record["box"][0]) else tuple(float(value) for value in record["box"])
-        return Face(self.names[record["person"]], record["image"].decode(), self.paths[row], box, self.infos.get(row))
 
     def check(self, rows: NDArray[np.int64] | None = None, progress: Progress | None = None) -> None:
         """That the vectors of these rows (all that are live) are those that were written; each is read once.
@@ -240,26 +245,31 @@ class FaceStore:
         Raises:
             PolyfaceError: one is not.
         """
-        if self._checked == len(self):
+        known = self.faces.rows
+        if self._checked == len(known):
             return
-        wanted = np.flatnonzero(self.rows["live"]) if rows is None else rows
-        wanted = np.unique(wanted[~self.rows["sound"][wanted]])
-        vectors, size = self.vectors, 4 * self.manifest.dim
+        wanted = np.flatnonzero(known["live"]) if rows is None else rows
+        wanted = np.unique(wanted[~known["sound"][wanted]])
         for start in range(0, len(wanted), _CHUNK):
             some = wanted[start : start + _CHUNK]
-            raw = np.ascontiguousarray(vectors[some]).data.cast("B")
-            found = [zlib.crc32(raw[at : at + size]) for at in range(0, len(raw), size)]
-            if (bad := some[np.array(found, np.uint32) != self.rows["crc"][some]]).size:
-                face = self.face(int(bad[0]))
+            if (bad := some[~self._sound(some)]).size:
+                face = self.faces.face(int(bad[0]))
                 raise PolyfaceError(
                     f"{self._path(1)}: vector {bad[0]} ('{face.person}', {face.path}) is damaged; restore the gallery, "
                     "or remove the person and enrol again"
                 )
-            self.rows["sound"][some] = True
+            known["sound"][some] = True
             if progress and rows is None:
                 progress(start + len(some), len(wanted), "faces checked")
         if rows is None:
-            self._checked = len(self)  # what is appended is sound, so that only loading asks again
+            self._checked = len(known)  # what is appended is sound, so that only loading asks again
+
+    def _sound(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the vectors of these rows are those that were written."""
+        raw, size = np.ascontiguousarray(self.vectors[rows]).data.cast("B"), 4 * self.manifest.dim
+        found = [zlib.crc32(raw[at : at + size]) for at in range(0, len(raw), size)]
+        same: NDArray[np.bool_] = np.array(found, np.uint32) == self.faces.rows["crc"][rows]
+        return same
 
     # ------------------------------------------------------------------------------------------------------ writing
 
@@ -271,15 +281,17 @@ class FaceStore:
         """
         if faces:
             vectors = np.ascontiguousarray(vectors, "<f4").reshape(len(faces), self.manifest.dim)
-            ids = range(self.next_id, self.next_id + len(faces))
+            first = self.faces.next_id
+            ids = range(first, first + len(faces))
             self._commit(batch_entry(ids, faces, [zlib.crc32(vector.data) for vector in vectors]), vectors)
 
-    def remove(self, people: Iterable[str]) -> int:
-        """Forget these people, who must be here; returns how many faces they had. Their vectors stay in the file, and
-        are never read again, until `compact`."""
-        before = self.live
-        self._commit({"op": "remove", "person": sorted(people)})
-        return before - self.live
+    def change(self, drop: Iterable[int] = (), move: Iterable[int] = (), person: str = "") -> int:
+        """Forget the faces of some ids, and give those of others to a person, at once; returns how many were forgotten.
+        Their vectors stay in the file, and are never read again, until `compact`."""
+        before = self.faces.live
+        entry = {"op": "change", "drop": sorted(map(int, drop)), "move": sorted(map(int, move)), "person": person}
+        self._commit(entry)
+        return before - self.faces.live
 
     def compact(self, progress: Progress | None = None) -> int:
         """Write the next generation without what was removed, and delete this one; returns how many faces it erased.
@@ -290,7 +302,7 @@ class FaceStore:
             PolyfaceError: a damaged vector, or the disk is full or fails; the gallery then stays as it is.
         """
         self.must_write()
-        erased, generation = len(self) - self.live, self.manifest.generation + 1
+        erased, generation = len(self.faces) - self.faces.live, self.manifest.generation + 1
         if not erased:
             return 0
         try:
@@ -313,7 +325,8 @@ class FaceStore:
 
     def _copy(self, generation: int, progress: Progress | None) -> tuple[int, str]:
         """Write the live faces' log and vectors of another generation; returns the log's length and SHA-256."""
-        live, digest, size = np.flatnonzero(self.rows["live"]), hashlib.sha256(), 0
+        rows, digest, size = self.faces.rows, hashlib.sha256(), 0
+        live = np.flatnonzero(rows["live"])
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
         files = [os.open(self.folder / name, flags, 0o666) for name in names_of(generation)]
         try:
@@ -321,8 +334,8 @@ class FaceStore:
                 some = live[start : start + _CHUNK]
                 self.check(some)
                 write_all(files[1], np.ascontiguousarray(self.vectors[some]).data.cast("B"))
-                faces, crcs = [self.face(int(row)) for row in some], self.rows["crc"][some].tolist()
-                line = line_of(batch_entry(self.rows["id"][some].tolist(), faces, crcs))
+                faces, crcs = [self.faces.face(int(row)) for row in some], rows["crc"][some].tolist()
+                line = line_of(batch_entry(rows["id"][some].tolist(), faces, crcs))
                 write_all(files[0], line)
                 digest.update(line)
                 size += len(line)
@@ -341,7 +354,7 @@ class FaceStore:
         line = line_of(entry)
         self._broken = "a change to it was interrupted"  # stays, should an interrupt come between disk and memory
         try:
-            with disk_errors(self.folder, f"nothing of it was stored, the {self.live:,} faces before it are safe"):
+            with disk_errors(self.folder, f"nothing of it was stored, the {self.faces.live:,} faces here are safe"):
                 if vectors is not None:
                     self._write(1, vectors.data.cast("B"))
                 self._write(0, line)
@@ -350,13 +363,17 @@ class FaceStore:
                 self._roll_back()
                 self._broken = ""
             raise
-        self._take(entry_of(line) or {}, line, sound=True)
+        self.faces.take(entry_of(line) or {}, sound=True)
+        self._count(line)
         self._broken = ""
 
+    def _sizes(self) -> tuple[int, int]:
+        """Bytes of the log and of the vectors that hold what was acknowledged."""
+        return self._size, len(self.faces) * 4 * self.manifest.dim
+
     def _roll_back(self) -> None:
-        rows, size = self._end
-        os.ftruncate(self._files[0], size)
-        os.ftruncate(self._files[1], rows * 4 * self.manifest.dim)
+        for file, size in zip(self._files, self._sizes(), strict=True):
+            os.ftruncate(file, size)
 
     def _write(self, which: int, data: bytes | memoryview) -> None:
         """Add to the log (0) or the vectors (1), and wait until it is on the disk."""
@@ -364,36 +381,6 @@ class FaceStore:
         write_all(self._files[which], data)
         os.fsync(self._files[which])
 
-    def _take(self, entry: Mapping[str, Any], line: bytes, sound: bool = False) -> bool:
-        """Do in memory what a line of the log says; False where it says nothing that this version knows."""
-        count = len(self)
-        if entry["op"] == "remove":
-            gone = [self._numbers[name] for name in entry["person"]]
-            self.rows["live"][np.isin(self.rows["person"], gone)] = False
-            self.live = int(np.count_nonzero(self.rows["live"]))
-        elif entry["op"] == "add":
-            new = np.zeros(len(entry["id"]), _ROW)
-            for name in ("id", "image", "crc"):
-                new[name] = entry[name]
-            new["person"] = [self._number(name) for name in entry["person"]]
-            new["box"] = [[np.nan] * 4 if box is None else box for box in entry["box"]]
-            new["live"], new["sound"] = True, sound
-            if len(self._rows) < count + len(new):  # twice as large, so that many small batches stay cheap
-                self._rows = np.concatenate([self.rows, np.zeros(max(count, len(new)), _ROW)])
-            self._rows[count : count + len(new)] = new
-            self.paths[count:] = entry["path"]
-            self.infos |= {row: info for row, info in enumerate(entry["info"], count) if info is not None}
-            count, self.live = count + len(new), self.live + len(new)
-            self.next_id = max(self.next_id, int(new["id"].max()) + 1)
-        else:
-            return False
-        self._people = None
+    def _count(self, line: bytes) -> None:
         self._hash.update(line)
-        self._end = count, self._end[1] + len(line)
-        return True
-
-    def _number(self, name: str) -> int:
-        if name not in self._numbers:
-            self._numbers[name] = len(self.names)
-            self.names.append(name)
-        return self._numbers[name]
+        self._size += len(line)

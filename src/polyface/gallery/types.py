@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polyface.data.writing import Skipped
-from polyface.errors import PolyfaceError
+from polyface.errors import PolyfaceError, utf8
 from polyface.inference.embeddings import FoundFace
-from polyface.inference.results import utf8
 
 
 @dataclass
@@ -54,9 +53,9 @@ class Match:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; box to a hundredth of a pixel, the rest to five digits."""
-        told: dict[str, Any] = {"person": utf8(self.person), "distance": round(self.distance, 5)}
+        told: dict[str, Any] = {"person": self.person, "distance": round(self.distance, 5)}
         told |= {} if self.similarity is None else {"similarity": round(self.similarity, 5)}
-        told |= {"path": utf8(self.path), "box": self.box and [round(value, 2) for value in self.box]}
+        told |= {"path": self.path and utf8(self.path), "box": self.box and [round(value, 2) for value in self.box]}
         return told | ({"info": dict(self.info)} if self.info else {})
 
 
@@ -83,7 +82,26 @@ class QueryImage:
             {"box": [round(float(value), 2) for value in face.box], "matches": [m.to_dict() for m in face.matches]}
             for face in self.faces
         ]
-        return {"path": utf8(self.path), "faces": faces} | ({} if self.error is None else {"error": utf8(self.error)})
+        return {"path": self.path and utf8(self.path), "faces": faces} | (
+            {} if self.error is None else {"error": self.error}
+        )
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An enrolled face. id: its number, which no other face ever has. The rest as enrolled."""
+
+    id: int
+    person: str
+    path: str | None
+    box: tuple[float, ...] | None
+    info: Mapping[str, Any] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `Match` tells them."""
+        return {"id": self.id, "person": self.person, "path": self.path and utf8(self.path), "box": self.box} | (
+            {"info": dict(self.info)} if self.info else {}
+        )
 
 
 @dataclass(frozen=True)

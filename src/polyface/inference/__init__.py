@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from polyface.inference.analyzer import Analyzer as Analyzer
     from polyface.inference.analyzer import analyze as analyze
+    from polyface.inference.drawing import Drawings as Drawings
     from polyface.inference.drawing import draw as draw
     from polyface.inference.drawing import draw_all as draw_all
     from polyface.inference.embedder import BundleEmbedder as BundleEmbedder
+    from polyface.inference.journal import analyze_into as analyze_into
     from polyface.inference.results import FaceResult as FaceResult
     from polyface.inference.results import ImageResult as ImageResult
     from polyface.inference.results import to_json_lines as to_json_lines
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "Analyzer": "analyzer:Analyzer",
     "analyze": "analyzer:analyze",
+    "analyze_into": "journal:analyze_into",
     "BundleEmbedder": "embedder:BundleEmbedder",
+    "Drawings": "drawing:Drawings",
     "draw": "drawing:draw",
     "draw_all": "drawing:draw_all",
     "FaceResult": "results:FaceResult",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +14,11 @@ from polyface.data.boxes import BoxSpec, boxes_for
 from polyface.data.crops import cut, sample
 from polyface.data.detector import Detector, RetinaFace
 from polyface.errors import PolyfaceError
+from polyface.forks import check_device
 from polyface.inference.embeddings import FoundFace
-from polyface.inference.inputs import usable_device
+from polyface.inference.inputs import sources, usable_device
 from polyface.models import EMBEDDER, find
-from polyface.models.bundle import Bundle, load_bundle
+from polyface.models.bundle import Bundle, fingerprint, load_bundle
 from polyface.networks.folding import chosen_embedding, embedding_only, folded, in_bfloat16
 
 
@@ -28,10 +27,10 @@ class BundleEmbedder:
 
     model: a bundle, its folder, or a shipped model's name (by default the shipped embedder's). branch: which embedding
     of the network is taken; by default its only one, or of several that called "verification", which is trained on
-    photos and caricatures alike. detector: finds faces where no boxes are given (`RetinaFace()` by default, loaded when
-    first needed). batch: faces a forward pass takes. precision: of the convolutions; "bfloat16" is several times as
-    quick where the processor multiplies in it, and slower elsewhere. Its embeddings are close enough to be compared
-    with those in float32: the id is the same.
+    photos and caricatures alike. detector: finds faces where no boxes are given; by default
+    `RetinaFace(threshold, max_side)`. batch: faces a forward pass takes. precision: of the convolutions; "bfloat16" is
+    several times as quick where the processor multiplies in it, and slower elsewhere. Its embeddings are close enough
+    to be compared with those in float32: the id is the same.
 
     Raises:
         PolyfaceError: an unknown model or branch, a network without an embedding, another precision, or a device that
@@ -44,6 +43,8 @@ class BundleEmbedder:
         *,
         branch: str | None = None,
         detector: Detector | None = None,
+        threshold: float = RetinaFace.threshold,
+        max_side: int = RetinaFace.max_side,
         device: torch.device | str = "cpu",
         batch: int = 64,
         precision: Literal["float32", "bfloat16"] = "float32",
@@ -55,17 +56,28 @@ class BundleEmbedder:
         chosen = chosen_embedding(bundle.network, branch, name)
         embedding = bundle.network.embeddings[chosen]
         self.branch, self.dim, self.similarity, self.precision = chosen, embedding.dim, embedding.similarity, precision
-        self.crop, self.boxes, self.batch, self._detector = bundle.crop, bundle.boxes, batch, detector
-        self.id = f"{name}-{chosen}-{_fingerprint(bundle, chosen)}"
+        self.crop, self.boxes, self.batch = bundle.crop, bundle.boxes, batch
+        self._detector = detector or RetinaFace(threshold, max_side)
+        told = {"crop": bundle.crop.model_dump(), "boxes": bundle.boxes.model_dump(), "branch": chosen}
+        self.id = f"{name}-{chosen}-{fingerprint(bundle.network, **told)}"
         # A copy: whoever gave a bundle may go on training it, or use it on another device.
         self._device = usable_device(device)
         lean = folded(embedding_only(bundle.network, chosen))
         self._network = (in_bfloat16(lean) if precision == "bfloat16" else lean).to(self._device)
 
     def embed(
-        self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[NDArray[np.float32] | None] | None = None
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        boxes: Sequence[NDArray[np.float32] | None] | None = None,
+        *,
+        channels: str = "rgb",
     ) -> list[list[FoundFace]]:
-        """The faces of every picture, best first where they are found by the detector."""
+        """The faces of every picture, best first where they are found by the detector.
+
+        images: uint8 [H, W, 3]. boxes: of each, its own [n, 4] or None (detect). channels: the order of colours in
+        them, "rgb" or, as OpenCV has it, "bgr".
+        """
+        images = [source.pixels() for source in sources(images, channels)]
         given = boxes or [None] * len(images)
         found = [self._faces(image, own) for image, own in zip(images, given, strict=True)]
         embeddings = iter(self._forward(self._cuts(images, found)))
@@ -84,12 +96,12 @@ class BundleEmbedder:
         """Boxes [n, 4] of a picture's faces, and what they are cropped by ([n, 4] or [n, 5])."""
         if own is not None:
             return own, own
-        self._detector = self._detector or RetinaFace()
         found = self._detector(image)
         return boxes_for(found, BoxSpec()), boxes_for(found, self.boxes)
 
     @torch.inference_mode()
     def _forward(self, cuts: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        check_device(self._device)
         rows: list[NDArray[np.float32]] = []
         for inputs in self._inputs(cuts):
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
@@ -103,14 +115,3 @@ class BundleEmbedder:
         for start in range(0, len(cuts), self.batch):
             faces = torch.from_numpy(np.stack(cuts[start : start + self.batch])).to(self._device)
             yield sample(faces, to_input.repeat(len(faces), 1, 1), self.crop.size)
-
-
-def _fingerprint(bundle: Bundle, branch: str) -> str:
-    """Twelve hex digits of everything that an embedding depends on."""
-    told = {"network": bundle.network.config, "crop": bundle.crop.model_dump(), "branch": branch}
-    told["boxes"] = bundle.boxes.model_dump()
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(bundle.network.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()[:12]

@@ -4,8 +4,8 @@ or many of these; what else is given with pictures: boxes of one's own, a device
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,23 +15,30 @@ from PIL import Image
 
 from polyface.data import images as files
 from polyface.data.boxes import check_boxes
-from polyface.data.readers.common import IMAGE_SUFFIXES
-from polyface.errors import PolyfaceError, short
+from polyface.data.folders import look, pictures
+from polyface.errors import PolyfaceError, check_names, short
 
 if TYPE_CHECKING:
     import torch
 
 
+CHANNELS = ("rgb", "bgr")
+"""The orders in which an array or tensor may hold colours; OpenCV's is the second."""
+
+
 @dataclass(frozen=True)
 class Source:
-    """A picture that is not decoded yet. where: what errors call it; path: its file, None from memory."""
+    """A picture that is not decoded yet. where: what errors call it; path: its file, None from memory; channels: the
+    order of its colours, if it is an array or a tensor."""
 
     picture: Any
     where: str
     path: str | None
+    channels: str = "rgb"
 
     def pixels(self) -> np.ndarray:
-        return pixels(self.picture, self.where)
+        """uint8 RGB [H, W, 3]; a line of the log says where a file holds several pictures, of which one is taken."""
+        return pixels(self.picture, self.where, self.channels, files.log)
 
 
 def is_path(value: Any) -> bool:
@@ -55,12 +62,20 @@ def count(images: Any) -> int:
     if is_single(images):
         return 1
     if is_path(images):
-        return len(image_files(images))
+        return len(look(images).files)
     return len(images) if isinstance(images, Sized) else 0
 
 
-def sources(images: Any) -> Iterator[Source]:
-    """The pictures of `images`, one after the other; folders are read in the order of their names, to any depth."""
+def sources(images: Any, channels: str = "rgb") -> Iterator[Source]:
+    """The pictures of `images`, one after the other; folders are read in the order of their names, to any depth.
+
+    channels: the order of colours in those that are arrays or tensors.
+    """
+    check_names([channels], CHANNELS, "channels")
+    return (replace(source, channels=channels) for source in _sources(images))
+
+
+def _sources(images: Any) -> Iterator[Source]:
     if is_single(images):
         yield _source(images, "image")
     elif is_path(images):
@@ -68,7 +83,7 @@ def sources(images: Any) -> Iterator[Source]:
     elif isinstance(images, Iterable):
         for index, item in enumerate(images):
             if is_path(item) and Path(item).is_dir():
-                yield from sources(item)
+                yield from _sources(item)
             else:
                 yield _source(item, f"image {index}")
     else:
@@ -97,52 +112,57 @@ def _source(picture: Any, where: str) -> Source:
 
 
 def image_files(source: str | os.PathLike[str]) -> list[Path]:
-    """The image files of a folder, to any depth and in the order of their paths; a file is itself, read or not."""
+    """The pictures of a folder, to any depth and in the order of their paths; a file is itself, read or not.
+
+    A line of the log says what is passed over. Raises where there is none, or a folder cannot be opened.
+    """
+    if not os.fspath(source):
+        raise PolyfaceError("the name of a photo or folder is empty; name one")  # Path("") is the present folder
     folder = Path(source)
-    if not folder.is_dir():
-        return [folder]
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-    if not found:
-        raise PolyfaceError(f"{folder}: holds no image ({', '.join(IMAGE_SUFFIXES)}); name another folder")
-    return found
+    return [folder / name for name in pictures(folder)] if folder.is_dir() else [folder]
 
 
-def pixels(picture: Any, where: str = "image") -> np.ndarray:
+def pixels(
+    picture: Any, where: str = "image", channels: str = "rgb", tell: Callable[[str], object] | None = None
+) -> np.ndarray:
     """One picture as uint8 RGB [H, W, 3], turned as it is displayed.
+
+    channels: the order of colours in an array or tensor, "rgb" or "bgr". tell: as `polyface.data.images.decode` has it.
 
     Raises:
         PolyfaceError: unreadable, or an array or tensor of another dtype or shape.
     """
     if is_path(picture):
-        return files.decode(Path(picture), where)
+        return files.decode(Path(picture), where, tell)
     if hasattr(picture, "read"):
         picture = picture.read()
         if isinstance(picture, str):
             raise PolyfaceError(f"{where}: is a file that was opened as text; open it in binary mode")
     if isinstance(picture, bytes | bytearray | memoryview):
-        return files.decode(bytes(picture), where)
+        return files.decode(bytes(picture), where, tell)
     if isinstance(picture, Image.Image):
         return _of_pil(picture, where)
     if isinstance(picture, np.ndarray):
-        return _of_array(picture, where, "array", "[H, W] or [H, W, 3]")
+        return _of_array(picture, where, channels, "array", "[H, W] or [H, W, 3]")
     if hasattr(picture, "detach") and hasattr(picture, "cpu"):  # a tensor: channels come first
         array = picture.detach().cpu().numpy()
         array = array.transpose(1, 2, 0) if array.ndim == 3 else array
-        return _of_array(array, where, "tensor", "[3, H, W] or [1, H, W]", tuple(picture.shape))
+        return _of_array(array, where, channels, "tensor", "[3, H, W] or [1, H, W]", tuple(picture.shape))
     raise PolyfaceError(f"{where}: is a {type(picture).__name__}; {_EXPECTED}")
 
 
 def _of_array(
-    array: np.ndarray, where: str, kind: str, expected: str, shape: tuple[int, ...] | None = None
+    array: np.ndarray, where: str, channels: str, kind: str, expected: str, shape: tuple[int, ...] | None = None
 ) -> np.ndarray:
     grey = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
     if array.dtype != np.uint8 or not array.size or not (grey or (array.ndim == 3 and array.shape[2] == 3)):
         raise PolyfaceError(
-            f"{where}: expected a uint8 {kind} {expected} in RGB, found {array.dtype} {list(shape or array.shape)}"
+            f"{where}: expected a uint8 {kind} {expected} in {channels.upper()}, found {array.dtype} "
+            f"{list(shape or array.shape)}"
         )
     if grey:
         array = np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(array[..., ::-1] if channels == "bgr" else array)
 
 
 def _of_pil(image: Image.Image, where: str) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from polyface.errors import PolyfaceError
+from polyface.errors import PolyfaceError, short
 from polyface.metrics.faces import OverFaces
 from polyface.metrics.resampling import Bools, Counts, Floats, mean_of_defined, ratio
 from polyface.metrics.result import Metric, digest
@@ -45,9 +45,14 @@ class ClassificationResult(OverFaces):
         return tuple(tuple(row) for row in counts.tolist())
 
     @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Labelled faces of each class."""
+        return np.bincount(self.truth[self.labelled], minlength=len(self.labels))
+
+    @property
     def recall(self) -> tuple[float, ...]:
-        counts = np.array(self.confusion)
-        return tuple((100 * ratio(counts.diagonal(), counts.sum(1))).tolist())
+        hits = np.bincount(self.truth[self.labelled & (self.predicted == self.truth)], minlength=len(self.labels))
+        return tuple((100 * ratio(hits, self.sizes)).tolist())
 
     @property
     def accuracy(self) -> float:
@@ -71,7 +76,9 @@ class ClassificationResult(OverFaces):
 
     def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
         scored = counts if judged is None else counts * judged
-        of_class = (self.truth[:, None] == np.arange(len(self.labels))).astype(np.float64)
+        of_class = (self.truth[:, None] == np.flatnonzero(self.sizes)).astype(
+            np.float64
+        )  # of 20,000 people few are shown
         hits, sizes = scored @ (of_class * (self.predicted == self.truth)[:, None]), scored @ of_class
         found = {
             Metric("accuracy"): 100 * ratio(hits.sum(1), sizes.sum(1)),
@@ -80,6 +87,8 @@ class ClassificationResult(OverFaces):
         return {metric: found[metric] for metric in wanted}
 
     def sections(self) -> list[Section]:
+        if len(self.labels) > _FEW:
+            return [Section("mistakes", [self._mistakes()])]
         counts = np.array(self.confusion)
         body = [
             [label, f"{counts[i].sum():,}", cell(self.recall[i]), *map(str, counts[i])]
@@ -87,6 +96,22 @@ class ClassificationResult(OverFaces):
         ]
         header = ["labelled", ">n", ">recall, %", *(f">as {label}" for label in self.labels)]
         return [Section("by class", [Table(header, body, "How many faces of a class are called which.")])]
+
+    def _mistakes(self) -> Table:
+        """What of many classes is most often taken for what."""
+        wrong = self.labelled & (self.predicted != self.truth)
+        pairs, counts = np.unique(np.stack([self.truth, self.predicted])[:, wrong], axis=1, return_counts=True)
+        sizes, most = self.sizes, np.argsort(-counts, kind="stable")[:_SHOWN]
+        body = [
+            [self.labels[i], f"{sizes[i]:,}", self.labels[j], f"{n:,}"]
+            for (i, j), n in zip(pairs.T[most], counts[most], strict=True)
+        ]
+        said = f"The {len(body)} most frequent mistakes of {len(self.labels):,} classes."
+        return Table(["labelled", ">n", "called", ">times"], body, said)
+
+
+_FEW = 40  # classes whose confusion matrix can be read
+_SHOWN = 20  # mistakes among more classes
 
 
 def _classes(values: ArrayLike, what: str, classes: int) -> NDArray[np.int64]:
@@ -125,11 +150,11 @@ def evaluate_classification(
     if mask.shape != known.shape:
         raise PolyfaceError(f"the mask {list(mask.shape)} does not match the true labels {list(known.shape)}")
     if not mask.any():
-        raise PolyfaceError(f"no face is labelled with one of {', '.join(labels)}: nothing to evaluate")
+        raise PolyfaceError(f"no face is labelled with one of {short(', '.join(labels))}: nothing to evaluate")
     if guess[mask].min() < 0 or known[mask].min() < 0:
         raise PolyfaceError("a labelled face has a negative class index: predictions and labels count from 0")
     if majority is not None and majority not in labels:
-        raise PolyfaceError(f"the majority class '{majority}' is none of {', '.join(labels)}")
+        raise PolyfaceError(f"the majority class '{majority}' is none of {short(', '.join(labels))}")
     known = np.where(mask, known, -1)
     chosen = majority or labels[int(np.bincount(known[mask], minlength=len(labels)).argmax())]
     return ClassificationResult(tuple(labels), chosen, digest(known, *labels, chosen), guess, known)

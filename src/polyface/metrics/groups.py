@@ -49,7 +49,7 @@ class _Within:
     @property
     def metrics(self) -> Sequence[Metric]:
         """Those of the whole question that an `at` gives; `n` counts the group's units."""
-        kept = [metric for metric in self.whole.metrics if metric.resampled and not metric.part]
+        kept = [metric for metric in self.whole.metrics if metric.resampled and metric.grouped and not metric.part]
         known = np.logical_or.reduce([self.whole.defined(metric) for metric in kept]) & self.judged
         return [replace(metric, n=int(known.sum()), note="", folds="") for metric in kept]
 

@@ -31,8 +31,8 @@ class LandmarkResult(OverFaces):
 
     `excluded` faces cannot be evaluated (no visible point, or no usable normalising distance) and are part of nothing;
     `missed` faces have no prediction: they count as failures and for the AUC, but have no error to average.
-    `mean_error` is NaN if every face was missed. `points` and `truth` are [N, P, 2] as given, `point_errors` [N, P] and
-    `face_errors` [N] see `point_errors` and `face_errors`.
+    `mean_error` is NaN if every face was missed. Points that have `names` have figures of their own. `points` and
+    `truth` are [N, P, 2] as given, `point_errors` [N, P] and `face_errors` [N] see `point_errors` and `face_errors`.
     """
 
     threshold: float
@@ -80,22 +80,29 @@ class LandmarkResult(OverFaces):
         return [
             Metric("mean error", higher_is_better=False, n=self.n, note=note),
             Metric("failure rate", higher_is_better=False, n=self.n, note=note, relative=True),
+            *(
+                Metric(name, higher_is_better=False, n=int(count), grouped=False)
+                for name, count in zip(self.names, np.isfinite(self.point_errors).sum(0), strict=False)
+            ),
         ]
 
-    def figure(self, metric: Metric) -> float:
-        return self.mean_error if metric.name == "mean error" else self.failure_rate
+    def _errors(self, metric: Metric) -> Floats:
+        """What a figure is the mean of: [N], not finite where a face has none. A missed face is a failure, but has no
+        error."""
+        if metric.name == "failure rate":
+            return np.where(self.labelled, 100.0 * (self.face_errors > self.threshold), np.nan)
+        return self.face_errors if metric.name == "mean error" else self.point_errors[:, self.names.index(metric.name)]
 
     def defined(self, metric: Metric) -> Bools:
-        """A missed face is a failure, but has no error."""
-        return np.isfinite(self.face_errors) if metric.name == "mean error" else self.labelled
+        return np.isfinite(self._errors(metric))
 
     def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
         scored = counts if judged is None else counts * judged
         found = {}
         for metric in wanted:
-            kept = self.defined(metric)
-            values = self.face_errors if metric.name == "mean error" else 100.0 * (self.face_errors > self.threshold)
-            found[metric] = ratio(scored[:, kept] @ values[kept], scored[:, kept].sum(1))
+            errors = self._errors(metric)
+            kept = np.isfinite(errors)
+            found[metric] = ratio(scored[:, kept] @ errors[kept], scored[:, kept].sum(1))
         return found
 
     def sections(self) -> list[Section]:
@@ -270,8 +277,8 @@ def evaluate_landmarks(
     """Evaluate predicted landmarks [N, P, 2] against the true ones (NaN where invisible), both in original pixels.
 
     normaliser, eyes, boxes: see `normalising_distance`. `threshold` (percent) bounds the failure rate and the AUC.
-    names: of the points, for a table of their errors. Faces that cannot be evaluated are excluded and counted; if none
-    is left the error says so.
+    names: of the points, whose errors are then figures as well. Faces that cannot be evaluated are excluded and
+    counted; if none is left the error says so.
     """
     per_point = point_errors(predicted, truth, normaliser, boxes, eyes)
     errors = face_errors(per_point)

@@ -4,8 +4,9 @@ A `Result` is about units (faces, pairs, probes, people) that can be drawn again
 `rows` gives a figure over training seeds (or splits) with its interval, `differences` the paired difference of two
 systems; `groups.within` gives the same figures of a group of units.
 
-Intervals are percentile bootstraps over units and, of several runs, over runs as well. All runs of both sides see the
-same draws, over the units that are defined in every one of them, with one seed; of splits, each draws its own.
+Intervals are of bootstraps over units and, of several runs, of how these differ (see `resampling.interval_over_runs`).
+All runs of both sides see the same draws, over the units that are defined in every one of them, with one seed; of
+splits, each draws its own. Systems are compared run by run, each with that of the same seed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,9 +25,7 @@ from polyface.metrics.resampling import (
     Counts,
     Floats,
     PairedDifference,
-    difference_of_runs,
-    over_runs,
-    percentile_interval,
+    interval_over_runs,
     resampled_counts,
     summarise,
 )
@@ -39,9 +38,9 @@ class Metric:
 
     part: what of the question it is about, such as one attribute of 40; empty for all of it. n: how many faces (or
     pairs) are behind it. note: what a reader must know. folds: over what it is a mean ("10 folds"), where its spread is
-    told. compared: whether it has paired differences. resampled: whether it has an interval. trained: whether it
-    depends on the network at all; what the labels alone give, such as the share of the majority class, is one for all
-    runs. relative: whether its relative change is told as well.
+    told. compared: whether it has paired differences. resampled: whether it has an interval. grouped: whether it is
+    told of groups of units too. trained: whether it depends on the network at all; what the labels alone give, such as
+    the share of the majority class, is one for all runs. relative: whether its relative change is told as well.
     """
 
     name: str
@@ -53,6 +52,7 @@ class Metric:
     folds: str = field(default="", compare=False)
     compared: bool = field(default=True, compare=False)
     resampled: bool = field(default=True, compare=False)
+    grouped: bool = field(default=True, compare=False)
     trained: bool = field(default=True, compare=False)
     relative: bool = field(default=False, compare=False)
 
@@ -101,7 +101,9 @@ class Row:
     """One measured figure. Rates in percent; `interval` is (low, high); `n` counts the faces (or pairs) behind it.
 
     `seeds` are the training seeds averaged over, `std` the standard deviation over them (None for one). `published` is
-    the paper's figure, `note` what a reader must know to compare the two.
+    the paper's figure, `note` what a reader must know to compare the two. `over` says what the interval is over: "faces
+    and seeds", or "faces only", which says nothing of how trainings differ; empty in rows from before it was told.
+    `precision` is that of the trainings ("bf16-mixed"), where it is known.
     """
 
     row: str
@@ -114,6 +116,8 @@ class Row:
     published: float | None = None
     unit: str = "%"
     note: str = ""
+    over: str = ""
+    precision: str = ""
 
     def __post_init__(self) -> None:
         where = f"result row '{self.row}' / '{self.metric}'"
@@ -134,6 +138,19 @@ class Row:
     def key(self) -> tuple[str, str]:
         """What identifies a row within its file."""
         return self.row, self.metric
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of it, each by itself."""
+        late = {"interval over": self.only, "trained in": self.precision}
+        return [*filter(None, self.note.split("; ")), *(f"{what} {told}" for what, told in late.items() if told)]
+
+    @property
+    def only(self) -> str:
+        """What its interval is over where that is no training: "faces only"; empty for any other row."""
+        if self.interval is None or (self.over and not self.over.endswith(" only")):
+            return ""
+        return self.over or ("faces only" if len(self.seeds) == 1 else "")
 
 
 def _finite(value: Any) -> bool:
@@ -191,27 +208,40 @@ def rows(
             )
             continue
         summary = summarise([run.figure(metric) for run in runs])
-        ends = _interval([group[metric] for group in drawn], level) if metric in drawn[0] else None
+        ends = _interval(metric, [group[metric] for group in drawn], runs, level) if metric in drawn[0] else None
         spread = [one for run in runs if (one := run.spread(metric)) is not None]
         notes = note, f"± {np.mean(spread):.2f} over {metric.folds}" if spread else "", metric.note
         paper = None if metric.part else (published or {}).get(prefix + metric.name)
         made.append(
             Row(
                 _row(name, metric), prefix + metric.name, summary.mean, summary.std, metric.n, tuple(results),
-                ends, paper, metric.unit, "; ".join(filter(None, notes)),
+                ends, paper, metric.unit, "; ".join(filter(None, notes)), _told(runs, splits) if ends else "",
             )
         )  # fmt: skip
     return made
+
+
+def _told(runs: Sequence[Result], splits: bool) -> str:
+    """What an interval is over."""
+    return f"{runs[0].over} only" if len(runs) == 1 else f"{runs[0].over} and {'splits' if splits else 'seeds'}"
 
 
 def _row(name: str, metric: Metric) -> str:
     return f"{name}: {metric.part}" if metric.part else name
 
 
-def _interval(drawn: Sequence[Floats], level: float) -> tuple[float, float] | None:
-    """Of resampled figures [R, runs] of each group, over runs too; None where no resample defines it."""
-    figures = over_runs(np.hstack(drawn), np.random.default_rng(1))
-    return None if np.isnan(figures).all() else percentile_interval(figures, level).ends
+def _interval(
+    metric: Metric, drawn: Sequence[Floats], runs: Sequence[Result], level: float
+) -> tuple[float, float] | None:
+    """Of resampled figures [R, runs] of each group; None where no resample defines it. Errors end at 0, shares at 100 %
+    too; but what is in percent of something else may go beyond, as its draws do."""
+    figures = np.hstack(drawn)
+    found = interval_over_runs(figures, np.array([run.figure(metric) for run in runs]), level)
+    if found is None:
+        return None
+    least = 0.0 if metric.unit == "%" or not metric.higher_is_better else -np.inf
+    most = 100.0 if metric.unit == "%" else np.inf
+    return max(found.low, min(least, np.nanmin(figures))), min(found.high, max(most, np.nanmax(figures)))
 
 
 def differences(
@@ -230,17 +260,16 @@ def differences(
     seeds = tuple(sorted(set(a) & set(b)))
     if not seeds:
         return []
-    found = paired_differences(
-        [a[seed] for seed in seeds], [b[seed] for seed in seeds], splits=splits, resamples=resamples, level=level
-    )
+    ours, theirs = ([side[seed] for seed in seeds] for side in (a, b))
+    over = _told(ours, splits)
     made = []
-    for metric, one in found.items():
+    for metric, one in paired_differences(ours, theirs, splits=splits, resamples=resamples, level=level).items():
         ends = one.interval.ends
-        told = "includes" if ends[0] <= 0 <= ends[1] else "excludes"
-        over = f"{a[seeds[0]].over} and {'splits' if splits else 'seeds'}"
-        note = f"paired bootstrap over {over}; the interval {told} 0"
+        note = f"paired bootstrap over {over}; the interval {'includes' if ends[0] <= 0 <= ends[1] else 'excludes'} 0"
         name = _row(f"{better} minus {than}", metric)
-        made.append(Row(name, prefix + metric.name, one.difference, None, one.n, seeds, ends, None, metric.unit, note))
+        made.append(
+            Row(name, prefix + metric.name, one.difference, None, one.n, seeds, ends, None, metric.unit, note, over)
+        )
     return made
 
 
@@ -272,36 +301,31 @@ def paired_differences(
 ) -> dict[Metric, PairedDifference]:
     """The difference a − b of every metric that has one, of two systems' results over the same units, one a run.
 
-    Training seeds of a and b have nothing to do with each other and are resampled independently. With `splits`, a[i]
-    and b[i] saw the same split, and splits are resampled: a difference of each, then their mean. A unit that is not
-    defined in some run is left out of the figures of all.
+    a[i] and b[i] are of the same training seed: what differs between seeds in both alike, such as the order of faces,
+    is no difference of the systems. With `splits` they saw the same split. A unit that is not defined in some run is
+    left out of the figures of all.
     """
     if not a or not b:
         raise PolyfaceError("a difference needs a result of each system, one a training seed")
-    if splits and len(a) != len(b):
-        raise PolyfaceError(f"splits are compared one by one: {len(a)} results of a for {len(b)} of b")
+    if len(a) != len(b):
+        raise PolyfaceError(f"runs are compared one by one, seed by seed: {len(a)} results of a for {len(b)} of b")
     groups = [[x, y] for x, y in zip(a, b, strict=True)] if splits else [[*a, *b]]
     own = 1 if splits else len(a)  # the runs of a come first in each group
 
-    def sides(each: Sequence[Floats]) -> tuple[Floats, Floats]:
-        """Figures [R, runs] of each group → those of a and those of b."""
-        return np.hstack([one[:, :own] for one in each]), np.hstack([one[:, own:] for one in each])
+    def apart(each: Sequence[Floats]) -> Floats:
+        """Figures [R, runs] of each group → those of a minus those of b, run by run."""
+        return np.hstack([one[:, :own] - one[:, own:] for one in each])
 
     chosen = [m for m in _common([*a, *b], groups) if m.compared and m.resampled and m.trained]
     drawn = _drawn(groups, chosen, resamples, seed)
     found = {}
-    for metric in drawn[0]:
+    for metric in (one for one in chosen if one in drawn[0]):
         joint = [_joint(group, metric) for group in groups]
-        ours, theirs = sides([_over(group, metric, units) for group, units in zip(groups, joint, strict=True)])
-        first, second = sides([figures[metric] for figures in drawn])
-        if np.isnan(first).all() or np.isnan(second).all():
-            continue  # no resample defines it
-        if splits:
-            first, second = first - second, np.zeros((len(first), 1))
-        n = sum(_count(group[0], metric, units) for group, units in zip(groups, joint, strict=True))
-        value = float(ours.mean()) - float(theirs.mean())
-        one = difference_of_runs(first, second, value, n=n, seed=seed, level=level)
-        found[metric] = replace(one, seeds=(len(a), len(b)))
+        values = apart([_over(group, metric, units) for group, units in zip(groups, joint, strict=True)])[0]
+        interval = interval_over_runs(apart([figures[metric] for figures in drawn]), values, level)
+        if interval is not None:
+            n = sum(_count(group[0], metric, units) for group, units in zip(groups, joint, strict=True))
+            found[metric] = PairedDifference(float(values.mean()), interval, n, len(values))
     return found
 
 

@@ -6,6 +6,7 @@ Training writes it and can start from it; inference reads it without the recipe.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -118,6 +119,16 @@ def load_bundle(folder: Path | str, quiet: bool = False) -> Bundle:
         _told.add(manifest.sha256)
         print(f"{manifest.about.get('name', folder.name)}: {terms}", file=sys.stderr)
     return Bundle(network, tasks, manifest.crop, manifest.boxes, manifest.about)
+
+
+def fingerprint(network: FaceNetwork, **settings: Any) -> str:
+    """Twelve hex digits of a network, its weights, and whatever else its answers depend on."""
+    told = {"network": network.config, **settings}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:12]
 
 
 def _built(path: Path, manifest: Manifest) -> tuple[FaceNetwork, dict[str, Task]]:

@@ -44,6 +44,8 @@ def label_table(
         PolyfaceError: an unknown model or task, or a column that is labelled already: pseudo-labels among a person's
             labels could not be told apart.
     """
+    if not len(table):
+        raise PolyfaceError(f"{table.name}: holds no face to label")
     bundle = load_bundle(find(model), quiet=True)
     if unknown := [name for name in tasks if name not in bundle.tasks]:
         raise PolyfaceError(f"{model} has no task '{unknown[0]}'; {nearest(unknown[0], bundle.tasks)}")

@@ -104,6 +104,16 @@ class FaceNetwork(PartlyFrozen):
     def shared_dim(self) -> int:
         return int(self.trunk.maps["shared"].channels)  # type: ignore[index, union-attr]
 
+    @torch.no_grad()
+    def shared_shape(self) -> list[int]:
+        """The shape of what the trunk ends in, for one picture: [D], or [D, h, w]."""
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        shape = self.features(self.mean.new_zeros(1, self.channels, self.size, self.size))["shared"].shape[1:]
+        for module, mode in modes:
+            module.training = mode
+        return list(shape)
+
     @property
     def size(self) -> int:
         return int(self.trunk.size)  # type: ignore[arg-type]

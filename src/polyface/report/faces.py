@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from polyface.errors import PolyfaceError
 from polyface.metrics.resampling import Floats
@@ -171,7 +172,8 @@ def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, wi
 
 
 def png(image: Picture) -> bytes:
-    """The picture as PNG bytes."""
-    buffer = io.BytesIO()
-    as_image(image).save(buffer, "PNG", optimize=True)
+    """The picture as PNG bytes, which say what drew it (`files.made_here`)."""
+    buffer, drawn_by = io.BytesIO(), PngInfo()
+    drawn_by.add_text("Software", "polyface")
+    as_image(image).save(buffer, "PNG", optimize=True, pnginfo=drawn_by)
     return buffer.getvalue()

@@ -114,7 +114,7 @@ def measured_section(
         value = row.published if row.published is not None or paper is None else paper.value
         shown = "" if value is None else format_number(value, row.unit)
         faces = "" if row.n is None else f"{row.n:,}"
-        about = marks(row.note, *((paper.differs, paper.source) if paper else ()))
+        about = marks(*row.notes, *((paper.differs, paper.source) if paper else ()))
         figure = f"{format_row(row)} {row.unit}".strip()
         body.append([row.row, row.metric, figure, shown, str(len(row.seeds) or ""), faces, about])
     header = ["row", "metric", ">measured", ">published", ">seeds", ">n", "notes"]
@@ -198,16 +198,24 @@ def _merged(blocks: Mapping[str, object], note: str) -> Curves | Table | None:
     return None
 
 
-def parts_section(title: str, heading: str, lines: Mapping[str, Sequence[Row]]) -> Section:
+def parts_section(
+    title: str,
+    heading: str,
+    lines: Mapping[str, Sequence[Row]],
+    caption: str = "",
+) -> Section:
     """Rows of results as a table: a line for each part of a question ({"left profile": rows}), a column a metric."""
+    only = next((row.only for rows in lines.values() for row in rows if row.only), "")
+    of_one = f"; of one seed it is over {only}" if only else ""
     metrics = list(dict.fromkeys(row.metric for rows in lines.values() for row in rows))
+    counted = any(row.n is not None for rows in lines.values() for row in rows)
     body = []
     for part, rows in lines.items():
         found = {row.metric: row for row in rows}
         cells = [format_row(found[metric]) if metric in found else "" for metric in metrics]
-        body.append([part, *("" if row.n is None else f"{row.n:,}" for row in rows[:1]), *cells])
-    header = [heading, ">n", *(f">{metric}" for metric in metrics)]
-    return Section(title, [Table(header, body, "In parentheses the 95 % bootstrap interval.")])
+        body.append([part, *("" if row.n is None else f"{row.n:,}" for row in rows[:1] if counted), *cells])
+    header = [heading, *([">n"] if counted else []), *(f">{metric}" for metric in metrics)]
+    return Section(title, [Table(header, body, caption or f"In parentheses the 95 % bootstrap interval{of_one}.")])
 
 
 def faces_section(title: str, groups: Mapping[str, Sequence[tuple[Picture, str]]], text: str = "") -> Section:

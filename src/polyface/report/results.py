@@ -21,13 +21,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from polyface.errors import PolyfaceError, nearest
-from polyface.files import atomic_path
+from polyface.files import atomic_path, lock
 from polyface.metrics.resampling import Summary, summarise
 from polyface.metrics.result import Row
+from polyface.registry import installed
 
 __all__ = ["Results", "Row", "Run", "Summary", "markdown_table", "read_results", "summarise", "write_results"]
 
 _Kind = TypeVar("_Kind", Row, "Run")
+_WAIT = 60.0  # seconds, for others that write into the same file
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,7 @@ def describe_commit(folder: Path | None = None) -> str:
     folder = Path(__file__).resolve().parent if folder is None else folder
     top = _git(folder, "rev-parse", "--show-toplevel")
     if top is None or not (Path(top) / "src" / "polyface").is_dir():
-        try:
-            return f"polyface {importlib.metadata.version('polyface')}"
-        except importlib.metadata.PackageNotFoundError:
-            return "unknown"
+        return f"polyface {installed()}"
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return "uncommitted"
@@ -100,7 +99,7 @@ def describe_machine() -> str:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        named = re.search(r"^model name\s*:\s*(.+)$", info.read_text(errors="replace"), re.MULTILINE)
+        named = re.search(r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
         model = named.group(1).strip() if named else model
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     torch_version = importlib.metadata.version("torch")
@@ -130,30 +129,42 @@ def write_results(
 ) -> Results:
     """Write rows into a results file, whole or not at all, and return what it now holds.
 
-    With `merge`, rows of the same (row, metric) are replaced in place and all others kept; the runs that kept rows stem
-    from are listed under "earlier", so that none is credited to a command that did not measure it.
+    Several processes may write into one file: none loses another's rows. With `merge`, rows of the same (row, metric)
+    are replaced in place and all others kept; the runs that kept rows stem from are listed under "earlier", so that
+    none is credited to a command that did not measure it.
     """
     path = Path(path)
     new = {row.key: row for row in rows}
     run = Run(command, commit or describe_commit(), machine or describe_machine(), data, _now())
-    kept: dict[tuple[str, str], Row] = {}
-    earlier: list[tuple[Run, frozenset[tuple[str, str]]]] = []
-    if merge and path.exists():
-        old = read_results(path)
-        kept = {row.key: row for row in old.rows}
-        listed = frozenset().union(*(keys for _, keys in old.earlier))
-        sources = [*old.earlier, (old.run, frozenset(kept) - listed)]
-        remaining = [(source, keys - new.keys()) for source, keys in sources]
-        earlier = [(source, keys) for source, keys in remaining if keys and replace(source, date=run.date) != run]
-    results = Results(tuple((kept | new).values()), run, tuple(earlier), path.name)
-    content: dict[str, Any] = asdict(run)
-    if earlier:
-        content["earlier"] = [asdict(source) | {"rows": sorted(map(list, keys))} for source, keys in earlier]
-    content["rows"] = [{key: _rounded(value) for key, value in asdict(row).items()} for row in results.rows]
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    with atomic_path(path) as aside:
-        aside.write_text(text + "\n", encoding="utf-8")
-    return read_results(path)
+    with lock(path, wait=_WAIT):
+        results = _merged(path, new, run) if merge and path.exists() else Results(tuple(new.values()), run)
+        content: dict[str, Any] = asdict(run)
+        if results.earlier:
+            content["earlier"] = [
+                asdict(source) | {"rows": sorted(map(list, keys))} for source, keys in results.earlier
+            ]
+        content["rows"] = [_entry(row) for row in results.rows]
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        with atomic_path(path) as aside:
+            aside.write_text(text + "\n", encoding="utf-8")
+        return read_results(path)
+
+
+def _merged(path: Path, new: dict[tuple[str, str], Row], run: Run) -> Results:
+    """What the file holds, with new rows of a run."""
+    old = read_results(path)
+    kept = {row.key: row for row in old.rows}
+    listed = frozenset().union(*(keys for _, keys in old.earlier))
+    sources = [*old.earlier, (old.run, frozenset(kept) - listed)]
+    remaining = [(source, keys - new.keys()) for source, keys in sources]
+    earlier = [(source, keys) for source, keys in remaining if keys and replace(source, date=run.date) != run]
+    return Results(tuple((kept | new).values()), run, tuple(earlier))
+
+
+def _entry(row: Row) -> dict[str, Any]:
+    """A row as the file holds it: without what is not known of it, as in rows from before."""
+    late = ("over", "precision")
+    return {key: _rounded(value) for key, value in asdict(row).items() if value or key not in late}
 
 
 def _now() -> str:
@@ -215,20 +226,22 @@ def _chosen(wanted: Sequence[str] | None, known: Sequence[str], what: str, name:
     if wanted is None:
         return list(known)
     chosen: dict[str, None] = {}
-    for pattern in wanted:
+    for asked in wanted:
+        pattern = asked.removesuffix("?")
         found = [entry for entry in known if entry == pattern] or fnmatch.filter(known, pattern)
-        if not found:
+        if not found and pattern == asked:
             raise PolyfaceError(f"{name}: no {what} '{pattern}': {nearest(pattern, known)}")
         chosen |= dict.fromkeys(found)
     return list(chosen)
 
 
-def markdown_table(
-    results: Results, rows: Sequence[str] | None = None, metrics: Sequence[str] | None = None, published: bool = True
-) -> str:
-    """A Markdown table: one line per row, one column per metric, the published figure beside it where there is one.
+def chosen_rows(
+    results: Results, rows: Sequence[str] | None = None, metrics: Sequence[str] | None = None
+) -> tuple[list[str], list[list[Row | None]]]:
+    """The metrics and, a line for each row that has any of them, its figures.
 
-    `rows` and `metrics` choose and order (patterns with `*` allowed); a name that the file does not hold is an error.
+    `rows` and `metrics` choose and order (patterns with `*` allowed); a name that the file does not hold is an error,
+    but for one that ends with `?`: that is shown once it is measured.
     """
     found = {row.key: row for row in results.rows}
     names = _chosen(rows, list(dict.fromkeys(row.row for row in results.rows)), "row", results.name)
@@ -236,7 +249,15 @@ def markdown_table(
     if metrics is None:
         columns = [metric for metric in columns if any((name, metric) in found for name in names)]
     lines = [[found.get((name, metric)) for metric in columns] for name in names]
-    lines = [line for line in lines if any(line)]
+    return columns, [line for line in lines if any(line)]
+
+
+def markdown_table(
+    results: Results, rows: Sequence[str] | None = None, metrics: Sequence[str] | None = None, published: bool = True
+) -> str:
+    """A Markdown table: one line per row, one column per metric, the published figure beside it where there is one.
+    What is shown: see `chosen_rows`."""
+    columns, lines = chosen_rows(results, rows, metrics)
     header, body = [""], [[row.row for row in line if row][:1] for line in lines]
     for i, metric in enumerate(columns):
         cells = [line[i] for line in lines]
@@ -248,7 +269,11 @@ def markdown_table(
             header.append("published")
             for text, cell in zip(body, cells, strict=True):
                 text.append("" if cell is None or cell.published is None else format_number(cell.published, cell.unit))
-    for title, value in (("seeds", lambda row: [str(len(row.seeds) or "")]), ("n", _n), ("note", _notes)):
+    for title, value in (
+        ("seeds", lambda row: [str(len(row.seeds) or "")]),
+        ("n", _n),
+        ("note", _notes),
+    ):
         told = [dict.fromkeys(text for row in line if row for text in value(row) if text) for line in lines]
         texts = ["; ".join(texts) for texts in told]
         if any(texts):
@@ -264,8 +289,7 @@ def _n(row: Row) -> list[str]:
 
 
 def _notes(row: Row) -> list[str]:
-    """The parts of a row's note: what several figures of a line have in common is said once."""
-    return row.note.split("; ")
+    return row.notes
 
 
 def _cell(text: str) -> str:

@@ -95,9 +95,11 @@ def stored(out: Path, job: Job, part: str = "test") -> Answers:
     return found
 
 
-def _store(path: Path, answers: Mapping[str, Mapping[str, Any]], missed: int, source: dict[str, Any]) -> None:
+def _store(
+    path: Path, answers: Mapping[str, Mapping[str, Any]], missed: int, source: dict[str, Any] | None = None
+) -> None:
     """Keep all that is an array; words follow from probabilities. missed: faces cropped without a detected box.
-    source: what the answers are of (`_source`)."""
+    source: what the answers are of (`_source`), where that is known."""
     arrays: dict[str, Any] = {
         f"{task}/{key}": value
         for task, answer in answers.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,14 @@ from polyface.report.plots import PALETTE, plot_grid
 from polyface.report.published import Published, Statement
 from polyface.report.results import read_results
 from polyface.reproduce.runs import Runs, by_prefix
-from polyface.reproduce.tables import kinds
+from polyface.reproduce.tables import CORRELATION, kinds
 from polyface.training.recipe import Recipe
 
 _MOST_CURVES = 2 * len(PALETTE)  # of which the second half is dashed
+_BY_CHANCE = (
+    "Mean ± standard deviation over seeds. By chance: the mean where the side task's features are shuffled; p: how "
+    "often a shuffled one is as large. Of twenty that share nothing one has a p below 0.05."
+)
 _STILL = 1e-6  # weights that differ by no more are the same, rounded
 
 
@@ -94,14 +98,10 @@ def table_report(
     headlines = [figure for figure in published if not figure.detail]
     sections: list[Section] = [measured_section("Figures", names, headlines, statements)]
     sections += [measured_section("Differences", differences) for differences in compared]
-    if shared := [row for row in rows if row.metric == "weight correlation"]:
-        sections.append(measured_section("Correlation of head weights", shared))
+    if shared := _lines(row for row in rows if row.metric.startswith(CORRELATION)):
+        sections.append(parts_section("Correlation of head weights", "", shared, _BY_CHANCE))
     sections += result_sections(runs)
-    by_pose: dict[str, list[Row]] = {}
-    for row in rows:
-        if ": pose " in row.row:
-            by_pose.setdefault(row.row, []).append(row)
-    if by_pose:
+    if by_pose := _lines(row for row in rows if ": pose " in row.row):
         sections.append(parts_section("By pose", "", by_pose))
     sections += extra
     for name in recipe.variants:
@@ -110,6 +110,14 @@ def table_report(
             sections += training_sections(f"{name} (seed {seed})", epochs)
     sections.append(recipe_section(recipe))
     return write_report(path, f"Reproduction of {recipe.place}", sections)
+
+
+def _lines(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Rows by their name, a line of a table each."""
+    lines: dict[str, list[Row]] = {}
+    for row in rows:
+        lines.setdefault(row.row, []).append(row)
+    return lines
 
 
 def result_sections(runs: Runs) -> list[Section]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from polyface.data.loader import FacePool
 from polyface.errors import PolyfaceError
 from polyface.metrics.result import Result
 from polyface.protocols.base import EvaluationSet, Protocol
-from polyface.reproduce.jobs import Answers, Job, answers_path, finished, record, stored
+from polyface.reproduce.jobs import Answers, Job, answers_path, finished, record, stored, trains
 from polyface.tasks import Task
 from polyface.training.recipe import MOST_SEEDS, Recipe
 from polyface.training.specs import StageSpec
@@ -105,27 +105,49 @@ class Runs:
             )
         return found
 
-    def protocol(self, name: str, seed: int = 0, part: str = "test", **options: Any) -> tuple[Protocol, Any]:
-        """How a variant is evaluated, and what is compared then; `options` are in place of those of its stage."""
+    def protocol(
+        self, name: str, seed: int = 0, part: str = "test", settings: Mapping[str, Any] | None = None
+    ) -> tuple[Protocol, Any]:
+        """How a variant is evaluated, and what is compared then; by default as its stage says."""
         job = self._of(name, seed)
-        key = f"{job} {part} {options}"
+        key = f"{job} {part} {settings}"
         if key not in self._protocols:
             stage = self.stage(name, seed)
-            chosen = protocols.build(stage.evaluation.protocol | options)
+            chosen = protocols.build(settings or stage.evaluation.protocol)
             cases = chosen.cases(self.faces.evaluated(stage, part, self.tasks(name, seed)))
             self._protocols[key] = chosen, cases
         return self._protocols[key]
 
-    def results(self, name: str, part: str = "test", **options: Any) -> dict[int, Mapping[str, Result]]:
-        """The results of the finished seeds of a variant, each by the prefix of its metrics; see `protocol`."""
-        found = {}
-        for seed in self.seeds(name):
-            key = f"{Job(name, seed)} {part} {options}"
-            if key not in self._results:
-                chosen, cases = self.protocol(name, seed, part, **options)
-                self._results[key] = chosen.evaluate(self._answers(name, seed, part), cases)
-            found[seed] = self._results[key]
-        return found
+    def results(self, name: str, part: str = "test") -> dict[int, Mapping[str, Result]]:
+        """The results of the finished seeds of a variant, each by the prefix of its metrics."""
+        return {seed: self._result(name, seed, part) for seed in self.seeds(name)}
+
+    def _result(
+        self, name: str, seed: int, part: str, settings: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Result]:
+        key = f"{Job(name, seed)} {part} {settings}"
+        if key not in self._results:
+            chosen, cases = self.protocol(name, seed, part, settings)
+            self._results[key] = chosen.evaluate(self._answers(name, seed, part), cases)
+        return self._results[key]
+
+    def side(self, name: str, part: str = "test") -> dict[str, dict[int, Result]]:
+        """How the tasks beside the main one do, by the prefix of their metrics and by seed: a task that is said to help
+        must be seen to be learnt, whatever the stage is evaluated by. Without those that the stage's protocol tells of
+        itself, and those that no face is labelled for."""
+        found: dict[int, Mapping[str, Result]] = {}
+        for seed, told in self.results(name, part).items():
+            stage, answers = self.stage(name, seed), self.answers(name, seed, part)
+            table = self.faces.of(stage, part).table
+            asked = [
+                task
+                for task, one in self.tasks(name, seed).items()
+                if task != stage.evaluation.main and f"{task} " not in told and task in answers
+                if one.targets(table).labelled.any()
+            ]
+            settings = {"name": protocols.DEFAULT, "tasks": asked}
+            found[seed] = self._result(name, seed, part, settings) if asked else {}
+        return by_prefix(found)
 
     def main(self, name: str, part: str = "test") -> dict[int, Result]:
         """The results without a prefix, such as the main task's, of the finished seeds of a variant."""
@@ -135,10 +157,24 @@ class Runs:
         """What the training of a variant's last stage left: settings, history and seconds."""
         return record(self.out, Job(name, seed), self.stage(name).name)
 
+    def precision(self, name: str) -> str:
+        """What the networks of a variant, or of those that it takes its answers from, were trained in."""
+        variant = self.recipe.variants[name]
+        if others := [variant.model] if variant.model else variant.average:
+            return _listed(self.precision(other) for other in others)
+        kept = [record for seed in self.seeds(name) if trains(variant) and (record := self.record(name, seed))]
+        asked = (record.get("precision") or record["settings"]["optimisation"].get("precision") for record in kept)
+        return _listed(one for one in asked if one != "auto")
+
     def history(self, name: str, seed: int = 0) -> list[dict[str, Any]]:
         """The epochs of a finished variant's last stage, for curves."""
         found = self.record(name, seed)
         return list(found["history"]) if found else []
+
+
+def _listed(words: Iterable[str | None]) -> str:
+    """Each word once."""
+    return ", ".join(dict.fromkeys(filter(None, words)))
 
 
 def by_prefix(results: Mapping[int, Mapping[str, Result]]) -> dict[str, dict[int, Result]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from polyface.errors import PolyfaceError
-from polyface.explain.weights import head_weights, weight_correlation
+from polyface.explain.weights import correlation_by_chance, head_weights, weight_correlation
 from polyface.metrics.groups import within
 from polyface.metrics.resampling import summarise
 from polyface.metrics.result import Result, Row, differences, relative_differences, rows
@@ -22,6 +22,7 @@ from polyface.reproduce.runs import Runs, by_prefix
 from polyface.schema import landmark_groups
 from polyface.training.recipe import ComparisonSpec, Recipe
 
+CORRELATION = "weight correlation"
 _GROUPED = "pose"  # the column by whose words the figures of faces are told apart
 
 
@@ -29,11 +30,17 @@ def rows_of(runs: Runs) -> list[Row]:
     """All rows that the finished jobs give: each variant's figures, and the differences that the recipe asks for."""
     made: list[Row] = []
     for name, variant in runs.recipe.variants.items():
+        title, of_variant = runs.title(name), []
+        about: dict[str, Any] = {"splits": variant.splits, "note": variant.note}
         for prefix, found in by_prefix(runs.results(name)).items():
-            about: dict[str, Any] = {"prefix": variant.prefix + prefix, "splits": variant.splits, "note": variant.note}
-            made += rows(runs.title(name), found, **about)
-            made += _per_group(runs, name, prefix, found)
-        made += _validation_time(runs, name)
+            of_variant += rows(title, found, prefix=variant.prefix + prefix, **about)
+            of_variant += _per_group(runs, name, prefix, found)
+        for prefix, found in runs.side(name).items():
+            whole = rows(title, found, prefix=variant.prefix + prefix, **about)
+            of_variant += [row for row in whole if row.row == title]
+        of_variant += _validation_time(runs, name)
+        precision = runs.precision(name)
+        made += [replace(row, precision=precision) if row.seeds else row for row in of_variant]
     for pair in runs.recipe.comparisons:
         made += _compared(runs, pair)
     return made + _correlations(runs)
@@ -80,13 +87,14 @@ def _per_group(runs: Runs, name: str, prefix: str, found: Mapping[int, Result], 
 
 
 def _correlations(runs: Runs) -> list[Row]:
-    """Fig. 5(b): correlation of head weights between each landmark and each side task, mean over seeds."""
-    rows: list[Row] = []
+    """Fig. 5(b): correlation of head weights between each landmark and each side task, mean over seeds; beside it what
+    heads that share nothing have, and how often these have as much."""
+    made: list[Row] = []
     for name, variant in runs.recipe.variants.items():
         if not variant.correlation:
             continue
         stage = runs.stage(name)
-        found: dict[str, list[np.ndarray]] = {}
+        heads: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         models = {s: folder(runs.out, Job(name, s)) / stage.name / "model" for s in range(variant.seeds)}
         models = {seed: model for seed, model in models.items() if model.exists()}
         for model in models.values():
@@ -94,19 +102,18 @@ def _correlations(runs: Runs) -> list[Row]:
             points = head_weights(network, stage.evaluation.main)
             for side in network.heads:
                 if side != stage.evaluation.main:
-                    found.setdefault(side, []).append(weight_correlation(points, head_weights(network, side)))
-        for side, values in found.items():
-            names = list(landmark_groups(values[0].shape[0]))
-            for index, point in enumerate(names):
-                each = [float(v[index]) for v in values]
-                std = float(np.std(each, ddof=1)) if len(each) > 1 else None
-                rows.append(
-                    Row(
-                        f"{name}: {point} ~ {side}", "weight correlation", float(np.mean(each)), std, None,
-                        tuple(models), unit="",
-                    )
-                )  # fmt: skip
-    return rows
+                    heads.setdefault(side, []).append((points, head_weights(network, side)))
+        for side, pairs in heads.items():
+            found = np.stack([weight_correlation(*pair) for pair in pairs])
+            chance = np.mean([correlation_by_chance(*pair, seed=i) for i, pair in enumerate(pairs)], axis=0)
+            as_much = (1 + (chance >= found.mean(0)).sum(0)) / (1 + len(chance))
+            for place, point in enumerate(landmark_groups(found.shape[1])):
+                measured = summarise(found[:, place].tolist())
+                about = Row(f"{name}: {point} ~ {side}", CORRELATION, measured.mean, seeds=tuple(models), unit="")
+                made.append(replace(about, std=measured.std))
+                made.append(replace(about, metric=f"{CORRELATION} by chance", mean=float(chance[:, place].mean())))
+                made.append(replace(about, metric=f"{CORRELATION} p", mean=float(as_much[place])))
+    return made
 
 
 def collect(runs: Runs, results: Path, command: str, about: str, published: Sequence[Published] = ()) -> list[Row]:

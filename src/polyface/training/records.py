@@ -93,7 +93,8 @@ def faces_of(source: SourceSpec, data: Path | None) -> Faces:
 @lru_cache(1024)  # many runs are looked at before the first is trained
 def _faces_of(name: str, options: str, data: Path | None, stamps: tuple[tuple[int, int], ...]) -> Faces:
     table = open_source(name, data, json.loads(options))
-    return Faces(table=name, faces=len(table), fingerprint=table.fingerprint)
+    skipped = sum(lost.skipped for lost in table.left_out)
+    return Faces(table=name, faces=len(table), skipped=skipped, fingerprint=table.fingerprint)
 
 
 def weights_of(bundle: Path) -> str | None:

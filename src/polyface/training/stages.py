@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +109,8 @@ class RunContext:
         try:
             Bundle(network, dict(tasks), crop, boxes, about).save(self.folder / "model")
             with atomic_path(self.folder / HISTORY) as aside:
-                aside.write_text(json.dumps({"settings": settings, **made_from, **record, **more}, indent=1))
+                told = json.dumps({"settings": settings, **made_from, **record, **more}, indent=1)
+                aside.write_text(told, encoding="utf-8")
         except (OSError, SafetensorError) as error:
             raise PolyfaceError(
                 f"{self.folder}: trained, but could not write the model ({reason(error)}; the checkpoint is whole): "
@@ -229,10 +230,10 @@ def _rows(table: FaceTable, part: str, source: SourceSpec) -> np.ndarray:
 
 
 def build_weighting(
-    stage: StageSpec, features: int | None = None, tasks: Mapping[str, Task] | None = None
+    stage: StageSpec, features: int | Sequence[int] | None = None, tasks: Mapping[str, Task] | None = None
 ) -> Weighting:
-    """The stage's weighting; features: the width of the network's shared features; tasks: those of the stage. Reads no
-    face: it needs the names of tasks and terms alone."""
+    """The stage's weighting; features: the width of the network's shared features, or a map's shape; tasks: those of
+    the stage. Reads no face: it needs the names of tasks and terms alone."""
     names = list(LossTerms(tasks or named_tasks(stage), stage.weighting.terms).weighted)
     return weighting.build(stage.weighting.name, names, features=features, **stage.weighting.options)
 

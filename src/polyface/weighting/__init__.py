@@ -84,8 +84,9 @@ WEIGHTINGS = Registry(
 """Weightings by name: classes, called with (tasks, **options)."""
 
 
-def build(name: str, tasks: Sequence[str], *, features: int | None = None, **options: Any) -> Weighting:
-    """A weighting by name. features: the width of the shared features, for the methods that learn from them."""
+def build(name: str, tasks: Sequence[str], *, features: int | Sequence[int] | None = None, **options: Any) -> Weighting:
+    """A weighting by name. features: the width of the shared features, or the shape [D, h, w] of a shared map, for the
+    methods that learn from them."""
     method = WEIGHTINGS.get(name, "weighting.name")
     if getattr(method, "needs_features", False):
         if features is None:
@@ -95,7 +96,8 @@ def build(name: str, tasks: Sequence[str], *, features: int | None = None, **opt
     for option, value in options.items():
         annotation = str(parameters[option].annotation) if option in parameters else ""
         if annotation.startswith(("float", "int")) and not (value is None and "None" in annotation):
-            _check_number(name, option, value)
+            for number in value if isinstance(value, list | tuple) else [value]:
+                _check_number(name, option, number)
     built: Weighting = WEIGHTINGS.make(name, options, tasks, where="weighting.options")
     return built
 

@@ -17,7 +17,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -82,9 +82,56 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return total
 
 
+def scalars(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Losses as scalars; one of shape [1] is one.
+
+    Raises:
+        PolyfaceError: a loss that is no tensor of one real number, by its task, or losses on several devices.
+    """
+    for name, loss in losses.items():
+        if not isinstance(loss, Tensor):
+            raise PolyfaceError(f"the loss of '{name}' is a {type(loss).__name__}; expected a tensor of one number")
+        if loss.numel() != 1:
+            raise PolyfaceError(
+                f"the loss of '{name}' has shape {list(loss.shape)}; expected one number: take the mean"
+            )
+        if not loss.is_floating_point():
+            kind = str(loss.dtype).removeprefix("torch.")
+            raise PolyfaceError(f"the loss of '{name}' is of type {kind}; expected a real number, such as float32")
+    places = {str(loss.device): name for name, loss in losses.items()}
+    if len(places) > 1:
+        told = " and ".join(f"{place} ('{name}')" for place, name in places.items())
+        raise PolyfaceError(f"losses are on {told}: bring them to one device")
+    return {name: loss.reshape(()) for name, loss in losses.items()}
+
+
 def mean_over_ranks(losses: Tensor) -> Tensor:
     """Losses of the global batch in float64 on the CPU, from what every process passes (see `Weighting`)."""
     return (sum_over_ranks(losses.detach()) / world_size()).cpu().double()
+
+
+_NOTHING = "nothing that learns has a part in"
+
+
+class _Constant(torch.autograd.Function):
+    """A loss that nothing learns from, which says so when it is back-propagated."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, anchor: Tensor, tasks: list[str]) -> Tensor:
+        ctx.tasks = tasks
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> NoReturn:
+        raise unlearnt(ctx.tasks)
+
+
+def unlearnt(tasks: Sequence[str]) -> PolyfaceError:
+    """What is said where no loss of a step has a gradient."""
+    return PolyfaceError(
+        f"{_NOTHING} the loss of {', '.join(tasks)}, so there is no gradient: let a part of the network learn (in a "
+        "loop of your own: is the loss computed under no_grad, or from what was detached?)"
+    )
 
 
 class Weighting(nn.Module):
@@ -95,7 +142,8 @@ class Weighting(nn.Module):
     into the module that DDP wraps, and its parameters into the optimiser.
 
     Absent tasks (count 0, or no loss given) get weight 0, no gradient, and leave all state of theirs alone; unless a
-    method says otherwise, the weights of the present tasks keep the value they would have had.
+    method says otherwise, the weights of the present tasks keep the value they would have had. In training a task is
+    absent too where nothing that learns has a part in its loss (its head and all that it reads are frozen).
 
     A loss that is not finite: `loss` is not finite either, so that a gradient scaler or the loop can skip the step; the
     weights are those of a plain sum, there is no own_loss, and no state changes.
@@ -131,18 +179,28 @@ class Weighting(nn.Module):
         """Weights [P] of the present tasks, and the own loss where weights are learned."""
 
     def combine(self, losses: Mapping[str, Tensor], context: Context | None = None) -> Combined:
-        """Scalar losses by task → what to back-propagate."""
+        """Scalar losses by task → what to back-propagate.
+
+        Raises:
+            PolyfaceError: a loss of no task, or that is no real number; losses without a gradient, where a method needs
+                one, and else when `backward` is called.
+        """
         context = context or Context()
         if unknown := [name for name in losses if name not in self.tasks]:
             raise PolyfaceError(f"a loss is named '{unknown[0]}'; {nearest(unknown[0], self.tasks)}")
         if not losses:
             raise PolyfaceError(f"no loss given; expected some of {', '.join(self.tasks)}")
-        counts = context.counts or {}
+        losses, counts = scalars(losses), context.counts or {}
         names = [name for name in self.tasks if name in losses]
         stacked = torch.stack([losses[name] for name in names])
         values = mean_over_ranks(stacked)
         finite = values.isfinite().tolist()
         present = [i for i, name in enumerate(names) if counts.get(name, 1) > 0]
+        constant = [names[i] for i in present if torch.is_grad_enabled() and not losses[names[i]].requires_grad]
+        in_vain = 0 < len(constant) == len(present)
+        if constant and self.training and not in_vain:
+            present = [i for i in present if names[i] not in constant]
+            self.warn_once(f"{_NOTHING} the loss of {', '.join(constant)}: counted as absent")
         weights = torch.zeros(len(names), dtype=torch.float64)
         if not all(finite[i] for i in present):
             # NaN on every process, and through every head, or the processes would part company under DDP
@@ -160,6 +218,8 @@ class Weighting(nn.Module):
             stacked = torch.stack(kept)
         # All absent tasks are in the sum, times 0, so that under DDP every head takes part.
         loss = (stacked * weights.to(stacked)).sum()
+        if in_vain and own is None:
+            loss = _Constant.apply(loss, loss.new_zeros((), requires_grad=True), constant)
         named = dict.fromkeys(self.tasks, 0.0) | dict(zip(names, weights.tolist(), strict=True))
         return Combined(loss, named, self._all_own(own, loss))
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from polyface.errors import PolyfaceError
-from polyface.weighting.base import Context, Step, Weighting, mean_over_ranks
+from polyface.weighting.base import Context, Step, Weighting, mean_over_ranks, scalars
 from polyface.weighting.losses import TINY
 
 
@@ -60,6 +60,7 @@ class FAMO(Weighting):
         return weights, None
 
     def after_step(self, losses: Mapping[str, Tensor], context: Context | None = None) -> None:
+        losses = scalars(losses)
         names = [name for name in self.tasks if name in losses]
         values = mean_over_ranks(torch.stack([losses[name] for name in names]))
         after = dict(zip((self.tasks.index(name) for name in names), values.tolist(), strict=True))

@@ -10,6 +10,7 @@ they keep their value and the absent task's logit gets no gradient.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -20,15 +21,19 @@ from torch.nn import functional as F
 from polyface.errors import PolyfaceError, check_names, nearest
 from polyface.weighting.base import Step, Weighting, sum_over_ranks, world_size
 
+POOLS = ("average", "flatten")
+
 
 class FeatureWeights(Weighting):
     """Base of the weightings with one linear layer a group on the shared features.
 
-    features: their width D. groups: [{"tasks": [...], "budget": φ}], disjoint. normalise_features: divide x by its
-    length first. logit_norm: give every face's logits this length, which keeps the softmax away from one-hot (length 1
-    and two tasks: weights between 0.196 and 0.804); None: leave them. Ψ and b start at 0, so that all weights of a
-    group are equal; with logit_norm Ψ is drawn from a normal of 0.1, cut at two deviations (as the code of Ming et al.
-    does), for the direction of a zero vector is not defined. lr: learning rate of Ψ; None: the network's.
+    features: their width D, or the shape [D, h, w] of a map. pool: what is read of a map, its "average" or, as in Ming
+    et al. 2021, all its numbers: "flatten" (theirs has 1792 × 3 × 3 = 16,128). groups: [{"tasks": [...], "budget": φ}],
+    disjoint. normalise_features: divide x by its length first. logit_norm: give every face's logits this length, which
+    keeps the softmax away from one-hot (length 1 and two tasks: weights between 0.196 and 0.804); None: leave them. Ψ
+    and b start at 0, so that all weights of a group are equal; with logit_norm Ψ is drawn from a normal of 0.1, cut at
+    two deviations (as the code of Ming et al. does), for the direction of a zero vector is not defined. lr: learning
+    rate of Ψ; None: the network's.
     """
 
     needs_features: ClassVar[bool] = True
@@ -36,19 +41,24 @@ class FeatureWeights(Weighting):
     def __init__(
         self,
         tasks: Sequence[str],
-        features: int,
+        features: int | Sequence[int],
         groups: Sequence[Mapping[str, Any]],
         *,
         normalise_features: bool = False,
         logit_norm: float | None = None,
+        pool: str = "average",
         lr: float | None = None,
     ) -> None:
         super().__init__(tasks)
+        if pool not in POOLS:
+            raise PolyfaceError(f"weighting pool is '{pool}'; {nearest(pool, POOLS)}")
+        shape = [features] if isinstance(features, int) else list(features)
+        self.width, self.pool = (math.prod(shape) if pool == "flatten" else shape[0]), pool
         self.groups = [_group(group, self.tasks) for group in groups]
         named = [task for names, _ in self.groups for task in names]
         if len(set(named)) < len(named):
             raise PolyfaceError("weighting groups: a task is in two groups")
-        self.logits = nn.ModuleList(nn.Linear(features, len(names)) for names, _ in self.groups)
+        self.logits = nn.ModuleList(nn.Linear(self.width, len(names)) for names, _ in self.groups)
         for layer in self.logits:
             assert isinstance(layer, nn.Linear)
             nn.init.zeros_(layer.bias)
@@ -70,7 +80,7 @@ class FeatureWeights(Weighting):
         layer = self.logits[group]
         assert isinstance(layer, nn.Linear)
         with torch.autocast(shared.device.type, enabled=False):
-            x = (shared if shared.ndim == 2 else shared.flatten(2).mean(2)).to(layer.weight.dtype)
+            x = self.read(shared).to(layer.weight.dtype)
             z = layer(F.normalize(x, dim=1) if self.normalise_features else x)
             everyone = len(columns) == len(names)
             if not everyone:  # the length below must not lead to absent tasks
@@ -88,6 +98,14 @@ class FeatureWeights(Weighting):
         mean, faces = total[:-1] / total[-1], total[-1]
         own = world_size() * local / faces
         return where, mean + (own - own.detach())
+
+    def read(self, shared: Tensor) -> Tensor:
+        """What Ψ reads of the shared features, [B, width]."""
+        flat = shared.flatten(1) if self.pool == "flatten" or shared.ndim == 2 else shared.flatten(2).mean(2)
+        if flat.shape[1] != self.width:
+            hint = "; with pool: flatten pictures have one size" if self.pool == "flatten" else ""
+            raise PolyfaceError(f"weighting: made for {self.width} shared features, found {flat.shape[1]}{hint}")
+        return flat
 
     def weights_and_shares(self, step: Step, shared: Tensor) -> tuple[Tensor, Tensor]:
         """Weights [P] of the present tasks with gradient, and a mask [P] of those that are in a group."""
@@ -139,12 +157,13 @@ class YinLiu(FeatureWeights):
     def __init__(
         self,
         tasks: Sequence[str],
-        features: int,
+        features: int | Sequence[int],
         *,
         main: str | None = None,
         budget: float = 0.1,
         groups: Sequence[Mapping[str, Any]] | None = None,
         detach: bool = False,
+        pool: str = "average",
         lr: float | None = None,
     ) -> None:
         main = tasks[0] if main is None and tasks else main
@@ -153,7 +172,7 @@ class YinLiu(FeatureWeights):
                 raise PolyfaceError(f"weighting main is '{main}'; {nearest(str(main), tasks)}")
             side = [task for task in tasks if task != main]
             groups = [{"tasks": side, "budget": budget}] if side else []
-        super().__init__(tasks, features, groups, lr=lr)
+        super().__init__(tasks, features, groups, pool=pool, lr=lr)
         self.detach = detach
 
     def weigh(self, step: Step) -> tuple[Tensor, Tensor | None]:
@@ -171,11 +190,12 @@ class NaiveDynamic(YinLiu):
     def __init__(
         self,
         tasks: Sequence[str],
-        features: int,
+        features: int | Sequence[int],
         *,
         budget: float = 1.0,
         logit_norm: float | None = 0.5,
         detach: bool = False,
+        pool: str = "average",
         lr: float | None = None,
     ) -> None:
         FeatureWeights.__init__(
@@ -185,6 +205,7 @@ class NaiveDynamic(YinLiu):
             [{"tasks": list(tasks), "budget": budget}],
             normalise_features=True,
             logit_norm=logit_norm,
+            pool=pool,
             lr=lr,
         )
         self.detach = detach
@@ -208,19 +229,20 @@ class Ming(FeatureWeights):
     def __init__(
         self,
         tasks: Sequence[str],
-        features: int,
+        features: int | Sequence[int],
         *,
         sigma: float = 0.01,
         budget: float = 1.0,
         groups: Sequence[Mapping[str, Any]] | None = None,
         logit_norm: float | None = 1.0,
         through_weights: bool = False,
+        pool: str = "average",
         lr: float | None = None,
     ) -> None:
         if sigma <= 0:
             raise PolyfaceError(f"weighting sigma is {sigma}; expected a number > 0")
         groups = [{"tasks": list(tasks), "budget": budget}] if groups is None else groups
-        super().__init__(tasks, features, groups, logit_norm=logit_norm, lr=lr)
+        super().__init__(tasks, features, groups, logit_norm=logit_norm, pool=pool, lr=lr)
         self.sigma, self.through_weights = sigma, through_weights
 
     def weigh(self, step: Step) -> tuple[Tensor, Tensor | None]:

@@ -24,30 +24,41 @@ import torch
 from torch import Tensor
 
 from polyface.errors import PolyfaceError
-from polyface.weighting.base import Context, Step, Weighting, sum_over_ranks, world_size
+from polyface.weighting.base import Context, Step, Weighting, sum_over_ranks, unlearnt, world_size
 
 Level = Literal["features", "shared"]
+_SHARED = {"features": "the shared features", "shared": "the parameters that tasks share"}
 
 
-def task_gradients(losses: Sequence[Tensor], context: Context, level: Level) -> Tensor:
-    """[T, B·D] (features: of this process's faces) or [T, P] (shared: of the global batch), detached."""
+def task_gradients(
+    losses: Sequence[Tensor], context: Context, level: Level, tasks: Sequence[str] | None = None
+) -> Tensor:
+    """[T, B·D] (features: of this process's faces) or [T, P] (shared: of the global batch), detached. tasks: their
+    names, for errors."""
+    named = dict(zip(tasks or map(str, range(len(losses))), losses, strict=True))
+    if constant := [name for name, loss in named.items() if not loss.requires_grad]:
+        raise unlearnt(constant)
     if level == "features":
         if context.shared is None or not context.shared.requires_grad:
-            raise PolyfaceError("level 'features' needs Context(shared=…), features in the graph of the losses")
+            raise PolyfaceError("gradients at the shared features need them, in the graph: pass Context(shared=…)")
         inputs: Sequence[Tensor] = [context.shared]
     else:
         inputs = [parameter for parameter in context.parameters if parameter.requires_grad]
         if not inputs:
-            raise PolyfaceError("level 'shared' needs Context(parameters=…), the parameters that all tasks share")
+            raise PolyfaceError(
+                "the tasks share nothing that learns, so their gradients cannot be compared: let the trunk, or a part "
+                "that several heads read, learn, or take a weighting without gradients (in a loop of your own: pass "
+                "Context(parameters=…))"
+            )
     # float16 gradients of a mean over a batch would fall below the smallest number there is
     scale = 2.0**12 if any(x.dtype == torch.float16 for x in inputs) else 1.0
     rows = []
-    for loss in losses:
+    for name, loss in named.items():
         found = torch.autograd.grad(loss * scale, inputs, retain_graph=True, allow_unused=True)
         if all(gradient is None for gradient in found):
             raise PolyfaceError(
-                f"a loss does not depend on Context.{'shared' if level == 'features' else 'parameters'}: pass what the "
-                "heads really read (where the whole network is compiled as one, compile the trunk alone)"
+                f"the loss of '{name}' does not depend on {_SHARED[level]}, so its gradient cannot be compared with "
+                "others: let its head read them (where the whole network is compiled as one, compile the trunk alone)"
             )
         rows.append(torch.cat([_flat(g, x) for g, x in zip(found, inputs, strict=True)]))
     gradients = torch.stack(rows) / scale
@@ -60,13 +71,13 @@ def _flat(gradient: Tensor | None, of: Tensor) -> Tensor:
     return found.flatten().to(torch.promote_types(of.dtype, torch.float32))
 
 
-def gramian(losses: Sequence[Tensor], context: Context, level: Level) -> Tensor:
+def gramian(losses: Sequence[Tensor], context: Context, level: Level, tasks: Sequence[str] | None = None) -> Tensor:
     """Inner products [T, T] of the gradients of the global batch's losses, float64 on the CPU.
 
     Under DDP every process gets the same: per-sample gradients of the features are summed as T×T products over
     processes; gradients of parameters are averaged first, then multiplied.
     """
-    gradients = task_gradients(losses, context, level)
+    gradients = task_gradients(losses, context, level, tasks)
     with torch.autocast(gradients.device.type, enabled=False):
         products = gradients @ gradients.T
     if level == "features":
@@ -85,8 +96,12 @@ class GradientWeighting(Weighting):
 
     def products(self, step: Step) -> Tensor:
         """The Gramian [P, P] of the present tasks."""
-        found = gramian(step.losses, step.context, self.level)
-        if self.level == "features" and len(found) > 1:
+        context, level = step.context, self.level
+        if level == "features" and context.shared is not None and not context.shared.requires_grad:
+            self.warn_once("the trunk is frozen: gradients are those of the parts that learn and that tasks share")
+            level = "shared"
+        found = gramian(step.losses, context, level, [self.tasks[task] for task in step.index])
+        if level == "features" and len(found) > 1:
             if torch.count_nonzero(found.diagonal()) > 1 and not torch.count_nonzero(found - found.diag().diag()):
                 self.warn_once(
                     "no face is labelled for two tasks at once, so gradients at the features cannot conflict: "

@@ -95,6 +95,5 @@ def test_the_difference_is_paired_over_faces() -> None:
     accuracy, mean = paired_differences([run(60)], [run(50)]).values()
     assert accuracy.difference == pytest.approx(10)
     assert accuracy.interval.ends == pytest.approx((4.5, 16), abs=1.5)  # ± 1.96 √(.1 · .9 / 100), in percent
-    assert accuracy.p_value < 0.01
     assert mean.difference == pytest.approx(10)
     assert [*paired_differences([run(50)], [run(60)]).values()][1].difference == pytest.approx(-10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,11 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from polyface.data.readers._labels import LabelReader, Layout, Row, layout, target_of
-from polyface.data.table import declaration_of, empty_as_null
-from polyface.errors import PolyfaceError, short
+from polyface.data.seal import footer_of
+from polyface.data.tablefile import check_names, declaration_of, empty_as_null
+from polyface.errors import PolyfaceError, short, utf8
 from polyface.schema import Column, built_in, is_column
 
 _BATCH = 256
+_UNREADABLE = (ValueError, TypeError, OverflowError, IndexError, pa.ArrowException)  # what Python cannot hold
 _log = logging.getLogger(__name__)
 _SPLITS = {"validation": "val", "valid": "val", "dev": "val", "training": "train", "testing": "test"}
 
@@ -36,9 +39,10 @@ class Part:
     def classes(self) -> dict[str, list[str]]:
         """Column → the words that its integers stand for (a ClassLabel of Hugging Face)."""
         return {
-            name: [str(word) for word in feature["names"]]
+            name: [utf8(str(word)) for word in feature["names"]]
             for name, feature in _features(self.schema).items()
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and "names" in feature
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+            if isinstance(feature.get("names"), list)
         }
 
     def rows(self, wanted: Collection[str], image: str = "") -> Iterator[Row]:
@@ -54,7 +58,7 @@ class Part:
                 if image and isinstance(picture := values[image], dict | bytes):
                     held = picture if isinstance(picture, dict) else {"bytes": picture}
                     path = held.get("path") or (held["bytes"] and f"{self.split}/{self.file.stem}/{place}".lstrip("/"))
-                    values[image] = held | {"path": path}
+                    values[image] = held | {"path": os.fsdecode(path) if isinstance(path, bytes) else path}
                 yield f"{self.file.name} row {place}", self.file, values
                 place += 1
 
@@ -63,7 +67,7 @@ def part_of(file: Path, split: str = "") -> Part:
     """A file of rows: Parquet, or with the ending .arrow a stream as ``datasets`` writes it.
 
     Raises:
-        PolyfaceError: it is none.
+        PolyfaceError: it is none, or has a column twice.
     """
     if not file.is_file():
         raise PolyfaceError(f"{file}: not a regular file")
@@ -72,7 +76,9 @@ def part_of(file: Path, split: str = "") -> Part:
             with pa.memory_map(str(file)) as stream:
                 schema = pa.ipc.open_stream(stream).schema
         else:
+            footer_of(file)
             schema = pq.read_schema(file)
+        check_names(file, schema)
     return Part(file, schema, split)
 
 
@@ -81,16 +87,42 @@ def _batches(file: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
         if file.suffix == ".arrow":
             with pa.memory_map(str(file)) as stream:
                 for batch in pa.ipc.open_stream(stream):
+                    batch.validate()
+                    for name in names:
+                        _check_bounds(batch.column(name))
                     yield batch.select(names)
         else:
             yield from pq.ParquetFile(file, page_checksum_verification=True).iter_batches(_BATCH, columns=names)
+
+
+def _check_bounds(array: pa.Array) -> None:
+    """Refuse an array that reaches out of its buffers, as a damaged stream may hold: to read it would end the process.
+
+    Words need not be UTF-8: one that is not is its row's matter.
+    """
+    kind = array.type
+    if pa.types.is_struct(kind):  # a picture, or shares
+        parts = [array.field(place) for place in range(kind.num_fields)]
+    elif pa.types.is_dictionary(kind):
+        pa.DictionaryArray.from_arrays(array.indices, pa.nulls(len(array.dictionary))).validate(full=True)
+        parts = [array.dictionary]
+    elif any(test(kind) for test in _LISTS):
+        if not pa.types.is_fixed_size_list(kind):
+            type(array).from_arrays(array.offsets, pa.nulls(len(array.values))).validate(full=True)
+        parts = [array.values]
+    else:
+        bare = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}.get(kind)
+        (array.view(bare) if bare else array).validate(full=True)
+        parts = []
+    for part in parts:
+        _check_bounds(part)
 
 
 @contextmanager
 def _readable(file: Path) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeError) as error:
         kind = "Arrow" if file.suffix == ".arrow" else "Parquet"
         raise PolyfaceError(f"{file}: not a readable {kind} file ({short(error)})") from error
 
@@ -147,7 +179,7 @@ def _values(array: pa.Array, words: Sequence[str] | None) -> list[Any]:
         array = empty_as_null(pa.chunked_array([array]))
     try:
         values = array.to_pylist()
-    except UnicodeDecodeError:
+    except _UNREADABLE:
         values = [_value(one) for one in array]
     if words is None or not pa.types.is_integer(array.type):
         return list(values)
@@ -157,8 +189,8 @@ def _values(array: pa.Array, words: Sequence[str] | None) -> list[Any]:
 def _value(one: pa.Scalar) -> Any:
     try:
         return one.as_py()
-    except UnicodeDecodeError as error:
-        return ValueError(f"not UTF-8 ({error.reason})")
+    except _UNREADABLE as error:
+        return ValueError(f"not UTF-8 ({error.reason})" if isinstance(error, UnicodeDecodeError) else short(error))
 
 
 def _word(value: int | None, words: Sequence[str]) -> Any:
@@ -179,11 +211,8 @@ def _image_column(part: Part) -> str:
 
 
 def _check_image(part: Part, image: str) -> None:
-    """Refuse a file without the column of images, or with a column that is there twice."""
-    every = part.schema.names
-    if twice := [name for name in every if every.count(name) > 1]:
-        raise PolyfaceError(f"{part.file}: column '{twice[0]}' is there twice; rename one")
-    if image not in every:
+    """Refuse a file without the column of images, or with one that cannot hold them."""
+    if image not in part.schema.names:
         names = ", ".join(part.schema.names)
         raise PolyfaceError(
             f"{part.file}: no column '{image}' (it has {names}); name that of the images: --option image=…"

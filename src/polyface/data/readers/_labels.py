@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from polyface.data import images
 from polyface.data.readers.common import stable_path
+from polyface.data.tablefile import file_inside
+from polyface.data.values import LONGEST_WORD
 from polyface.data.writing import Plan, Record, Skipped
-from polyface.errors import PolyfaceError, check_names, nearest, short
+from polyface.errors import PolyfaceError, check_names, nearest, short, utf8
+from polyface.files import check_regular
 from polyface.schema import Column, built_in, is_column, known_columns, read_column
 
 Row = tuple[str, Path, Mapping[str, Any]]
@@ -30,6 +34,7 @@ _BOXES = {  # names of four columns that are a box, with or without box_, bbox_ 
 }
 _FORMS = ("xyxy", "xywh", "fractions", "xywh-fractions")
 _CLOSED, _LONGEST = 64, 64  # most words of a vocabulary, and letters of a word of one
+_LONGEST_NAME = 256  # letters of a column's name
 _TRUTH = {"false": "no", "0": "no", "true": "yes", "1": "yes"}
 _NUMBERS = {"number", "whole"}
 
@@ -52,8 +57,14 @@ class LabelReader(ABC):
     map: Mapping[str, Any] = field(default_factory=dict)
     box: str = ""
 
+    follows_links: ClassVar[bool] = True  # whether a picture's path may lead elsewhere through a link
+
     @abstractmethod
     def _read(self, root: Path) -> tuple[Layout, Iterable[Row | Skipped]]: ...
+
+    def inputs(self, root: Path) -> list[Path]:
+        """The files that hold the rows, which no output may replace."""
+        return [root]
 
     def plan(self, root: Path) -> Plan:
         """What the columns become."""
@@ -72,17 +83,33 @@ class LabelReader(ABC):
         image = values.get(layout.image)
         if not isinstance(image, dict):
             image = {"bytes": image, "path": ""} if isinstance(image, bytes) else {"path": _text(image or "")}
-        data, path = image.get("bytes"), image.get("path") or ""
+        data, path = image.get("bytes"), _text(image.get("path") or "")
         if data is None and not path:
             return Skipped(where, "image is null")
-        folder = (Path(self.images) if self.images else file.parent).absolute()
         try:
-            path = path if data is not None else _inside(path, folder)
-            picture = folder / path if data is None else data
+            picture, path = (data, path) if data is not None else self._picture(path, file.parent)
             labels = layout.labels(values, lambda: images.size_of(picture))
         except (ValueError, PolyfaceError) as error:
             return Skipped(where, short(error))
         return Record(picture, where, path, labels)
+
+    def _picture(self, name: str, beside: Path) -> tuple[Path, str]:
+        """An image's file, and its path from the images' folder, which `name` may give whole.
+
+        Raises:
+            ValueError: it leads out of that folder, or is no regular file.
+        """
+        folder = (Path(self.images) if self.images else beside).absolute()
+        if Path(name).is_absolute() and Path(name).is_relative_to(folder):
+            name = str(Path(name).relative_to(folder))
+        try:
+            path = stable_path(name)
+        except ValueError as error:
+            raise ValueError(f"{error}; choose the images' folder with --option images=…") from error
+        check_regular(folder / path, short(path))
+        if not self.follows_links and file_inside(folder, path) is None and os.path.exists(folder / path):
+            raise ValueError(f"path '{short(path)}' leads out of the images' folder; choose it with --option images=…")
+        return folder / path, path
 
 
 @dataclass(frozen=True)
@@ -110,8 +137,8 @@ class Layout:
                 value = dict(zip(column.vocabulary, (values.get(one) or 0 for one in sources), strict=True))
             try:
                 found[name] = _converted(value, column, self.words.get(name, {}))
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{name}: {short(error)}") from error
+            except (TypeError, ValueError, OverflowError) as error:
+                raise ValueError(f"{short(name)}: {short(error)}") from error
         if self.box and not any(_blank(values.get(name)) for name in self.box):
             found["box"] = self._box([values[name] for name in self.box], size)
         return found
@@ -122,7 +149,7 @@ class Layout:
             raise ValueError(f"box: has {len(given)} numbers, expected 4")
         try:
             x, y, right, bottom = map(float, given)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"box: {short(error)}") from error
         if "xywh" in self.form:
             right, bottom = x + right, y + bottom
@@ -217,6 +244,8 @@ def _held(
             reason = "as asked"
         elif not name or name == "image":
             reason = "it has no name" if not name else "the table's own name for the picture"
+        elif len(name) > _LONGEST_NAME:
+            reason = f"its name has {len(name):,} letters"
         elif not wanted and not values:
             reason = "nothing is labelled"
         elif column := wanted or _guess([words.get(name, {}).get(_text(one), one) for one in values]):
@@ -245,7 +274,7 @@ def target_of(name: str, options: LabelReader) -> str:
     if isinstance(given := options.map.get(name), str):
         return given
     plain = name.strip().lower().replace(" ", "_").replace("-", "_")
-    return plain if is_column(plain) else name.strip()
+    return plain if is_column(plain) else utf8(name.strip())
 
 
 def _near(name: str) -> str:
@@ -284,7 +313,7 @@ def _guess(values: Sequence[Any]) -> Column | None:
     """What a column holds by its values, of which there are some; None if that is not plain."""
     values = [_plain(value) for value in values]
     if all(isinstance(value, Mapping) for value in values):
-        words = sorted({str(word) for value in values for word in value}, key=_natural)
+        words = sorted({str(word) for value in values for word in value if _is_word(str(word))}, key=_natural)
         return Column("distribution", tuple(words)) if len(words) > 1 else None
     if all(isinstance(value, list) for value in values):
         sizes = {len(value) for value in values if value and isinstance(value[0], list)}
@@ -292,10 +321,10 @@ def _guess(values: Sequence[Any]) -> Column | None:
     texts = [_text(value) for value in values if not isinstance(value, Mapping | list)]
     if len(texts) < len(values):
         return None
-    words = sorted(set(texts), key=_natural)
+    words = sorted(filter(_is_word, set(texts)), key=_natural)
     if {word.lower() for word in words} <= _TRUTH.keys():
         return Column("words", ("no", "yes"))
-    if all(map(_is_number, words)):
+    if all(map(_is_number, words)) and words:
         return Column("number")
     closed = 2 <= len(words) <= _CLOSED and len(texts) >= 2 * len(words) and max(map(len, words)) <= _LONGEST
     return Column("words", tuple(words) if closed else ())
@@ -308,12 +337,12 @@ def _converted(value: Any, column: Column, words: Mapping[str, str]) -> Any:
     value = words.get(_text(value), value) if words else value
     if _blank(value):
         return None
-    if column.type == "words":
+    if column.type == "words" and not isinstance(value, Mapping | list):
         word = _text(value)
         truth = word not in column.vocabulary and {"no", "yes"} <= set(column.vocabulary)
         return _TRUTH.get(word.lower(), word) if truth else word
-    if column.type in _NUMBERS:
-        return float(value) if isinstance(value, str) else value
+    if column.type in _NUMBERS and isinstance(value, str) and not _is_number(value):
+        raise ValueError(f"could not convert string to float: '{short(value)}'")
     value = _plain(value)
     if column.type == "distribution" and isinstance(value, Mapping):
         return {word: float(share or 0) for word, share in value.items()}
@@ -339,7 +368,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
     return value
 
@@ -363,19 +392,15 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    return "_" not in text  # which Python reads over: 20_29 would be 2029
+
+
+def _is_word(text: str) -> bool:
+    """Whether a table can hold a word; a row that has another one is bad, and says nothing of its column."""
+    return len(text) <= LONGEST_WORD and utf8(text) == text
 
 
 def _natural(word: str) -> list[tuple[int, str]]:
     """Sorts 4-6 before 10-12."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", word)]
-
-
-def _inside(name: str, folder: Path) -> str:
-    """An image's path from `folder`, which it may give whole."""
-    if Path(name).is_absolute() and Path(name).is_relative_to(folder):
-        name = str(Path(name).relative_to(folder))
-    try:
-        return stable_path(name)
-    except ValueError as error:
-        raise ValueError(f"{error}; choose the images' folder with --option images=…") from error
+    parts = re.split(r"(\d{1,18})", word)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from polyface.data.folders import look
 from polyface.data.images import size_of
 from polyface.data.readers.common import (
-    IMAGE_SUFFIXES,
     check_word,
     demand,
     lacking,
@@ -93,7 +93,7 @@ class CelebA:
         homes = (root, root / "CelebA", root / "celeba")
         root = next((home for home in homes if _find(home, "list_attr_celeba.txt")), root)
         folder = image_folder(root, [name for kind in kinds for name in _FOLDERS[kind]], self)
-        images = sorted(f for f in folder.glob("*") if f.suffix.lower() in IMAGE_SUFFIXES and f.name[0] != ".")
+        images = [folder / name for name in look(folder).whole().files if len(name.parts) == 1]
         if not images:
             raise lacking(folder, "no image", self)
         wild = folder.name in _FOLDERS["wild"]

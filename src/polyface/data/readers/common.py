@@ -14,12 +14,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from polyface.data.folders import look
+from polyface.data.images import suffixes
 from polyface.data.writing import Reader, Record
 from polyface.errors import PolyfaceError, nearest
 from polyface.files import read_bytes
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm", ".jp2", ".avif")
-"""File name endings, in lower case, by which a reader knows an image."""
 
 # How the data sets here spell people whom another of them, or Labeled Faces in the Wild, spells as on the right.
 _SPELLINGS = {
@@ -81,7 +80,8 @@ def read_text(path: Path) -> str:
 
 def numbered_lines(path: Path) -> list[tuple[int, str]]:
     """The lines of a label file that are not blank, each with its number from 1."""
-    return [(number, line) for number, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
+    lines = read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")  # splitlines splits at more
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def stable_path(name: str) -> str:
@@ -105,8 +105,8 @@ def numbers(words: Sequence[str]) -> NDArray[np.float64]:
 
 
 def hash_order(name: str) -> str:
-    """The key that fixed random cuts sort by: hexadecimal SHA-1 of the UTF-8 name."""
-    return hashlib.sha1(name.encode()).hexdigest()
+    """The key that fixed random cuts sort by: hexadecimal SHA-1 of the name's bytes, UTF-8 where it is text."""
+    return hashlib.sha1(name.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def held_out(sizes: Mapping[str, int] | Iterable[str], share: float = 0.1) -> set[str]:
@@ -142,7 +142,7 @@ def cut(faces: Iterable[Record], part: str, group: Callable[[Record], str], shar
 def without_ending(name: str) -> str:
     """An image's name, with '/' separators, without the ending that says it is one."""
     stem, _, ending = name.replace("\\", "/").rpartition(".")
-    return stem if f".{ending.lower()}" in IMAGE_SUFFIXES else name.replace("\\", "/")
+    return stem if f".{ending.lower()}" in suffixes() else name.replace("\\", "/")
 
 
 @dataclass(frozen=True)
@@ -154,13 +154,6 @@ class Pair:
     second: str
     same: bool
     fold: int | None = None
-
-
-def images_below(folder: Path) -> list[Path]:
-    """The image files of a tree of folders, by their path from `folder`, sorted; hidden ones are passed over."""
-    names = (file.relative_to(folder) for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-    shown = (name for name in names if not any(part.startswith(".") for part in name.parts))
-    return sorted(name for name in shown if (folder / name).is_file())
 
 
 class Images:
@@ -175,7 +168,9 @@ class Images:
         Raises:
             PolyfaceError: one of them is missing, or there is no image.
         """
-        names = [inner / name for inner in map(Path, within) for name in images_below(demand(folder / inner, reader))]
+        names = [
+            inner / name for inner in map(Path, within) for name in look(demand(folder / inner, reader)).whole().files
+        ]
         self.folder = folder
         self.paths = sorted(name.as_posix() for name in names if len(name.parts) == depth)
         self.deeper = sorted(name.as_posix() for name in names if len(name.parts) > depth)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from polyface.data.readers._labels import LabelReader, Layout, Row, layout
 from polyface.data.readers.common import demand, lacking, read_text
 from polyface.data.writing import Skipped
-from polyface.errors import PolyfaceError
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,43 @@ class Csv(LabelReader):
         text = read_text(demand(root, self))
         first = text.partition("\n")[0]
         delimiter = max(",;\t", key=first.count)
-        lines = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True)
+        names: list[str] = []
         rows: list[Row | Skipped] = []
-        try:
-            names = [name.strip() for name in next(lines, [])]
-            for fields in lines:
-                where = f"{root.name}:{lines.line_num}"
-                if fields and len(fields) != len(names):
-                    rows.append(Skipped(where, f"{len(fields)} fields, expected {len(names)} as in the first line"))
-                elif fields:
-                    rows.append((where, root, dict(zip(names, fields, strict=True))))
-        except csv.Error as error:
-            raise PolyfaceError(f"{root}:{lines.line_num}: not CSV ({error}); mend the line") from error
+        for number, fields in _lines(text, delimiter):
+            where = f"{root.name}:{number}"
+            if isinstance(fields, csv.Error):
+                rows.append(Skipped(where, f"not CSV ({fields})"))
+                if not names:
+                    break
+            elif not names:
+                names = [name.strip() for name in fields]
+            elif fields and len(fields) != len(names):
+                rows.append(Skipped(where, f"{len(fields)} fields, expected {len(names)} as in the first line"))
+            elif fields:
+                rows.append((where, root, dict(zip(names, fields, strict=True))))
+        if rows and all(isinstance(row, Skipped) for row in rows):
+            raise lacking(root, f"no row can be read (first: {rows[0]})", self)
         if not names:
             raise lacking(root, "is empty", self)
         return layout(names, rows, self, root.name), rows
+
+
+def _lines(text: str, delimiter: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
+    """The fields of each line with its number from 1, or what is wrong with it.
+
+    A field in quotes may hold line breaks. Of one that is not closed the first line alone is lost: the next is read as
+    a line again.
+    """
+    lines = io.StringIO(text, newline="").readlines()
+    start = 0
+    while start < len(lines):
+        found = csv.reader(lines[start:], delimiter=delimiter, strict=True)
+        done = 0
+        try:
+            for fields in found:
+                yield start + found.line_num, fields
+                done = found.line_num
+            return
+        except csv.Error as error:
+            start += done + 1
+            yield start, error

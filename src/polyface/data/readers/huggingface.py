@@ -35,7 +35,16 @@ class HuggingFace(LabelReader):
     about = "a data set that Hugging Face datasets saved to disk (Arrow or Parquet), its images and labels"
     layout = "a folder that Dataset.save_to_disk wrote, or one of .parquet files with an image column"
 
+    follows_links = False
+
+    def inputs(self, root: Path) -> list[Path]:
+        return [file for file, _ in self._files(root)]
+
     def _read(self, root: Path) -> tuple[Layout, Iterator[Row]]:
+        return _arrow.rows_of([_arrow.part_of(file, split) for file, split in self._files(root)], self)
+
+    def _files(self, root: Path) -> list[tuple[Path, str]]:
+        """The files of rows, each with its split where that is known."""
         folder = demand(root, self)
         if not folder.is_dir():
             raise lacking(folder, "not a folder", self)
@@ -45,7 +54,7 @@ class HuggingFace(LabelReader):
         files = files or [(file, "") for place in (folder, folder / "data") for file in sorted(place.glob("*.parquet"))]
         if not files:
             raise lacking(folder, "no .arrow or .parquet file", self)
-        return _arrow.rows_of([_arrow.part_of(file, split or _split(file)) for file, split in files], self)
+        return [(file, split or _split(file)) for file, split in files]
 
 
 def _split(file: Path) -> str:
@@ -58,7 +67,7 @@ def _arrow_files(folder: Path) -> list[Path]:
     if not state.exists():
         return sorted(folder.glob("*.arrow"))
     try:
-        files = [folder / str(one["filename"]) for one in json.loads(state.read_text())["_data_files"]]
+        files = [folder / str(one["filename"]) for one in json.loads(state.read_text(encoding="utf-8"))["_data_files"]]
     except (ValueError, KeyError, TypeError) as error:
         raise PolyfaceError(f"{state}: not as datasets writes it ({error}); save the data set again") from error
     if outside := [file for file in files if file.parent != folder or not file.is_file()]:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polyface.data.readers.common import IMAGE_SUFFIXES, cut, demand, lacking, numbered_lines
+from polyface.data.folders import look
+from polyface.data.readers.common import cut, demand, lacking, numbered_lines
 from polyface.data.writing import Record, Skipped
 
 _SOURCES = {
@@ -63,38 +64,31 @@ class Ibug300W:
             PolyfaceError: `root` is missing or holds no ``.pts`` file.
         """
         root = demand(Path(root), self)
-        files = sorted(f for f in root.rglob("*") if f.suffix.lower() == ".pts" and not f.name.startswith("."))
+        files = look(root, (".pts",)).whole().files
         if not files:
             raise lacking(root, "no .pts file", self)
-        faces = [_face(file, root) for file in files]
+        images = {name.with_suffix(""): name for name in reversed(look(root).files)}
+        faces = [_face(file, images.get(file.with_suffix("")), root) for file in files]
         training = [f for f in faces if isinstance(f, Record) and f.labels["split"] == "train"]
         for source in {face.labels["source"] for face in training}:
             cut([face for face in training if face.labels["source"] == source], "val", _photo)
         yield from faces
 
 
-def _face(file: Path, root: Path) -> Record | Skipped:
-    where = file.relative_to(root).as_posix()
-    image = _image_beside(file)
+def _face(file: Path, image: Path | None, root: Path) -> Record | Skipped:
+    """The face of a ``.pts`` file and the image beside it, both by their paths from `root`."""
+    where = file.as_posix()
     if image is None:
         return Skipped(where, "no image of that name beside it (.jpg, .png or the like)")
     try:
-        points = _points(numbered_lines(file))
+        points = _points(numbered_lines(root / file))
     except ValueError as error:
         return Skipped(where, str(error))
     words = _words(file, root)
     source = next((_SOURCES[word] for word in words if word in _SOURCES), None)
     split = next((_PARTS[word] for word in words if word in _PARTS), _SPLITS.get(source or ""))
     labels: dict[str, Any] = {f"landmarks_{len(points)}": points, "source": source, "split": split}
-    return Record(image=image, where=where, path=image.relative_to(root).as_posix(), labels=labels)
-
-
-def _image_beside(file: Path) -> Path | None:
-    for suffix in IMAGE_SUFFIXES:
-        for spelled in (suffix, suffix.upper()):
-            if file.with_suffix(spelled).is_file():
-                return file.with_suffix(spelled)
-    return None
+    return Record(image=root / image, where=where, path=image.as_posix(), labels=labels)
 
 
 def _points(numbered: list[tuple[int, str]]) -> NDArray[np.float64]:
@@ -132,7 +126,7 @@ def _words(file: Path, root: Path) -> list[str]:
 
     A root called "300w" says nothing: people keep all of these sets in a folder of that name.
     """
-    inner = [folder.lower().replace("300-w", "300w") for folder in reversed(file.relative_to(root).parent.parts)]
+    inner = [folder.lower().replace("300-w", "300w") for folder in reversed(file.parent.parts)]
     words = [word for folder in inner for word in re.split(r"[^0-9a-z]+", folder)]
     for outer in [root.resolve(), root.resolve().parent][: 2 if root.resolve().name.lower() in _PARTS else 1]:
         if outer.name.lower() in {*_PARTS, *_SOURCES} - {"300w"}:

@@ -30,8 +30,13 @@ class Parquet(LabelReader):
     about = "Parquet files with an image column, as Polyface or Hugging Face datasets write them"
     layout = "a .parquet file, or a folder of them, with a column 'image' of struct<bytes: binary, path: string>"
 
-    def _read(self, root: Path) -> tuple[Layout, Iterator[Row]]:
+    follows_links = False
+
+    def inputs(self, root: Path) -> list[Path]:
         files = sorted(demand(root, self).glob("*.parquet")) if root.is_dir() else [demand(root, self)]
         if not files:
             raise lacking(root, "no .parquet file", self)
-        return _arrow.rows_of([_arrow.part_of(file) for file in files], self)
+        return files
+
+    def _read(self, root: Path) -> tuple[Layout, Iterator[Row]]:
+        return _arrow.rows_of([_arrow.part_of(file) for file in self.inputs(root)], self)

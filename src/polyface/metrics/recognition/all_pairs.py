@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from polyface.errors import PolyfaceError
 from polyface.metrics.recognition.pairs import FoldFigure, Indices, auc, equal_error_rate, rate_sections, val_name
-from polyface.metrics.resampling import Bools, Counts, Floats, ratio
+from polyface.metrics.resampling import Bools, Counts, Floats, mean_of_defined, ratio
 from polyface.metrics.result import Metric, digest
 from polyface.metrics.sections import Section
 
@@ -31,10 +31,9 @@ class AllPairsResult:
     """Verification of `n` pairs, of which `same` show one person; figures in percent.
 
     `val` (by FAR in percent) is a mean over `folds` of people, `auc` and `eer` are of all pairs at once. Units are the
-    people, who are drawn with all their faces; a resample has no folds: its thresholds are picked on all its different
-    pairs. In place of millions of distances, `counts` [people,
-    people, levels] holds how many pairs of a person's first faces with a person's second faces are how far apart, by
-    levels of distance that are about evenly spaced in log FAR and in VAL.
+    people, who are drawn with all their faces and stay in their fold, `fold_of` [people] (−1: in none). In place of
+    millions of distances, `counts` [people, people, levels] holds how many pairs of a person's first faces with a
+    person's second faces are how far apart, by levels of distance that are about evenly spaced in log FAR and in VAL.
     """
 
     n: int
@@ -45,6 +44,7 @@ class AllPairsResult:
     eer: FoldFigure
     key: str
     people: tuple[str, ...] = field(repr=False)
+    fold_of: Indices = field(repr=False, compare=False)
     counts: NDArray[Any] = field(repr=False, compare=False)
 
     @property
@@ -77,18 +77,38 @@ class AllPairsResult:
     def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
         """A person who is drawn twice is never compared with himself as if he were two. Of a group, both people of a
         different pair are in it; the pairs that pick a threshold are everybody's."""
-        own = np.einsum("iik->ik", self.counts).astype(np.float32)
-        different = self.counts.astype(np.float32)
-        different[np.arange(self.units), np.arange(self.units)] = 0
-        different = different.reshape(self.units**2, -1)
+        members = [np.flatnonzero(self.fold_of == fold) for fold in [*range(self.folds), -1]]
+        blocks = [(one, other, self._different(one, other)) for one in members for other in members]
         chunks = []
         for start in range(0, len(counts), _ROWS):
             times = counts[start : start + _ROWS].astype(np.float32)
             scored = times if judged is None else times * judged
-            every = _together(times) @ different
-            others = every if judged is None else _together(scored) @ different
-            chunks.append(_figures(scored @ own, others, every, list(self.val)))
+            every = _drawn(times, blocks)
+            others = every if judged is None else _drawn(scored, blocks)
+            chunks.append(self._figures(scored, others, every))
         return {metric: np.concatenate([chunk[metric.name] for chunk in chunks]) for metric in wanted}
+
+    def _different(self, first: Indices, second: Indices) -> NDArray[Any]:
+        """How many pairs of two people are how far apart, of some people's first and others' second faces [first ·
+        second, levels]."""
+        pairs = self.counts[np.ix_(first, second)].astype(np.float32)
+        pairs[first[:, None] == second] = 0
+        return np.asarray(pairs.reshape(-1, pairs.shape[-1]))
+
+    def _figures(self, scored: NDArray[Any], others: NDArray[Any], every: NDArray[Any]) -> dict[str, Floats]:
+        """AUC and VAL at each FAR, in percent [R], of own pairs of people drawn so many times [R, people] and of
+        different pairs (see `_drawn`). The threshold of a fold is picked on `every` different pair of the others; a
+        fold of which nobody is drawn has no VAL."""
+        own = np.einsum("iik->ik", self.counts).astype(np.float32)
+        by_fold = [_accepted(scored[:, kept] @ own[kept]) for kept in self.fold_of == np.arange(self.folds)[:, None]]
+        val, far = _share(np.sum(by_fold, axis=0)), _share(_accepted(others.sum((0, 1))))
+        found = {"AUC": 100 * (np.diff(far, axis=1) * (val[:, 1:] + val[:, :-1]) / 2).sum(1)}
+        rest = every.sum((0, 1)) - every.sum(0) - every.sum(1) + np.einsum("ff...->f...", every)
+        curves = [(_share(mine), _share(_accepted(pairs))) for mine, pairs in zip(by_fold, rest, strict=False)]
+        for wanted in self.val:
+            each = np.stack([_at(wanted / 100, *curve) for curve in curves], axis=1)
+            found[val_name(wanted)] = 100 * mean_of_defined(each)
+        return found
 
     def sections(self) -> list[Section]:
         return rate_sections(*self.rates, self.auc.value, self.eer.value)
@@ -97,7 +117,8 @@ class AllPairsResult:
     def rates(self) -> tuple[Floats, Floats]:
         """FAR and VAL in percent at each level, from the first FAR above 0 to (100, 100)."""
         own = np.einsum("iik->k", self.counts, dtype=np.int64)
-        far, val = _rates((self.counts.sum((0, 1), dtype=np.int64) - own)[None]), _rates(own[None])
+        other = self.counts.sum((0, 1), dtype=np.int64) - own
+        far, val = (_share(_accepted(pairs[None])) for pairs in (other, own))
         return 100 * far[far > 0], 100 * val[far > 0]
 
 
@@ -135,6 +156,7 @@ def evaluate_all_pairs(
         eer=FoldFigure.of([equal_error_rate(*pairs)]),
         key=digest(people, np.bincount(first), np.bincount(second), fold_of, list(fars)),
         people=tuple(people.tolist()),
+        fold_of=fold_of,
         counts=_counts(values, same, first, second, len(people)),
     )
 
@@ -185,31 +207,31 @@ def _counts(distances: Floats, same: Bools, first: Indices, second: Indices, peo
     return counts.astype(np.min_scalar_type(counts.max()))
 
 
-# ----------------------------------------------------------------------------------------------- resampling of people
+def _drawn(times: NDArray[Any], blocks: Sequence[tuple[Indices, Indices, NDArray[Any]]]) -> NDArray[Any]:
+    """How many different pairs are how far apart where people are drawn so many times [R, people], by the folds of
+    both, of which the last is no fold: [folds + 1, folds + 1, R, levels]."""
+    found = [
+        (times[:, first][:, :, None] * times[:, second][:, None]).reshape(len(times), -1) @ pairs
+        for first, second, pairs in blocks
+    ]
+    folds = round(len(blocks) ** 0.5)
+    return np.stack(found).reshape(folds, folds, *found[0].shape)
 
 
-def _together(times: NDArray[Any]) -> NDArray[Any]:
-    """How often people are drawn [R, people] → how often each two of them are [R, people²]."""
-    return np.asarray(times[:, :, None] * times[:, None, :]).reshape(len(times), -1)
+def _accepted(pairs: NDArray[Any]) -> Floats:
+    """Pairs counted by level [R, levels] → how many are accepted at each."""
+    return np.cumsum(pairs, axis=1, dtype=np.float64)
 
 
-def _rates(pairs: NDArray[Any]) -> Floats:
-    """The share [R, levels], from 0 to 1, of pairs counted by level that is accepted at each."""
-    accepted = np.cumsum(pairs, axis=1, dtype=np.float64)
+def _share(accepted: Floats) -> Floats:
+    """Of accepted pairs [R, levels], the share of all, from 0 to 1."""
     return ratio(accepted, accepted[:, -1:])
 
 
-def _figures(
-    same: NDArray[Any], different: NDArray[Any], every: NDArray[Any], fars: Sequence[float]
-) -> dict[str, Floats]:
-    """AUC and VAL at each FAR, in percent [R], of pairs counted by level; between two levels on a straight line. The
-    thresholds of VAL are picked on `every` different pair."""
-    val, other, far = _rates(same), _rates(different), _rates(every)
-    found = {"AUC": 100 * (np.diff(other, axis=1) * (val[:, 1:] + val[:, :-1]) / 2).sum(1)}
+def _at(wanted: float, val: Floats, far: Floats) -> Floats:
+    """VAL [R] at a wanted FAR, of both [R, levels] from 0 to 1; between two levels on a straight line."""
     rows = np.arange(len(far))
-    for wanted in fars:
-        before = np.maximum((far <= wanted / 100).sum(1) - 1, 0)
-        after = np.minimum(before + 1, far.shape[1] - 1)
-        share = np.nan_to_num(ratio(wanted / 100 - far[rows, before], far[rows, after] - far[rows, before]))
-        found[val_name(wanted)] = 100 * (val[rows, before] * (1 - share) + val[rows, after] * share)
-    return found
+    before = np.maximum((far <= wanted).sum(1) - 1, 0)
+    after = np.minimum(before + 1, far.shape[1] - 1)
+    share = np.nan_to_num(ratio(wanted - far[rows, before], far[rows, after] - far[rows, before]))
+    return np.asarray(val[rows, before] * (1 - share) + val[rows, after] * share)

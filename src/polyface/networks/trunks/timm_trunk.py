@@ -29,11 +29,15 @@ class SpatialPoints(nn.Module):
         self.last, self.finer = nn.Conv2d(last, points, 1), nn.Conv2d(finer, points, 1)
         self.score = nn.Sequential(nn.ReLU(), nn.Conv2d(points, points, 3, padding=1))
 
-    def forward(self, last: Tensor, finer: Tensor) -> Tensor:
-        height, width = finer.shape[2:]
-        coarse = nn.functional.interpolate(self.last(last), size=(height, width), mode="bilinear")
+    def weights(self, last: Tensor, finer: Tensor) -> Tensor:
+        """How much of each part's response is where, [B, points, H·W]."""
+        coarse = nn.functional.interpolate(self.last(last), size=finer.shape[2:], mode="bilinear")
         scores = self.score(coarse + self.finer(finer))
-        weights = (self.SHARPNESS * scores.float()).flatten(2).softmax(-1)
+        return (self.SHARPNESS * scores.float()).flatten(2).softmax(-1)
+
+    def forward(self, last: Tensor, finer: Tensor) -> Tensor:
+        weights = self.weights(last, finer)
+        height, width = finer.shape[2:]
         x = torch.linspace(-1, 1, width, device=weights.device).repeat(height)
         y = torch.linspace(-1, 1, height, device=weights.device).repeat_interleave(width)
         return torch.cat([weights @ x, weights @ y], dim=1)
@@ -42,7 +46,8 @@ class SpatialPoints(nn.Module):
 class TimmTrunk(PartlyFrozen):
     """A `timm` feature extractor, then the shared vector x.
 
-    model: a timm name; options go to `timm.create_model`. size: input side in pixels. pool: "flatten" is one fully
+    model: a timm name; options go to `timm.create_model`. size: input side in pixels; a model that is made for one size
+    (a vision transformer) is made for this one, where timm can. pool: "flatten" is one fully
     connected layer of length `shared` on the whole last map, "avg" the same on its average, "points" the average's
     layer beside the positions of `points` learned parts (SpatialPoints on the last map and the one at stride 8), which
     is what landmarks want; "map" leaves the last map as it is, for branches to pool. frozen: names of the model's
@@ -76,13 +81,9 @@ class TimmTrunk(PartlyFrozen):
         if pool not in ("flatten", "avg", "points", "map"):
             raise PolyfaceError(f"pool is '{pool}', expected flatten, avg, points or map")
         self.model, self.options = model, {"in_chans": channels} | (options or {})
-        self.body = timm.create_model(model, features_only=True, pretrained=False, **self.options)
-        DepthwiseConv2d.replace(self.body)
         self.size, self.in_channels, self.pool = size, channels, pool
-        self.body.eval()
-        with torch.no_grad():
-            maps = self.body(torch.zeros(1, channels, size, size))
-        self.body.train()
+        maps = self._made(torch.zeros(1, channels, size, size))
+        DepthwiseConv2d.replace(self.body)
         self.frozen = freeze(self.body, frozen)
         last = maps[-1].shape
         width = last[1] * (last[2] * last[3] if pool == "flatten" else 1)
@@ -90,15 +91,49 @@ class TimmTrunk(PartlyFrozen):
         self.fc: nn.Sequential | None = None
         strides: list[int] = self.body.feature_info.reduction()  # type: ignore[operator, union-attr]
         self.maps = {f"stage{i + 1}": Shape(m.shape[1], strides[i]) for i, m in enumerate(maps)}
-        self.any_size = pool != "flatten"
+        self.any_size = pool != "flatten" and not timm.get_pretrained_cfg_value(model, "fixed_input_size")
         if pool == "map":
             self.maps["shared"] = Shape(last[1], strides[-1])
             return
         self.fc = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, shared), nn.BatchNorm1d(shared), nn.ReLU())
         self.maps["shared"] = Shape(shared + 2 * points * (pool == "points"))
         if pool == "points":
-            self._finer = next(i for i, m in enumerate(maps) if m.shape[-1] * 8 <= size)
+            self._finer = next((i for i, m in enumerate(maps) if m.shape[-1] * 8 <= size), len(maps) - 1)
             self.parts = SpatialPoints(last[1], maps[self._finer].shape[1], points)
+
+    def _made(self, picture: Tensor) -> list[Tensor]:
+        """Make the model, for pictures of this size where it must be told, and look at a picture."""
+        import timm
+
+        self.body = timm.create_model(self.model, features_only=True, pretrained=False, **self.options)
+        try:
+            return self._look(picture)
+        except (AssertionError, RuntimeError, ValueError):  # what models say of a size that is not theirs
+            fitted = self.options | {"img_size": self.size}
+        try:
+            self.body = timm.create_model(self.model, features_only=True, pretrained=False, **fitted)
+            maps = self._look(picture)
+        except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+            side = timm.get_pretrained_cfg_value(self.model, "input_size")[-1]
+            raise PolyfaceError(
+                f"{self.model} takes no pictures of {self.size} × {self.size}; it is made for {side} × {side}: set "
+                f"size to {side} (and that of the crop), or take another model"
+            ) from error
+        self.options = fitted
+        return maps
+
+    @torch.no_grad()
+    def _look(self, picture: Tensor) -> list[Tensor]:
+        """The model's maps of a picture, of which batch norm's statistics take no notice."""
+        self.body.eval()
+        maps = self._maps(picture)
+        self.body.train()
+        return maps
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        """The model's maps [B, C, h, w]; some models have their channels last."""
+        last = getattr(self.body, "output_fmt", "") == "NHWC"
+        return [maps.permute(0, 3, 1, 2) if last else maps for maps in self.body(images)]
 
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
         """Take a whole timm model's weights, by its names; timm fits them to other numbers of input channels."""
@@ -133,7 +168,7 @@ class TimmTrunk(PartlyFrozen):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised images [B, C, size, size] → {"stage1" …: maps, "shared": x [B, D]}; with
         pool "map", x is the last map."""
-        stages = self.body(images.contiguous(memory_format=torch.channels_last))
+        stages = self._maps(images.contiguous(memory_format=torch.channels_last))
         maps = {f"stage{i + 1}": stage for i, stage in enumerate(stages)}
         last = stages[-1]
         if self.fc is None:

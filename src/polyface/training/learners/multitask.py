@@ -25,7 +25,7 @@ class Multitask:
         seed, data, options, earlier = context.recipe.seed, context.data, context.options, context.earlier
         tasks = stage_tasks(stage, data, every=True)
         network = build_network(stage, tasks, seed, earlier)
-        weighting = build_weighting(stage, network.shared_dim, tasks)
+        weighting = build_weighting(stage, network.shared_shape(), tasks)
         train = stage_pool(stage, "train", data, tasks, options.progress, earlier)
         if train is None:
             raise PolyfaceError(f"stage {stage.name}: no training faces (split 'train') in its tables")
