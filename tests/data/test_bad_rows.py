@@ -182,6 +182,7 @@ def test_a_row_of_json_of_any_kind(tmp_path: Path, name: str, value: Any) -> Non
 
 @quick
 @given(st.text(max_size=3) | st.sampled_from(["\ud800", "x" * 5000, "9" * 5000, "²"]), plain)
+@example("a", {"": None, "0": None})
 def test_a_column_of_any_name_and_kind(tmp_path: Path, name: str, value: Any) -> None:
     (tmp_path / "a.png").write_bytes(GREY)
     rows = [{"file": "a.png", "age": 3}, {name: value, "file": "a.png", "age": 4}, {"file": "a.png", "age": 5}]

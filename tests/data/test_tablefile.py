@@ -151,6 +151,14 @@ def test_a_column_that_is_there_twice_is_named(tmp_path: Path) -> None:
                 read(tmp_path / "t.parquet")
 
 
+def test_a_table_in_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    write_table(faces(3), folder / "t.parquet", columns=OWN)
+    sound = content(folder / "t.parquet")
+    import_table(reader("parquet"), folder / "t.parquet", folder / "u.parquet")
+    assert content(folder / "u.parquet") == sound
+
+
 # --------------------------------------------------------------------------------------------------- row groups
 
 

@@ -257,6 +257,40 @@ def test_faces_that_came_after_the_index_are_found_after_a_removal(folder: Path)
         assert [match.person for (match,) in found] == [f"new {name}" for name in who]
 
 
+def near(query: np.ndarray, count: int, angle: float) -> np.ndarray:
+    """Unit vectors [count, D] at an angle from a query [D]."""
+    other = np.random.default_rng(count).standard_normal((count, DIM))
+    other -= (other @ query)[:, None] * query
+    other /= np.linalg.norm(other, axis=1, keepdims=True)
+    return (np.cos(angle) * query + np.sin(angle) * other).astype(np.float32)
+
+
+def test_those_who_came_after_the_index_are_not_hidden_by_the_removed_or_by_one_person(folder: Path) -> None:
+    """Faces that are in no answer must not fill the list of candidates from which the answer is taken."""
+    (query,) = queries(1)
+    with Gallery.open(folder, write=True) as gallery:
+        gallery.enrol_embeddings(near(query, 5, 0.001), "gone")
+        gallery.enrol_embeddings(near(query, 15, 0.01), "many")
+        gallery.enrol_embeddings(near(query, 1, 0.02), "other")
+        gallery.remove("gone")
+        for top in (1, 2, 3):
+            for by in ("person", "image"):
+                exact, found = (gallery.search_embeddings(query, top=top, by=by, exact=e)[0] for e in (True, False))
+                assert found == exact
+        assert [match.person for match in gallery.search_embeddings(query, top=2)[0]] == ["many", "other"]
+
+
+def test_the_removed_do_not_hide_others_before_they_are_erased(folder: Path) -> None:
+    """The nearest 30 people of 200 are gone, with more faces than an index compares."""
+    with Gallery.open(folder, write=True) as gallery:
+        (nearest,) = gallery.search_embeddings(queries()[:1], top=30, exact=True)
+        gallery.enrol_embeddings(-queries()[:1], "opposite")
+        gallery.remove(*(match.person for match in nearest))
+        exact, found = (gallery.search_embeddings(queries()[:1], top=1, exact=e)[0] for e in (True, False))
+        assert found == exact
+        assert "opposite" not in {match.person for match in found}
+
+
 def test_an_index_that_cannot_be_saved_leaves_the_last(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Gallery.open(folder, write=True) as gallery:
         before = gallery.info()

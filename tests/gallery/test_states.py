@@ -97,10 +97,14 @@ class States(RuleBasedStateMachine):
         if self.known:
             vectors = np.stack([vector for _, vector in self.known.values()])
             for exact in (False, True):
-                found = self.gallery.search_embeddings(vectors, top=2, by="image", exact=exact)
-                for row, matches in enumerate(found):
-                    best = np.argsort(np.square(vectors - vectors[row]).sum(1), kind="stable")[:2]
-                    assert [match.person for match in matches] == [people[place] for place in best]
+                images, nearest = (
+                    self.gallery.search_embeddings(vectors, top=2, by=by, exact=exact) for by in ("image", "person")
+                )
+                for row in range(len(vectors)):
+                    order = np.argsort(np.square(vectors - vectors[row]).sum(1), kind="stable")
+                    names = [people[place] for place in order]
+                    assert [match.person for match in images[row]] == names[:2]
+                    assert [match.person for match in nearest[row]] == list(dict.fromkeys(names))[:2]
         assert self.gallery.notes() == []
 
 

@@ -61,7 +61,8 @@ def open_source(
 
     chosen = f"{folder} {sorted(options.items()) if options else ''}"
     images = getattr(made, "images", "")  # a reader of label files may take pictures from elsewhere
-    table = cached_table(name, f"{chosen} {listing(folder, *([Path(images)] if images else []))}".encode(), make)
+    source = f"{chosen} {listing(folder, *([Path(images)] if images else []))}"
+    table = cached_table(name, os.fsencode(source), make)
     if lost := next((lost for lost in table.left_out if lost.most), None):
         raise NoDataError(
             f"data set '{name}': {lost}; fetch what is missing, or train on what is there as a table of its own: "

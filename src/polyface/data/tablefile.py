@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import threading
 from collections import OrderedDict
@@ -70,7 +71,7 @@ class TableFile:
             raise PolyfaceError(f"{path}: was changed while it was read; start again")
         with self._readable():
             self._footer, self.sealed = footer_of(path)
-            self._parquet = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+            self._parquet = pq.ParquetFile(mapped(path), page_checksum_verification=True)
             check_names(path, self._parquet.schema_arrow)
             wrong = _wrong(self._parquet.schema_arrow)
         if wrong:
@@ -87,7 +88,7 @@ class TableFile:
     def _readable(self) -> Iterator[None]:
         try:
             yield
-        except (pa.ArrowException, OSError, UnicodeError, IndexError) as error:
+        except (pa.ArrowException, OSError, ValueError, IndexError) as error:
             raise PolyfaceError(f"{self.path}: not a readable Parquet file ({short(error)})") from error
 
     def labels(self) -> pa.Table:
@@ -219,6 +220,16 @@ def file_inside(folder: Path, path: str) -> Path | None:
         return file if file.is_relative_to(folder.resolve()) and file.is_file() else None
     except (OSError, ValueError, RuntimeError):  # names that no system has, links that go in circles
         return None
+
+
+def mapped(path: Path) -> pa.BufferReader:
+    """A file's bytes without a copy of them. Arrow itself opens no path that is not UTF-8.
+
+    Raises:
+        ValueError: the file is empty.
+    """
+    with open(path, "rb") as file:
+        return pa.BufferReader(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def check_names(path: Path, schema: pa.Schema) -> None:

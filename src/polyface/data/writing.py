@@ -223,7 +223,8 @@ class _Writer:
         self._names = list(columns)
         self._lists = {f.name: [None] * f.type.list_size for f in fields if pa.types.is_fixed_size_list(f.type)}
         compression = {"image.bytes": "none"} | dict.fromkeys(columns, "zstd")
-        self._file = pq.ParquetWriter(path, self._schema, compression=compression, write_page_checksum=True)
+        self._sink = open(path, "wb")  # noqa: SIM115  Arrow itself opens no path that is not UTF-8
+        self._file = pq.ParquetWriter(self._sink, self._schema, compression=compression, write_page_checksum=True)
         self._content = hashlib.sha1(json.dumps([self._names, declared]).encode())
         self._group: list[dict[str, Any]] = []
         self._size = 0
@@ -238,6 +239,7 @@ class _Writer:
             self._flush()
             self.note(FINGERPRINT, self._content.hexdigest())
         self._file.close()
+        self._sink.close()
 
     def note(self, key: bytes, value: str) -> None:
         """Something that the file says of itself."""

@@ -72,37 +72,49 @@ class Neighbours:
         return found
 
     def _search(self, queries: Floats, total: int, by_person: bool, exact: bool) -> list[tuple[Rows, Floats]]:
-        """Ask for more and more candidates until every query has `total` faces that are not removed (or people)."""
+        """Ask for more and more candidates until every query has `total` faces that are not removed (or people), and no
+        nearer one can be missing: removed faces, or many of one person, may fill a list of candidates."""
         found: list[tuple[Rows, Floats]] = [(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(queries)
         lacking, fetch = np.arange(len(queries)), total * (4 if by_person else 1)
         while total and len(lacking):
             fetch = min(fetch, len(self.store.faces))
             step = max(1, (1 << 24) // fetch)  # bounds the memory that candidates take
+            sure = np.zeros(len(queries), bool)
             for start in range(0, len(lacking), step):
                 some = lacking[start : start + step]
-                rows = self._candidates(queries[some], fetch, exact)
-                gaps = self._gaps(queries[some], rows)
-                for query, its_rows, its_gaps in zip(some, rows, gaps, strict=True):
-                    found[query] = self._best(its_rows, its_gaps, total, by_person)
-            lacking = np.array([query for query in lacking if len(found[query][0]) < total], np.int64)
+                lists = self._candidates(queries[some], fetch, exact)
+                gaps = [self._gaps(queries[some], rows) for rows, _ in lists]
+                # Up to its last face that is not removed, a list is complete.
+                ends = [
+                    np.where(whole, _NEVER, np.where(own < _NEVER, own, -_NEVER).max(1))
+                    for own, (_, whole) in zip(gaps, lists, strict=True)
+                ]
+                all_rows, all_gaps = np.concatenate([rows for rows, _ in lists], axis=1), np.concatenate(gaps, axis=1)
+                for query, its_rows, its_gaps, end in zip(some, all_rows, all_gaps, np.min(ends, axis=0), strict=True):
+                    rows, best = found[query] = self._best(its_rows, its_gaps, total, by_person)
+                    sure[query] = len(rows) == total and best[-1] <= end
+            lacking = lacking[~sure[lacking]]
             if exact and fetch == len(self.store.faces):
                 break
             exact |= fetch >= len(self.store.faces) // 8  # more than the cells that an index looks into may hold
             fetch *= 4
         return found
 
-    def _candidates(self, queries: Floats, fetch: int, exact: bool) -> Rows:
-        """Rows [Q, ≥ fetch] among which the nearest are; −1 where there is none."""
-        built = self.store.manifest.built
+    def _candidates(self, queries: Floats, fetch: int, exact: bool) -> list[tuple[Rows, NDArray[np.bool_]]]:
+        """Lists of rows [Q, ≥ fetch] among which the nearest are, −1 where there is none, and whether a list [Q] is all
+        that there is."""
+        built, faces = self.store.manifest.built, self.store.faces
         if exact or built is None:
             self.store.check()
-            return self._nearest(queries, fetch, 0)
-        ids = self._index.search(queries, min(max(fetch, built.refine), self._index.ntotal))[1]
-        rows = self._rows_of(ids)
+            return [(self._nearest(queries, fetch, 0), np.full(len(queries), fetch == len(faces)))]
+        most = min(max(fetch, built.refine), self._index.ntotal)
+        ids = self._index.search(queries, most)[1]
+        lists = [(self._rows_of(ids), (ids < 0).any(1) | (most == self._index.ntotal))]
         newer = int(np.searchsorted(self._all_ids(), self._last, side="right"))  # faces since the index was built
-        if (count := len(self.store.faces) - newer) > 0:
-            rows = np.concatenate([rows, self._nearest(queries, min(fetch, count), newer)], axis=1)
-        return rows
+        if (count := len(faces) - newer) > 0:
+            rows = self._nearest(queries, min(fetch, count), newer)
+            lists.append((rows, np.full(len(queries), fetch >= count)))
+        return lists
 
     def _nearest(self, queries: Floats, fetch: int, first: int) -> Rows:
         """Rows from `first` on, by brute force."""

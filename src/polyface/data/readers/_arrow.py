@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from polyface.data.readers._labels import LabelReader, Layout, Row, layout, target_of
 from polyface.data.seal import footer_of
-from polyface.data.tablefile import check_names, declaration_of, empty_as_null
+from polyface.data.tablefile import check_names, declaration_of, empty_as_null, mapped
 from polyface.errors import PolyfaceError, short, utf8
 from polyface.schema import Column, built_in, is_column
 
@@ -73,11 +73,11 @@ def part_of(file: Path, split: str = "") -> Part:
         raise PolyfaceError(f"{file}: not a regular file")
     with _readable(file):
         if file.suffix == ".arrow":
-            with pa.memory_map(str(file)) as stream:
+            with mapped(file) as stream:
                 schema = pa.ipc.open_stream(stream).schema
         else:
             footer_of(file)
-            schema = pq.read_schema(file)
+            schema = pq.read_schema(mapped(file))
         check_names(file, schema)
     return Part(file, schema, split)
 
@@ -85,14 +85,14 @@ def part_of(file: Path, split: str = "") -> Part:
 def _batches(file: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
     with _readable(file):
         if file.suffix == ".arrow":
-            with pa.memory_map(str(file)) as stream:
+            with mapped(file) as stream:
                 for batch in pa.ipc.open_stream(stream):
                     batch.validate()
                     for name in names:
                         _check_bounds(batch.column(name))
                     yield batch.select(names)
         else:
-            yield from pq.ParquetFile(file, page_checksum_verification=True).iter_batches(_BATCH, columns=names)
+            yield from pq.ParquetFile(mapped(file), page_checksum_verification=True).iter_batches(_BATCH, columns=names)
 
 
 def _check_bounds(array: pa.Array) -> None:
@@ -122,7 +122,7 @@ def _check_bounds(array: pa.Array) -> None:
 def _readable(file: Path) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError, UnicodeError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         kind = "Arrow" if file.suffix == ".arrow" else "Parquet"
         raise PolyfaceError(f"{file}: not a readable {kind} file ({short(error)})") from error
 

@@ -397,7 +397,7 @@ def _is_number(text: str) -> bool:
 
 def _is_word(text: str) -> bool:
     """Whether a table can hold a word; a row that has another one is bad, and says nothing of its column."""
-    return len(text) <= LONGEST_WORD and utf8(text) == text
+    return 0 < len(text) <= LONGEST_WORD and utf8(text) == text
 
 
 def _natural(word: str) -> list[tuple[int, str]]:
