@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from polyface.errors import PolyfaceError
+from polyface.errors import PolyfaceError, short
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -192,6 +193,34 @@ def check_output(path: Path | str, overwrite: bool = False, inputs: Iterable[Pat
         )
 
 
+def check_name(name: str, where: str) -> str:
+    """A name that becomes a folder's, if it is one plain component of a path on every system. where: what names it.
+
+    Raises:
+        PolyfaceError: it is empty, too long, hidden, or holds a separator, a colon or a character that is not shown.
+    """
+    shown = all(not unicodedata.category(one).startswith("C") and one not in _SEPARATORS for one in name)
+    if not (shown and 0 < len(name.encode("utf-8", "replace")) <= _LONGEST) or name[0] == "." or name.strip() != name:
+        raise PolyfaceError(
+            f"{where} is {short(repr(name))}: it names a folder, so it has 1 to {_LONGEST} bytes, no / \\ or :, "
+            "no full stop before it and no blank around it"
+        )
+    return name
+
+
+def check_apart(names: Iterable[str], where: str) -> None:
+    """Refuse two names that a file system may take for one, as they differ in letter case alone, in how accents are
+    encoded, or in full stops at the end. where: what names them."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if (alike := unicodedata.normalize("NFC", name).casefold().rstrip(".")) in seen:
+            raise PolyfaceError(f"{where}: '{seen[alike]}' and '{name}' would share a folder; rename one")
+        seen[alike] = name
+
+
+_LONGEST, _SEPARATORS = 200, "/\\:"
+
+
 def same_file(one: Path | str, other: Path | str) -> bool:
     """Whether two paths lead to one file, through links or not; False where one leads nowhere."""
     try:
@@ -225,12 +254,40 @@ _ENDS = 2**16
 
 
 def cache_folder(*parts: str) -> Path:
-    """A folder under `$POLYFACE_CACHE` (default: the user's cache folder), made if it is absent."""
-    root = os.environ.get("POLYFACE_CACHE")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = (Path(root) if root else home / "polyface").joinpath(*parts)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    """A folder under `$POLYFACE_CACHE`, made if it is absent; by default the user's cache folder, or where the user has
+    none that can be written, one in the system's folder for temporary files.
+
+    Raises:
+        PolyfaceError: it cannot be made or written.
+    """
+    asked = os.environ.get("POLYFACE_CACHE")
+    for root in [Path(asked)] if asked else _default_caches():
+        folder = root.joinpath(*parts)
+        with suppress(OSError):
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            if asked or (os.access(folder, os.W_OK) and root.lstat().st_uid == _user()):
+                return folder
+    raise PolyfaceError(f"{root}: cannot be written; set POLYFACE_CACHE to a folder for what Polyface keeps")
+
+
+def _default_caches() -> list[Path]:
+    """The user's cache folder, where the user has a home, and one that nobody else may read from or write into: what
+    lies there is believed."""
+    home = os.environ.get("XDG_CACHE_HOME") or (Path.home() / ".cache" if _has_home() else None)
+    return [*([Path(home) / "polyface"] if home else []), Path(tempfile.gettempdir()) / f"polyface-{_user()}"]
+
+
+def _has_home() -> bool:
+    try:
+        return bool(Path.home())
+    except RuntimeError:
+        return False
+
+
+def _user() -> int:
+    """The user's number; 0 where files have no owners."""
+    return os.getuid() if hasattr(os, "getuid") else 0
 
 
 def check_regular(path: Path | str, where: str = "") -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import multiprocessing
 import pkgutil
 from collections.abc import Callable, Collection, Mapping
@@ -18,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import PolyfaceError, nearest, short
 
 Check = Callable[[Any], str | None]
 """What is wrong with a part that somebody gives ("it has no forward"); None if nothing is."""
@@ -54,7 +55,7 @@ class Registry:
         return list(dict.fromkeys([*self._own(), *self._points(), *self._added]))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._added or name in self._own() or name in self._points()
+        return isinstance(name, str) and (name in self._added or name in self._own() or name in self._points())
 
     def get(self, name: str, where: str = "") -> Any:
         """The part of a name. where: the key that names it, for the error ("network.trunk.name").
@@ -62,6 +63,8 @@ class Registry:
         Raises:
             PolyfaceError: an unknown name (with the nearest one), or a part that cannot be imported or is none.
         """
+        if not isinstance(name, str):
+            raise PolyfaceError(f"{where or self.kind} is {short(repr(name))}; expected a name")
         if name in self._added:
             return self._added[name]
         if name in (own := self._own()):
@@ -217,13 +220,39 @@ def options_of(part: Any, given: int = 0) -> list[str]:
 def check_options(
     part: Any, options: Mapping[str, Any], where: str, given: int = 0, beside: Collection[str] = ()
 ) -> None:
-    """Refuse options that a part does not have, with the nearest that it has, or that may stand `beside` them."""
-    parameters = inspect.signature(part).parameters.values()
-    if any(one.kind is one.VAR_KEYWORD for one in parameters):
-        return
+    """Refuse options that a part does not have, with the nearest that it has, or that may stand `beside` them; and
+    plain values that are of another type than the part declares."""
+    parameters = _parameters(part)
     known = options_of(part, given)
-    if unknown := [name for name in options if name not in known]:
+    unknown = [name for name in options if name not in known]
+    if unknown and not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
         raise PolyfaceError(f"{where}: unknown option '{unknown[0]}'; {nearest(unknown[0], [*known, *beside])}")
+    for name in (name for name in options if name in known):
+        if wrong := _unlike(parameters[name].annotation, options[name]):
+            raise PolyfaceError(f"{where}: {name} is {short(repr(options[name]))}; {wrong}")
+
+
+def _parameters(part: Any) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(part, eval_str=True).parameters
+    except NameError:  # a type that is imported for type checkers alone
+        return inspect.signature(part).parameters
+
+
+def _unlike(declared: Any, value: Any) -> str | None:
+    """What pydantic has against a value of JSON where a type is declared; None of other values and unknown types."""
+    from pydantic import PydanticUserError, TypeAdapter, ValidationError
+
+    if declared is inspect.Parameter.empty or isinstance(declared, str):
+        return None
+    try:
+        TypeAdapter(declared).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"]
+        return message[:1].lower() + message[1:]
+    except (PydanticUserError, TypeError, ValueError):  # a class of somebody's own, a value that is no JSON
+        return None
+    return None
 
 
 def installed() -> str:

@@ -150,7 +150,7 @@ def test_options_file(tmp_path: Path) -> None:
     path.write_text("dwa: 3")
     with pytest.raises(PolyfaceError, match="expected {weighting: {option: value}}"):
         weightings.read_options(path)
-    with pytest.raises(PolyfaceError, match="not a readable YAML file"):
+    with pytest.raises(PolyfaceError, match="none.yaml: no such file"):
         weightings.read_options(tmp_path / "none.yaml")
 
 

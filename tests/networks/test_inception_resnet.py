@@ -262,7 +262,7 @@ def test_the_network_is_rebuilt_from_its_config(network: FaceNetwork) -> None:
     [
         ({"size": 74}, "size is 74.*expected 75 or more"),
         ({"repeats": [5, 10, 5]}, r"repeats is \[5, 10, 5\].*\[5, 10\] for facenet"),
-        ({"repeats": 5}, "repeats is 5; expected how many Block35 and Block17"),
+        ({"repeats": 5}, "repeats is 5; input should be a valid"),
         ({"repeats": [1, -1]}, "repeats is"),
         ({"momentum": 0}, "momentum of batch norm is 0; expected above 0"),
         ({"momentun": 0.1}, "inception-resnet.*momentun"),

@@ -81,7 +81,7 @@ def test_a_set_that_is_not_whole_is_no_data_and_the_other_rows_go_on(recipe: Rec
     assert list(failed) == [reproduce.Job("whole set", 0)]
     (why,) = failed.values()
     assert isinstance(why, NoDataError)
-    assert "has 260 faces here; it takes 5,000" in str(why)
+    assert "has 260 faces here, and 5,000 where it is whole" in str(why)
     judged = reproduce.Runs(recipe, None, out)
     assert [judged.seeds(name) for name in recipe.variants] == [[0, 1], [0, 1], []]
 

@@ -24,7 +24,7 @@ DataOption = Annotated[
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a recipe key: stage.key.key=value.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Where the runs are kept; the same command resumes them.")]
 ResultsOption = Annotated[Path | None, typer.Option("--results", help="Results file to write (default: in --out).")]
-WorkersOption = Annotated[int, typer.Option("--workers", help="Runs at a time, each in its own process.")]
+WorkersOption = Annotated[int, typer.Option("--workers", help="Runs at a time, each in its own process.", min=1)]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before a run of hours.")]
 CollectOption = Annotated[bool, typer.Option(help="Only gather what is finished.")]
 AverageOption = Annotated[int, typer.Option("--average", help="Average over so many small translations.")]
@@ -102,10 +102,15 @@ def command_of(context: typer.Context) -> str:
 
 
 def device_of(name: str) -> str:
-    if name != "auto":
+    """The device of a name, which can be used; of "auto", the quickest that is there."""
+    if name == "cpu":
         return name
     import torch
 
+    from polyface.inference.inputs import usable_device
+
+    if name != "auto":
+        return str(usable_device(name))
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 

@@ -32,7 +32,7 @@ def reproduce(
     chosen = load(recipe, set_ or ())
     todo = rows.jobs(chosen, only or (), seeds)
     place = out / chosen.place
-    left = [job for job in todo if not rows.finished(chosen, place, job)]
+    left = [job for job in todo if not rows.finished(chosen, place, job, data=data)]
     hours = rows.hours(chosen, left) / workers
     common.say(f"{len(todo)} runs, {len(todo) - len(left)} finished; the rest takes about {hours:.1f} hours here")
     failed: dict[rows.Job, Exception] = {}

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from polyface import protocols
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError, nearest
-from polyface.reproduce.jobs import Job, finished, run_jobs, slug, trains
+from polyface.reproduce.jobs import Job, finished, run_jobs, trains
 from polyface.reproduce.runs import Faces, Runs
 from polyface.training import stages
-from polyface.training.recipe import Recipe, VariantSpec
+from polyface.training.recipe import Recipe, VariantSpec, slug
 from polyface.training.specs import StageSpec
+from polyface.training.texts import read_yaml_file
 from polyface.weighting import WEIGHTINGS
 
 UNIFORM, AS_IS, ALONE = "uniform", "as in the recipe", "main task alone"
@@ -64,10 +64,7 @@ def read_options(path: Path | None) -> dict[str, dict[str, Any]]:
     """Options of weightings from a YAML file {weighting: {option: value}}."""
     if path is None:
         return {}
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PolyfaceError(f"{path}: not a readable YAML file ({str(error).splitlines()[0]})") from error
+    tree = read_yaml_file(path)
     if not isinstance(tree, dict) or not all(isinstance(options, dict) for options in tree.values()):
         raise PolyfaceError(f"{path}: expected {{weighting: {{option: value}}}}")
     return tree
@@ -235,7 +232,7 @@ class Comparison:
     def left(self, final: bool) -> list[Job]:
         """The runs of a phase that are not finished."""
         runs = self.full if final else self.short
-        return [job for job in self.jobs(final) if not finished(runs.recipe, runs.out, job, PARTS)]
+        return [job for job in self.jobs(final) if not finished(runs.recipe, runs.out, job, PARTS, self.data)]
 
     def minutes(self, runs: Runs) -> float | None:
         """Minutes a run: measured where one is finished, in this phase or by the other's epochs; else the recipe's."""

@@ -21,7 +21,7 @@ class AugmentSpec(BaseModel):
     `erase_size` sides turns into flat grey.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     rotate: float = Field(0.0, ge=0, le=180)
     zoom: float = Field(0.0, ge=0, le=1)
     shift: float = Field(0.0, ge=0, le=1)

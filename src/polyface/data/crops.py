@@ -12,6 +12,7 @@ clockwise as seen: its crop shows upright what leans that way in the image.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -32,13 +33,13 @@ class CropSpec(BaseModel):
     per input pixel.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     size: int = Field(40, ge=8, le=1024)
-    channels: int = 3
-    scale: float = Field(1.3, gt=0)
-    shift_y: float = 0.0
-    margin: float = Field(1.5, ge=1)
-    oversample: float = Field(1.25, gt=0)
+    channels: Literal[1, 3] = 3
+    scale: float = Field(1.3, gt=0, le=100)
+    shift_y: float = Field(0.0, ge=-10, le=10)
+    margin: float = Field(1.5, ge=1, le=10)
+    oversample: float = Field(1.25, ge=0.1, le=10)
 
     @property
     def cut_size(self) -> int:

@@ -14,6 +14,7 @@ from polyface.data.table import FaceTable, Progress
 from polyface.data.writing import import_table, write_table
 from polyface.errors import NoDataError, PolyfaceError
 from polyface.files import atomic_path, cache_folder, lock
+from polyface.registry import check_options
 
 _PATIENCE = 24 * 3600  # seconds that a process waits for another one to make the same table
 _log = logging.getLogger(__name__)
@@ -125,6 +126,7 @@ def _made(path: Path) -> FaceTable | None:
 def _synthetic(options: dict[str, Any], progress: Progress | None) -> FaceTable:
     from polyface.data import synthetic
 
+    check_options(synthetic.render, options, "data set 'synthetic'")
     options = {"n": 4000, "size": 64, "seed": 0} | options
     sources = sorted(Path(synthetic.__file__).parent.glob("*.py"))  # what draws them is part of what they are
     content = b"".join(source.read_bytes() for source in sources) + repr(sorted(options.items())).encode()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
-import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -16,18 +17,20 @@ from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from polyface.data.table import Progress
-from polyface.errors import PolyfaceError
+from polyface.errors import PolyfaceError, short
 from polyface.files import atomic_path
 from polyface.models.bundle import Bundle, load_bundle
 from polyface.models.predict import TTA, predict
 from polyface.tasks import Task
 from polyface.training import stages
 from polyface.training.processes import asked_to_stop, end_with_parent
-from polyface.training.recipe import Recipe, VariantSpec
+from polyface.training.recipe import MOST_SEEDS, Recipe, VariantSpec, slug
+from polyface.training.records import HISTORY, inputs_of, read_record, weights_of
 from polyface.training.specs import StageSpec, same_settings
 from polyface.training.stages import pool_of
 
@@ -51,6 +54,10 @@ def jobs(recipe: Recipe, only: Sequence[str] = (), seeds: int | None = None) -> 
     chosen = [name for name in recipe.variants if not only or any(fnmatch.fnmatchcase(name, o) for o in only)]
     if not chosen:
         raise PolyfaceError(f"no variant matches {', '.join(only)}; there are: {', '.join(recipe.variants)}")
+    if seeds is not None and not 1 <= seeds <= MOST_SEEDS:
+        raise PolyfaceError(f"--seeds is {seeds}; expected 1 … {MOST_SEEDS}")
+    for name in chosen:
+        recipe.variant(name)  # what is wrong with any of them is told before the first is trained
     found = [Job(name, seed) for name in chosen for seed in range(seeds or recipe.variants[name].seeds)]
     return sorted(found, key=lambda job: (_depth(recipe, job.variant), job.seed))
 
@@ -68,11 +75,6 @@ def hours(recipe: Recipe, todo: Sequence[Job]) -> float:
 # ------------------------------------------------------------------------------------------------ where jobs are kept
 
 
-def slug(name: str) -> str:
-    """A name as a folder's name."""
-    return re.sub(r"[^\w.+-]+", "-", name).strip("-")
-
-
 def folder(out: Path, job: Job) -> Path:
     return out / slug(job.variant) / f"seed{job.seed}"
 
@@ -85,7 +87,7 @@ def answers_path(out: Path, job: Job, part: str = "test") -> Path:
 def stored(out: Path, job: Job, part: str = "test") -> Answers:
     """The answers that a finished job gave on the faces of a part."""
     found: Answers = {}
-    with np.load(answers_path(out, job, part)) as file:
+    with _opened(answers_path(out, job, part)) as file:
         for name in file.files:
             task, slash, key = name.rpartition("/")
             if slash:
@@ -93,8 +95,11 @@ def stored(out: Path, job: Job, part: str = "test") -> Answers:
     return found
 
 
-def _store(path: Path, answers: Mapping[str, Mapping[str, Any]], missed: int) -> None:
-    """Keep all that is an array; words follow from probabilities. missed: faces cropped without a detected box."""
+def _store(
+    path: Path, answers: Mapping[str, Mapping[str, Any]], missed: int, source: dict[str, Any] | None = None
+) -> None:
+    """Keep all that is an array; words follow from probabilities. missed: faces cropped without a detected box.
+    source: what the answers are of (`_source`), where that is known."""
     arrays: dict[str, Any] = {
         f"{task}/{key}": value
         for task, answer in answers.items()
@@ -102,7 +107,40 @@ def _store(path: Path, answers: Mapping[str, Mapping[str, Any]], missed: int) ->
         if isinstance(value, np.ndarray)
     }
     with atomic_path(path) as aside, open(aside, "wb") as file:
-        np.savez_compressed(file, **arrays, missed=np.asarray(missed))
+        np.savez_compressed(file, **arrays, missed=np.asarray(missed), source=np.asarray(json.dumps(source)))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A file of answers."""
+    try:
+        with np.load(path) as file:
+            yield file
+    except (BadZipFile, EOFError, KeyError, ValueError, zlib.error) as error:
+        raise PolyfaceError(f"{path}: not readable answers ({short(error)}); delete it, and run again") from error
+
+
+def _source(recipe: Recipe, out: Path, job: Job, part: str, data: Path | None) -> dict[str, Any]:
+    """What answers of a job are made from: its network's weights, its faces, and how it looks at them; of a mean, what
+    the answers are that it is of. Without the faces, where they are not here."""
+    variant, own = recipe.variants[job.variant], recipe.variant(job.variant, job.seed)
+    stage = own.measured
+    told: dict[str, Any] = {"part": part}
+    if variant.average:
+        told["of"] = [_source(recipe, out, Job(name, job.seed), part, data) for name in variant.average]
+    elif variant.predictor != "detector":
+        place = folder(out, Job(variant.model or job.variant, job.seed))
+        told["weights"] = weights_of(place / stage.name / "model")
+    view = stage.evaluation
+    told["views"] = [view.translations, view.spread, view.mirror]
+    told["crop"], told["boxes"] = stage.data.crop.model_dump(), stage.data.boxes.model_dump()
+    told["tasks"] = stage.tasks
+    told["tables"] = [
+        table.model_dump(include={"name", "options", "where", "without", "labels"}) for table in stage.data.tables
+    ]
+    faces = inputs_of(stage, data, {}).data
+    told["faces"] = faces and [one.fingerprint for one in faces]
+    return told
 
 
 def trains(variant: VariantSpec) -> bool:
@@ -112,29 +150,42 @@ def trains(variant: VariantSpec) -> bool:
 
 def record(out: Path, job: Job, stage: str) -> dict[str, Any] | None:
     """What a finished training left of a stage: settings, history (an epoch each) and seconds."""
-    path = folder(out, job) / stage / stages.HISTORY
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    kept = read_record(folder(out, job) / stage)
+    return None if kept is None else kept.model_dump()
 
 
-def trained(recipe: Recipe, out: Path, job: Job) -> bool:
-    """Whether all stages of a job were trained with the settings that they have now."""
-    return all(_current(recipe, out, job).values())
+def trained(recipe: Recipe, out: Path, job: Job, data: Path | None = None) -> bool:
+    """Whether all stages of a job were trained with the settings that they have now, and on the data that is there."""
+    return all(_current(recipe, out, job, data).values())
 
 
-def _current(recipe: Recipe, out: Path, job: Job) -> dict[str, bool | None]:
-    """Whether each stage of a job was trained with the settings that it has now; None: not to its end."""
-    found: dict[str, bool | None] = {}
+def _current(recipe: Recipe, out: Path, job: Job, data: Path | None) -> dict[str, bool | None]:
+    """Whether each stage of a job was trained with the settings, data and starts that it has now; None: not to its end.
+    Data that is not here is taken to be what it was."""
+    place, found = folder(out, job), dict[str, bool | None]()
+    earlier = _earlier(recipe, out, job)
     for stage in recipe.variant(job.variant, job.seed).stages:
-        kept = record(out, job, stage.name)
-        found[stage.name] = None if kept is None else same_settings(stage, job.seed, kept["settings"])
+        kept = read_record(place / stage.name)
+        found[stage.name] = None
+        if kept is not None:
+            same = same_settings(stage, job.seed, kept.settings)
+            found[stage.name] = same and not inputs_of(stage, data, earlier).changed(kept)
+        earlier[stage.name] = place / stage.name / "model"
     return found
 
 
-def _set_aside(recipe: Recipe, out: Path, job: Job) -> None:
-    """Move what a job's training with other settings left, the answers of its network among it, to `stale/<number>`,
-    where nothing reads it."""
+def _earlier(recipe: Recipe, out: Path, job: Job) -> dict[str, Path]:
+    """The bundles that a job starts from, by the names of their stages."""
+    if not (start := recipe.variants[job.variant].start):
+        return {}
+    return {name: folder(out, Job(start, job.seed)) / name / "model" for name in recipe.variants[start].stages}
+
+
+def _set_aside(recipe: Recipe, out: Path, job: Job, data: Path | None) -> None:
+    """Move what a job's training with other settings or on other data left, the answers of its network among it, to
+    `stale/<number>`, where nothing reads it."""
     place = folder(out, job)
-    changed = [place / name for name, same in _current(recipe, out, job).items() if same is False]
+    changed = [place / name for name, same in _current(recipe, out, job, data).items() if same is False]
     if left := [*place.glob("*.npz"), *changed]:
         aside = next(one for number in count(1) if not (one := place / "stale" / str(number)).exists())
         aside.mkdir(parents=True)
@@ -142,25 +193,43 @@ def _set_aside(recipe: Recipe, out: Path, job: Job) -> None:
             path.rename(aside / path.name)
 
 
-def answered(recipe: Recipe, out: Path, job: Job, part: str) -> bool:
-    """Whether a job's answers on the faces of a part are kept, and are no older than the network they are of."""
+def answered(recipe: Recipe, out: Path, job: Job, part: str, data: Path | None = None) -> bool:
+    """Whether a job's answers on the faces of a part are kept, and are of the network and the faces that there are.
+
+    Those of older versions do not say what they are of: they must be no older than the network.
+    """
     path, variant = answers_path(out, job, part), recipe.variants[job.variant]
+    if not path.exists():
+        return False
     sources = [answers_path(out, Job(name, job.seed), part) for name in variant.average]
     if measured := variant.model:
-        sources.append(folder(out, Job(measured, job.seed)) / recipe.variant(measured).stages[-1].name / stages.HISTORY)
-    return path.exists() and all(s.exists() and path.stat().st_mtime >= s.stat().st_mtime for s in sources)
+        sources.append(folder(out, Job(measured, job.seed)) / recipe.variant(measured).stages[-1].name / HISTORY)
+    if not all(source.exists() and path.stat().st_mtime >= source.stat().st_mtime for source in sources):
+        return False
+    with _opened(path) as file:
+        kept = json.loads(str(file["source"])) if "source" in file.files else None
+    return _same(kept, json.loads(json.dumps(_source(recipe, out, job, part, data))))
 
 
-def finished(recipe: Recipe, out: Path, job: Job, parts: Sequence[str] = ("test",)) -> bool:
+def _same(kept: Any, now: Any) -> bool:
+    """Whether two sources are one, as far as both are known."""
+    if isinstance(kept, dict) and isinstance(now, dict):
+        return all(_same(kept.get(key), value) for key, value in now.items())
+    if isinstance(kept, list) and isinstance(now, list):
+        return len(kept) == len(now) and all(map(_same, kept, now))
+    return kept is None or now is None or bool(kept == now)
+
+
+def finished(recipe: Recipe, out: Path, job: Job, parts: Sequence[str] = ("test",), data: Path | None = None) -> bool:
     """Whether a job has nothing left to do: trained as the recipe says now, its answers on these parts kept."""
-    if not all(answered(recipe, out, job, part) for part in parts):
+    if not all(answered(recipe, out, job, part, data) for part in parts):
         return False
     variant = recipe.variants[job.variant]
     if variant.model:
-        return trained(recipe, out, Job(variant.model, job.seed))
+        return trained(recipe, out, Job(variant.model, job.seed), data)
     if variant.average:
-        return all(finished(recipe, out, Job(name, job.seed), parts) for name in variant.average)
-    return not trains(recipe.variants[job.variant]) or trained(recipe, out, job)
+        return all(finished(recipe, out, Job(name, job.seed), parts, data) for name in variant.average)
+    return not trains(recipe.variants[job.variant]) or trained(recipe, out, job, data)
 
 
 # ------------------------------------------------------------------------------------------------ running jobs
@@ -185,24 +254,30 @@ def run_job(
                     f"variant '{job.variant}': data.boxes.source must be detector or points to take its points"
                 )
             answers = {stage.evaluation.main: {"points": pool.detector_points}}
-            _store(answers_path(out, job, part), answers, pool.missed)
+            source = _source(recipe, out, job, part, data)
+            _store(answers_path(out, job, part), answers, pool.missed, source)
         return
     if averaged := recipe.variants[job.variant].average:
         for part in parts:
-            _average(stages.stage_tasks(stage, data), [Job(name, job.seed) for name in averaged], job, out, part)
+            others = [Job(name, job.seed) for name in averaged]
+            source = _source(recipe, out, job, part, data)
+            _average(stages.stage_tasks(stage, data), others, job, out, part, source)
         return
     bundle = load_bundle(_network(recipe, own, job, data, out, options), quiet=True)
     tasks, chosen = _tasks(stage, bundle, data), stage.evaluation
     tta = TTA(chosen.translations, chosen.spread, chosen.mirror)
     for part in parts:
-        if answered(recipe, out, job, part):
+        if answered(recipe, out, job, part, data):
             continue
+        source = _source(recipe, out, job, part, data)
         pool = pool_of(stage, data, {}, part)
         found = predict(bundle.network, tasks, pool, tta=tta)
-        _store(answers_path(out, job, part), found, pool.missed)
+        _store(answers_path(out, job, part), found, pool.missed, source)
 
 
-def _average(tasks: Mapping[str, Task], others: Sequence[Job], job: Job, out: Path, part: str) -> None:
+def _average(
+    tasks: Mapping[str, Task], others: Sequence[Job], job: Job, out: Path, part: str, source: dict[str, Any]
+) -> None:
     """Keep the mean of other jobs' answers; what follows from their numbers follows from the mean.
 
     Embeddings of two networks have no axes in common, so it is their squared distances that are averaged: the
@@ -218,7 +293,7 @@ def _average(tasks: Mapping[str, Task], others: Sequence[Job], job: Job, out: Pa
         if "embedding" in numbers:
             mean["embedding"] = np.hstack([one[name]["embedding"] for one in given]) / np.float32(len(given) ** 0.5)
         answers[name] = task.conclude(mean)
-    _store(answers_path(out, job, part), answers, missed=0)
+    _store(answers_path(out, job, part), answers, missed=0, source=source)
 
 
 def _tasks(stage: StageSpec, bundle: Bundle, data: Path | None) -> dict[str, Task]:
@@ -235,14 +310,11 @@ def _network(recipe: Recipe, own: Recipe, job: Job, data: Path | None, out: Path
         if not source.exists():
             raise PolyfaceError(f"variant '{job.variant}' measures '{variant.model}': run that one first")
         return source
-    if trained(recipe, out, job):
+    if trained(recipe, out, job, data):
         return place / last / "model"
     if trains(variant):
-        _set_aside(recipe, out, job)
-    earlier = {}
-    if variant.start:
-        before = folder(out, Job(variant.start, job.seed))
-        earlier = {name: before / name / "model" for name in recipe.variants[variant.start].stages}
+        _set_aside(recipe, out, job, data)
+    earlier = _earlier(recipe, out, job)
     if variant.predictor == "start":
         return stages.untrained(own, place, data, earlier)
     return stages.run(own, place, data, options, earlier)[last].bundle
@@ -263,7 +335,7 @@ def run_jobs(
 
     failed: takes the jobs that could not be finished and why, and the others go on; without it the first one raises.
     """
-    left = [job for job in todo if not finished(recipe, out, job, parts)]
+    left = [job for job in todo if not finished(recipe, out, job, parts, data)]
     done = len(todo) - len(left)
     depths = sorted({_depth(recipe, job.variant) for job in left})
     attempt = partial(_tried, recipe, data=data, out=out, parts=parts)

@@ -8,15 +8,14 @@ from typing import Any
 
 from polyface import protocols
 from polyface.data.loader import FacePool
+from polyface.errors import PolyfaceError
 from polyface.metrics.result import Result
 from polyface.protocols.base import EvaluationSet, Protocol
-from polyface.reproduce.jobs import Answers, Job, finished, record, stored, trains
+from polyface.reproduce.jobs import Answers, Job, answers_path, finished, record, stored, trains
 from polyface.tasks import Task
-from polyface.training.recipe import Recipe
+from polyface.training.recipe import MOST_SEEDS, Recipe
 from polyface.training.specs import StageSpec
 from polyface.training.stages import pool_of, stage_tasks
-
-_MOST_SEEDS = 100
 
 
 class Faces:
@@ -86,11 +85,25 @@ class Runs:
 
     def seeds(self, name: str) -> list[int]:
         """The finished seeds of a variant."""
-        return [seed for seed in range(_MOST_SEEDS) if finished(self.recipe, self.out, Job(name, seed), self.parts)]
+        return [seed for seed in range(MOST_SEEDS) if self._finished(Job(name, seed))]
+
+    def _finished(self, job: Job) -> bool:
+        return finished(self.recipe, self.out, job, self.parts, self.faces.data)
 
     def answers(self, name: str, seed: int, part: str = "test") -> Answers:
         """What a finished seed of a variant said of the faces of a part."""
         return stored(self.out, Job(name, seed), part)
+
+    def _answers(self, name: str, seed: int, part: str) -> Answers:
+        """Those, on as many faces as there are."""
+        found, faces = self.answers(name, seed, part), len(self.faces.of(self.stage(name, seed), part))
+        given = {len(values) for answer in found.values() for values in answer.values()}
+        if wrong := given - {faces}:
+            path = answers_path(self.out, Job(name, seed), part)
+            raise PolyfaceError(
+                f"{path}: answers on {min(wrong)} faces, and there are {faces}: delete it, and run again"
+            )
+        return found
 
     def protocol(
         self, name: str, seed: int = 0, part: str = "test", settings: Mapping[str, Any] | None = None
@@ -115,7 +128,7 @@ class Runs:
         key = f"{Job(name, seed)} {part} {settings}"
         if key not in self._results:
             chosen, cases = self.protocol(name, seed, part, settings)
-            self._results[key] = chosen.evaluate(self.answers(name, seed, part), cases)
+            self._results[key] = chosen.evaluate(self._answers(name, seed, part), cases)
         return self._results[key]
 
     def side(self, name: str, part: str = "test") -> dict[str, dict[int, Result]]:

@@ -21,7 +21,7 @@ from polyface.schema import Column
 class TaskSpec(BaseModel):
     """What every task's settings have: `where` keeps only rows whose columns hold one of the given words."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     kind: str
     where: dict[str, str | list[str]] = {}
 

@@ -30,12 +30,12 @@ class LandmarksSpec(TaskSpec):
     w = 0.1, ε = 0.02 in crop sides. A `scale` multiplies it."""
 
     kind: Literal["landmarks"] = "landmarks"
-    points: int = 5
+    points: int = Field(5, ge=1, le=10_000)
     column: str = ""
     mirror: list[int] = Field(default_factory=list)
     eyes: list[list[int]] = Field(default_factory=list)
     loss: Literal["l2", "l1", "wing"] = "l2"
-    scale: float = 1.0
+    scale: float = Field(1.0, gt=0)
 
 
 class LandmarksTask(Task):
@@ -56,7 +56,9 @@ class LandmarksTask(Task):
             self._know(built_in(self.column))
         if self.mirror and sorted(self.mirror) != list(range(spec.points)):
             raise PolyfaceError(f"tasks.{name}.mirror must name each of 0 … {spec.points - 1} once: {self.mirror}")
-        if spec.eyes and (len(spec.eyes) != 2 or not all(0 <= i < spec.points for eye in spec.eyes for i in eye)):
+        if spec.eyes and (
+            len(spec.eyes) != 2 or not all(eye and 0 <= min(eye) <= max(eye) < spec.points for eye in spec.eyes)
+        ):
             raise PolyfaceError(f"tasks.{name}.eyes must be two lists of points of {spec.points}: {spec.eyes}")
         self.output_dim = 2 * spec.points
         self.terms = [f"{name}/{i}" for i in range(spec.points)]

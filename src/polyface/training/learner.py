@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import lightning as L
@@ -38,6 +39,22 @@ from polyface.weighting.base import sum_over_ranks, world_size
 
 LAYOUT = 3
 """Of checkpoints; 1 had a place of its own for each of five extras, 2 no validations but those of epochs."""
+KEPT: dict[str, Any] = {
+    "stage": str,
+    "seed": int,
+    "data": str,
+    "batches_done": int,
+    "seconds": (int, float),
+    "validation_seconds": (int, float),
+    "history": list,
+    "weight_sums": dict,
+    "random": dict,
+    "best": (list, NoneType),
+    "validations": list,
+    "weights": dict,
+    "precisions": list,
+}
+"""What every checkpoint says of where its run stands, and of which type."""
 
 
 class Learner(L.LightningModule):
@@ -96,6 +113,8 @@ class Learner(L.LightningModule):
         """In which the network is run, and nothing else: geometry and losses want float32."""
         self.precisions: list[str] = []
         """What the run was made in; more than one where it was carried on by another device."""
+        self.started = False
+        """Whether the run was brought to where it stood, and goes on."""
 
     # ------------------------------------------------------------------------------------------------ data
 
@@ -377,6 +396,7 @@ class Learner(L.LightningModule):
             "seed": self.seed,
             "data": self._train.pool.table.fingerprint,
             "batches_done": self.batches_done,
+            "processes": self._train.world,
             "seconds": self.seconds(),
             "validation_seconds": self.validation_seconds,
             "history": self.history,
@@ -400,6 +420,14 @@ class Learner(L.LightningModule):
                     f"stage {self.spec.name}: the checkpoint was made with other {what}: give another --out, or pass "
                     "--fresh to start over"
                 )
+        world, then = self._train.world, own.get("processes")  # older checkpoints do not say it
+        epochs = own["batches_done"] // len(self._train)
+        if then not in (None, world) or epochs != len(own["history"]):
+            raise PolyfaceError(
+                f"stage {self.spec.name}: the checkpoint was made by {then or 'another number of'} processes, and here "
+                f"are {world}, whose batches have other faces: go on with as many --devices, give another --out, or "
+                "pass --fresh to start over"
+            )
         self.batches_done, self.history, self._random = own["batches_done"], own["history"], own["random"]
         self.weight_sums = {name: (total, steps) for name, (total, steps) in own["weight_sums"].items()}
         self.validations, self.weights, self.precisions = own["validations"], own["weights"], own["precisions"]
@@ -419,3 +447,4 @@ class Learner(L.LightningModule):
             self.precisions.append(precision)
         if not self.batches_done and self._validation is not None and self._followed:
             self._follow_validation(epoch=1)
+        self.started = True

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 
-from polyface.training.specs import AUTO
+from polyface.errors import PolyfaceError, nearest
+
+AUTO = "auto"
+"""The precision that is left to the device."""
+
+
+def check_precision(asked: str) -> str:
+    """A precision that a recipe may ask for: "auto", or one of Lightning's."""
+    from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS
+
+    known = [AUTO, *get_args(_PRECISION_INPUT_STR), *get_args(_PRECISION_INPUT_STR_ALIAS)]
+    if asked not in known:
+        raise PolyfaceError(f"no precision is called '{asked}'; {nearest(asked, known)}")
+    return asked
 
 
 def precision(asked: str, accelerator: str = "auto") -> str:

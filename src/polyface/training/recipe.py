@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
-from polyface.errors import PolyfaceError, check_names, nearest
+from polyface.errors import PolyfaceError, check_names, nearest, short
+from polyface.files import check_apart, check_name
 from polyface.training.extras import EXTRAS
 from polyface.training.learners import LEARNERS
 from polyface.training.papers import PAPERS, RECIPE
-from polyface.training.specs import BaseStage, Stage, StageSpec, Strict
+from polyface.training.specs import BaseStage, FolderName, Stage, StageSpec, Strict, told
+from polyface.training.texts import read_yaml, read_yaml_file
+
+LARGEST_SEED = 2**32 - 1
+MOST_SEEDS = 100  # of a variant
 
 
 class VariantSpec(Strict):
@@ -26,10 +31,10 @@ class VariantSpec(Strict):
     it, untrained. row: the row it stands in and `prefix` what its figures begin with, where a row has several variants.
     splits: its seeds are splits of the people, each with test faces of its own."""
 
-    stages: list[str]
+    stages: list[str] = Field(min_length=1)
     set: dict[str, Any] = Field(default_factory=dict)
     keep: list[str] = Field(default_factory=list)
-    seeds: int = Field(3, ge=1)
+    seeds: int = Field(3, ge=1, le=MOST_SEEDS)
     model: str | None = None
     average: list[str] = Field(default_factory=list)
     start: str | None = None
@@ -56,19 +61,33 @@ class ComparisonSpec(Strict):
     than: str
 
 
+def slug(name: str) -> str:
+    """A variant's name as its folder's."""
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-")
+
+
+def _variant_name(name: str) -> str:
+    check_name(slug(name), f"the folder of variant {short(repr(name))}")
+    return name
+
+
+VariantName = Annotated[str, AfterValidator(told(_variant_name))]
+"""A name of which enough is left in its folder's."""
+
+
 class Recipe(Strict):
     """name, seed, ordered stages, and the variants that `polyface reproduce` runs.
 
     sizes: other sizes of the whole recipe by name, each a mapping of changes (`stage.key.key: value`) that are made
     before a variant's own; `load("name:size")` takes one, and `size` says which was taken."""
 
-    name: str
+    name: FolderName
     about: str = ""
-    seed: int = Field(0, ge=0)
-    stages: list[Stage]
-    sizes: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    seed: int = Field(0, ge=0, le=LARGEST_SEED)
+    stages: list[Stage] = Field(min_length=1)
+    sizes: dict[FolderName, dict[str, Any]] = Field(default_factory=dict)
     size: str = ""
-    variants: dict[str, VariantSpec] = Field(default_factory=dict)
+    variants: dict[VariantName, VariantSpec] = Field(default_factory=dict)
     comparisons: list[ComparisonSpec] = Field(default_factory=list)
 
     @property
@@ -89,6 +108,8 @@ class Recipe(Strict):
 
     def at(self, seed: int) -> Recipe:
         """The recipe at a seed, which readers' options may be: `draw: seed`."""
+        if not 0 <= seed <= LARGEST_SEED:
+            raise PolyfaceError(f"seed is {seed}; expected 0 … {LARGEST_SEED}")
         made = self.model_copy(deep=True, update={"seed": seed})
         for table in (table for stage in made.stages for table in stage.data.tables):
             table.options = {key: seed if value == "seed" else value for key, value in table.options.items()}
@@ -111,31 +132,29 @@ def load(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
     """A recipe by name (`tcdcn`) or from a YAML file, in one of its sizes (`dmm-cnn:small`), with `key.key=value`
     changes (a stage's name is a key)."""
     source, _, size = str(source).partition(":") if not Path(source).exists() else (str(source), "", "")
-    path = Path(source)
-    if path.suffix in (".yaml", ".yml"):
-        if not path.exists():
-            raise PolyfaceError(f"{path}: no such recipe file")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise PolyfaceError(f"{path}: not a readable text file ({error})") from error
-    else:
-        text = (PAPERS.get(source) / RECIPE).read_text(encoding="utf-8")
-    tree = _yaml(text, source)
+    own = source.endswith((".yaml", ".yml"))
+    tree = read_yaml_file(Path(source) if own else PAPERS.get(source) / RECIPE)
     if not isinstance(tree, dict):
         raise PolyfaceError(f"{source}: a recipe is a mapping with name and stages")
     stages = tree.get("stages")
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         raise PolyfaceError(f"{source}: stages: expected a list of mappings, each with name, data, network and tasks")
-    defaults = tree.pop("defaults", {})
+    defaults = _mapping(tree.pop("defaults", None), f"{source}: defaults")
     tree["stages"] = [_merged(defaults, stage) for stage in stages]
     tree = _unshared(tree)
     if size:
-        sizes = tree.get("sizes") or {}
+        sizes = _mapping(tree.get("sizes"), f"{source}: sizes")
         if size not in sizes:
             raise PolyfaceError(f"recipe {source} has no size '{size}'; {nearest(size, sizes)}")
-        tree = _override(tree, sizes[size], f"{source}: sizes.{size}") | {"size": size}
+        where = f"{source}: sizes.{size}"
+        tree = _override(tree, _mapping(sizes[size], where), where) | {"size": size}
     return _checked(_override(tree, assignments(changes, "--set", "key.key=value"), "--set"), source)
+
+
+def _mapping(given: Any, where: str) -> dict[str, Any]:
+    if given is not None and not isinstance(given, dict):
+        raise PolyfaceError(f"{where}: expected a mapping of keys and values")
+    return given or {}
 
 
 def assignments(texts: Sequence[str], option: str, form: str = "name=value") -> dict[str, Any]:
@@ -145,15 +164,8 @@ def assignments(texts: Sequence[str], option: str, form: str = "name=value") -> 
         name, equals, value = text.partition("=")
         if not equals:
             raise PolyfaceError(f"{option} {text}: expected {form}")
-        values[name] = _yaml(value, f"{option} {text}")
+        values[name] = read_yaml(value, f"{option} {short(text)}")
     return values
-
-
-def _yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise PolyfaceError(f"{where}: not YAML ({str(error).splitlines()[0]})") from error
 
 
 def _unshared(node: Any) -> Any:
@@ -170,21 +182,27 @@ def _merged(defaults: Any, own: Any) -> Any:
 
 
 def _override(tree: dict[str, Any], edits: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Set dotted keys; the first word may be a stage's name, and `*` means every stage. null removes a key. Names of
+    """Set dotted keys; the first word may be a stage's name, and `*` means every stage; a number stands for an entry of
+    a list (`mtfl.data.tables.0.faces`). null removes a key. Names of
     variants may be patterns (`variants.LFWA *.minutes`)."""
     for dotted, value in edits.items():
         first, *rest = dotted.split(".")
-        stages = [s for s in tree.get("stages", []) if first == "*" or s.get("name") == first]
+        listed = tree.get("stages")
+        known = [s for s in listed if isinstance(s, dict)] if isinstance(listed, list) else []
+        stages = [s for s in known if first == "*" or s.get("name") == first]
         targets: list[tuple[Any, list[str]]] = [(s, rest) for s in stages] or [(tree, [first, *rest])]
         if first == "variants" and rest and "*" in rest[0]:
-            rows = tree.get(first) or {}
+            rows = _mapping(tree.get(first), first)
             targets = [(rows[name], rest[1:]) for name in fnmatch.filter(rows, rest[0])] or targets
         for node, keys in targets:
             if not keys:
                 raise PolyfaceError(f"{what}: '{dotted}' names a whole stage; name one of its keys")
             for key in keys[:-1]:
+                if isinstance(node, list) and key.isascii() and key.isdigit() and int(key) < len(node):
+                    node = node[int(key)]
+                    continue
                 if not isinstance(node, dict) or (key not in node and node is tree):
-                    names = [s.get("name", "") for s in tree.get("stages", [])]
+                    names = [str(s.get("name", "")) for s in known]
                     raise PolyfaceError(
                         f"{what}: no stage or key '{key}' in '{dotted}'; {nearest(key, [*names, *tree])}"
                     )
@@ -271,37 +289,64 @@ def _checked(tree: dict[str, Any], where: str) -> Recipe:
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
-        first: Any = error.errors()[0]
-        path, model = list(first["loc"]), Recipe
-        hint = ""
-        if first["type"] == "extra_forbidden":
-            if len(path) > 2 and path[0] == "stages":
-                stage = tree["stages"][path[1]]
-                model, path = LEARNERS.get(stage.get("learner", "multitask")).Spec, path[2:]
-            for part in path[:-1]:
-                model = _field_model(model, part)
-            fields = list(getattr(model, "model_fields", {}))
-            if fields and issubclass(model, StageSpec):
-                fields += [name for name in EXTRAS.names() if name != path[-1]]
-            hint = f"; {nearest(str(path[-1]), fields)}" if fields else ""
-        key = ".".join(map(str, first["loc"]))
-        raise PolyfaceError(f"{where}: {key}: {_plain(first['msg'])}{hint}") from error
-    names = [stage.name for stage in recipe.stages]
+        raise PolyfaceError(f"{where}: {_first_wrong(error, tree)}") from error
     for stage in recipe.stages:
         try:
             stage.check()
         except PolyfaceError as error:
             raise PolyfaceError(f"{where}: {error}") from error
-    compared = [name for pair in recipe.comparisons for name in (pair.better, pair.than)]
-    needed = [name for variant in recipe.variants.values() for name in variant.needs]
-    check_names([*compared, *needed], recipe.variants, f"{where}: comparisons, model, average or start")
+    names = [stage.name for stage in recipe.stages]
     if len(set(names)) < len(names):
         raise PolyfaceError(f"{where}: two stages have the same name among {', '.join(names)}")
+    check_apart(names, f"{where}: stages")
+    _check_variants(recipe, where)
     return recipe
 
 
-def _plain(message: str) -> str:
-    return "unknown key" if "Extra inputs" in message else message.lower()
+def _check_variants(recipe: Recipe, where: str) -> None:
+    """Refuse names that no variant has, variants that share a folder, and one that needs itself, or through others."""
+    compared = [name for pair in recipe.comparisons for name in (pair.better, pair.than)]
+    needed = [name for variant in recipe.variants.values() for name in variant.needs]
+    check_names([*compared, *needed], recipe.variants, f"{where}: comparisons, model, average or start")
+    folders: dict[str, str] = {}
+    for name in recipe.variants:
+        if (other := folders.setdefault(slug(name), name)) != name:
+            raise PolyfaceError(
+                f"{where}: variants: '{other}' and '{name}' would share the folder {slug(name)}; rename one"
+            )
+    check_apart(folders, f"{where}: variants")
+    path: list[str] = []
+
+    def visit(name: str) -> None:
+        if name in path:
+            circle = " → ".join([*path[path.index(name) :], name])
+            raise PolyfaceError(f"{where}: variants.{name} needs itself by model, average or start: {circle}")
+        path.append(name)
+        for other in recipe.variants[name].needs:
+            visit(other)
+        path.pop()
+
+    for name in recipe.variants:
+        visit(name)
+
+
+def _first_wrong(error: ValidationError, tree: Mapping[str, Any]) -> str:
+    """The first key that is wrong, and why; of an unknown one what it may have meant."""
+    first: Any = error.errors()[0]
+    path, model, hint = list(first["loc"]), Recipe, ""
+    if first["type"] == "extra_forbidden":
+        if len(path) > 2 and path[0] == "stages":
+            stage = tree["stages"][path[1]]
+            model, path = LEARNERS.get(stage.get("learner", "multitask")).Spec, path[2:]
+        for part in path[:-1]:
+            model = _field_model(model, part)
+        fields = list(getattr(model, "model_fields", {}))
+        if fields and issubclass(model, StageSpec):
+            fields += [name for name in EXTRAS.names() if name != path[-1]]
+        hint = f"; {nearest(str(path[-1]), fields)}" if fields else ""
+    message = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+    key = ".".join(map(str, first["loc"]))
+    return f"{short(key)}: {message[:1].lower()}{message[1:]}{hint}"
 
 
 def _field_model(model: Any, part: Any) -> Any:

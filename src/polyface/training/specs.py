@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -16,36 +17,52 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+from torch import nn
 
 from polyface import protocols
 from polyface.data.augment import AugmentSpec
 from polyface.data.boxes import BoxSpec
 from polyface.data.crops import CropSpec
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import PolyfaceError, nearest, short
+from polyface.files import check_name
 from polyface.training.extras import EXTRAS
 from polyface.training.learners import LEARNERS
-
-AUTO = "auto"
-"""The precision that is left to the device."""
+from polyface.training.precision import AUTO, check_precision
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def told(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A check as pydantic takes one: what its `PolyfaceError` says is what is said of the key."""
+
+    def checked(given: Any) -> Any:
+        try:
+            return check(given)
+        except PolyfaceError as error:
+            raise PydanticCustomError("refused", "{why}", {"why": str(error)}) from error
+
+    return checked
+
+
+FolderName = Annotated[str, AfterValidator(told(lambda name: check_name(name, "it")))]
+"""A name after which a folder is called."""
 
 
 class SourceSpec(Strict):
     """One face table of a stage. name: a reader's name, a table file, or "synthetic"; options: the reader's (or n,
     size, seed of the synthetic faces; the value `seed` stands for the run's seed); where: words its columns must hold;
-    without: words that they must not; faces: how many it holds if it is whole;
-    labels: models (bundles, shipped names or earlier stages) whose answers stand in for labels that it lacks, as
-    `polyface data label` writes them."""
+    without: words that they must not; faces: how many it holds if it is whole; fewer are not trained on (null: however
+    many are); labels: models (bundles, shipped names or earlier stages) whose answers stand in for labels that it
+    lacks, as `polyface data label` writes them."""
 
     name: str
     ratio: float = Field(1.0, gt=0)
     where: dict[str, str | list[str]] = {}
     without: dict[str, str | list[str]] = {}
     options: dict[str, Any] = {}
-    faces: int = Field(0, ge=0)
+    faces: Annotated[int, BeforeValidator(lambda given: 0 if given is None else given)] = Field(0, ge=0)
     labels: list[str] = []
 
 
@@ -128,7 +145,7 @@ class OptimisationSpec(Strict):
     ema: float | None = Field(None, gt=0, lt=1)
     clip: float | None = Field(None, gt=0)
     accumulate: int = Field(1, ge=1)
-    precision: str = AUTO
+    precision: Annotated[str, AfterValidator(told(check_precision))] = AUTO
     validate_every: int = Field(1, ge=1)
     validate_steps: int | None = Field(None, ge=1)
     validate_times: int | None = Field(None, ge=1)
@@ -158,20 +175,13 @@ def _listed(given: Any) -> Any:
     return [] if given is None else given
 
 
-def _protocol(given: Any) -> dict[str, Any]:
-    try:
-        return protocols.settings(given)
-    except PolyfaceError as error:
-        raise PydanticCustomError("protocol", "{why}", {"why": str(error)}) from error
-
-
 class EvaluationSpec(Strict):
     """main: the task that selects and is reported first. select: keep the best epoch by its validation error, or the
     last. translations: predictions averaged over so many small shifts (TCDCN-Averaged; 1: plain) of ±`spread` sides;
     mirror: over the mirrored face as well. protocol: what is compared with what: the name of a protocol and its
     options, a protocol's name alone, or that of a data set's reader that says how the set is evaluated."""
 
-    protocol: Annotated[dict[str, Any], BeforeValidator(_protocol)] = {"name": protocols.DEFAULT}
+    protocol: Annotated[dict[str, Any], BeforeValidator(told(protocols.settings))] = {"name": protocols.DEFAULT}
     main: str = "landmarks"
     select: Literal["last", "best"] = "last"
     translations: int = Field(1, ge=1)
@@ -182,7 +192,7 @@ class EvaluationSpec(Strict):
 class BaseStage(Strict):
     """What every stage has, whatever trains it. learner: the part that does (`polyface parts learner`)."""
 
-    name: str
+    name: FolderName
     learner: str = "multitask"
     data: DataSpec
 
@@ -223,7 +233,7 @@ class StageSpec(BaseStage):
         }
         specs = {key: spec for key in others if key in EXTRAS and (spec := EXTRAS.get(key).Spec)}
         fields: dict[str, Any] = {key: (spec, ...) for key, spec in specs.items()}
-        checked = create_model("Extras", __config__=ConfigDict(extra="forbid"), **fields).model_validate(others)
+        checked = create_model("Extras", __base__=Strict, **fields).model_validate(others)
         return own | {key: getattr(checked, key) for key in specs}
 
     @property
@@ -248,6 +258,11 @@ class StageSpec(BaseStage):
         return self
 
     def check(self) -> None:
+        for name in self.tasks:
+            if not name or "." in name or "/" in name or hasattr(nn.ModuleDict, name):
+                raise PolyfaceError(
+                    f"stages.{self.name}.tasks: no task can be called '{short(name)}'; take a word without . or /"
+                )
         if self.main not in self.tasks:
             raise PolyfaceError(
                 f"stages.{self.name}.evaluation.main is '{self.main}'; {nearest(self.main, self.tasks)}"
@@ -269,6 +284,12 @@ Stage = Annotated[SerializeAsAny[BaseStage], BeforeValidator(stage_spec)]
 """A stage of any learner."""
 
 
+def _learnt(stage: BaseStage) -> BaseStage:
+    """A stage without what changes nothing that is learnt: how many faces its tables must have."""
+    tables = [table.model_copy(update={"faces": 0}) for table in stage.data.tables]
+    return stage.model_copy(update={"data": stage.data.model_copy(update={"tables": tables})})
+
+
 def same_settings(stage: BaseStage, seed: int, kept: Mapping[str, Any]) -> bool:
     """Whether a finished run's settings are these. A key that was added since, and has its default, changes nothing;
     a precision that is left to the device may have been any."""
@@ -276,7 +297,7 @@ def same_settings(stage: BaseStage, seed: int, kept: Mapping[str, Any]) -> bool:
     try:
         if settings.pop("seed", None) != seed:
             return False
-        return _comparable(stage_spec(settings), stage) == stage
+        return _learnt(_comparable(stage_spec(settings), stage)) == _learnt(stage)
     except (ValidationError, PolyfaceError):  # of an older or newer Polyface, or of a package that is gone
         return False
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.fabric.utilities.rank_zero import _get_rank
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.strategies import StrategyRegistry
 from safetensors import SafetensorError
 
 from polyface import tasks as task_kinds
@@ -18,21 +22,22 @@ from polyface.data.boxes import boxes_of
 from polyface.data.loader import FacePool
 from polyface.data.store import open_source
 from polyface.data.table import FaceTable, Progress
-from polyface.errors import NoDataError, PolyfaceError
-from polyface.files import atomic_path
-from polyface.models.bundle import Bundle
+from polyface.errors import NoDataError, PolyfaceError, nearest, short
+from polyface.files import atomic_path, lock
+from polyface.models.bundle import MANIFEST, Bundle
 from polyface.models.labels import labelled
 from polyface.networks import FaceNetwork
 from polyface.tasks import Task
 from polyface.training.callbacks import reason
 from polyface.training.learners import LEARNERS
 from polyface.training.recipe import Recipe
+from polyface.training.records import HISTORY, Inputs, faces_of, inputs_of, read_record, warn_unseen
 from polyface.training.specs import BaseStage, SourceSpec, StageSpec, same_settings
 from polyface.training.start import adapt, build_network
 from polyface.training.terms import LossTerms
 from polyface.weighting import Weighting
 
-HISTORY = "history.json"
+LOGGERS = ("csv", "tensorboard", "none")
 
 
 @dataclass
@@ -53,6 +58,22 @@ class RunOptions:
     progress: Progress | None = None
     threads: int | None = None
 
+    def __post_init__(self) -> None:
+        for name, value, most in (
+            ("devices", self.devices, None),
+            ("threads", self.threads, 1024),
+            ("checkpoint_steps", self.checkpoint_steps, None),
+        ):
+            if isinstance(value, int) and (value < 1 or (most and value > most)):
+                raise PolyfaceError(f"{name} is {value}; expected at least 1" + (f", at most {most}" if most else ""))
+        for name, value, known in (
+            ("device", self.accelerator, ["auto", "gpu", *AcceleratorRegistry.available_accelerators()]),
+            ("strategy", self.strategy, ["auto", *StrategyRegistry.available_strategies()]),
+            ("logger", self.logger, LOGGERS),
+        ):
+            if value not in known:
+                raise PolyfaceError(f"{name} '{short(value)}' cannot be used; {nearest(value, known)}")
+
 
 @dataclass
 class StageResult:
@@ -66,13 +87,15 @@ class StageResult:
 @dataclass(frozen=True)
 class RunContext:
     """What a learner is given beside its stage. recipe: whose name and seed the run has. folder: where all that it
-    writes belongs. data: where data sets are. earlier: bundles of other stages, by name."""
+    writes belongs. data: where data sets are. earlier: bundles of other stages, by name. inputs: what the stage is made
+    from beside its settings."""
 
     recipe: Recipe
     folder: Path
     data: Path | None
     options: RunOptions
     earlier: Mapping[str, Path]
+    inputs: Inputs
 
     def finish(
         self, stage: BaseStage, network: FaceNetwork, tasks: Mapping[str, Task], record: dict[str, Any], **more: Any
@@ -82,10 +105,12 @@ class RunContext:
         recipe, crop, boxes = self.recipe, stage.data.crop, stage.data.boxes
         about = {"name": f"{recipe.place}/{stage.name}", "recipe": recipe.name, "seed": recipe.seed, **more}
         settings = json.loads(stage.model_dump_json()) | {"seed": recipe.seed}
+        made_from = self.inputs.model_dump(exclude={"missing"})
         try:
             Bundle(network, dict(tasks), crop, boxes, about).save(self.folder / "model")
             with atomic_path(self.folder / HISTORY) as aside:
-                aside.write_text(json.dumps({"settings": settings, **record, **more}, indent=1), encoding="utf-8")
+                told = json.dumps({"settings": settings, **made_from, **record, **more}, indent=1)
+                aside.write_text(told, encoding="utf-8")
         except (OSError, SafetensorError) as error:
             raise PolyfaceError(
                 f"{self.folder}: trained, but could not write the model ({reason(error)}; the checkpoint is whole): "
@@ -93,12 +118,23 @@ class RunContext:
             ) from error
 
     def finished(self, stage: BaseStage) -> StageResult | None:
-        """What is there of the stage, if it was finished with these settings."""
-        path = self.folder / HISTORY
-        record = json.loads(path.read_text(encoding="utf-8")) if path.exists() and not self.options.fresh else None
-        if record is None or not same_settings(stage, self.recipe.seed, record["settings"]):
+        """What is there of the stage, if it was finished with these settings.
+
+        Raises:
+            PolyfaceError: its record is damaged, or it was made from other data than there is now.
+        """
+        kept = None if self.options.fresh else read_record(self.folder)
+        if kept is None or not same_settings(stage, self.recipe.seed, kept.settings):
             return None
-        return StageResult(self.folder / "model", record["history"], record["seconds"])
+        if not (self.folder / "model" / MANIFEST).exists():
+            return None
+        if changed := self.inputs.changed(kept):
+            raise PolyfaceError(
+                f"{self.folder}: was finished, and {changed} changed since: pass --fresh to train it anew, give "
+                "another --out, or put back what there was"
+            )
+        warn_unseen(self.folder, kept, self.inputs)
+        return StageResult(self.folder / "model", kept.history, kept.seconds)
 
 
 def named_tasks(stage: StageSpec) -> dict[str, Task]:
@@ -173,7 +209,8 @@ def _chosen(
         table = open_source(source.name, data, source.options, progress)
         if len(table) < source.faces:
             raise NoDataError(
-                f"stage {stage.name}: {source.name} has {len(table):,} faces here; it takes {source.faces:,}"
+                f"stage {stage.name}: {source.name} has {len(table):,} faces here, and {source.faces:,} where it is "
+                "whole: fetch the others, or set `faces` of the table to null to train on these"
             )
         rows = _rows(table, part, source)
         if part == "train" and stage.data.limit:
@@ -225,6 +262,17 @@ def run(
     results: dict[str, StageResult] = {}
     for stage in recipe.stages:
         known = {**(earlier or {}), **{name: result.bundle for name, result in results.items()}}
-        context = RunContext(recipe, out / stage.name, data, options, known)
-        results[stage.name] = context.finished(stage) or LEARNERS.get(stage.learner).run(stage, context)
+        context = RunContext(recipe, out / stage.name, data, options, known, inputs_of(stage, data, known))
+        results[stage.name] = context.finished(stage) or _train(stage, context)
     return results
+
+
+def _train(stage: BaseStage, context: RunContext) -> StageResult:
+    for source in stage.data.tables:  # what is missing is told before there is a folder
+        faces_of(source, context.data)
+    others = bool(_get_rank())  # processes of the same run
+    with nullcontext() if others else lock(context.folder):
+        if context.options.fresh and not others:
+            (context.folder / HISTORY).unlink(missing_ok=True)  # or a run that is stopped would pass for the old one
+        result: StageResult = LEARNERS.get(stage.learner).run(stage, context)
+    return result

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
-from polyface.errors import PolyfaceError
+from polyface.errors import PolyfaceError, short
 from polyface.training.callbacks import Bar, Saver, stopping_between_steps
-from polyface.training.learner import LAYOUT, Learner
+from polyface.training.learner import KEPT, LAYOUT, Learner
 from polyface.training.memory import keep_freed_memory
 from polyface.training.precision import precision
 from polyface.training.processes import ended_together
@@ -37,24 +39,29 @@ def trainer_of(stage: StageSpec, options: RunOptions, folder: Path) -> tuple[L.T
     callbacks: list[L.Callback] = [saver]
     if options.progress:
         callbacks.append(Bar(options.progress, stage.name))
-    trainer = L.Trainer(
-        accelerator=options.accelerator,
-        devices=options.devices,
-        strategy=options.strategy,
-        precision=precision(stage.optimisation.precision, options.accelerator),  # type: ignore[arg-type]
-        max_epochs=1,
-        accumulate_grad_batches=stage.optimisation.accumulate,
-        gradient_clip_val=stage.optimisation.clip,
-        callbacks=callbacks,
-        logger=_logger(options.logger, folder),
-        default_root_dir=folder,
-        use_distributed_sampler=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=50,
-    )
+    try:
+        trainer = L.Trainer(
+            accelerator=options.accelerator,
+            devices=options.devices,
+            strategy=options.strategy,
+            precision=precision(stage.optimisation.precision, options.accelerator),  # type: ignore[arg-type]
+            max_epochs=1,
+            accumulate_grad_batches=stage.optimisation.accumulate,
+            gradient_clip_val=stage.optimisation.clip,
+            callbacks=callbacks,
+            logger=_logger(options.logger, folder),
+            default_root_dir=folder,
+            use_distributed_sampler=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=50,
+        )
+    except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+        asked = f"device {options.accelerator} ({options.devices}), strategy {options.strategy}"
+        asked += f", precision {stage.optimisation.precision}"
+        raise PolyfaceError(f"stage {stage.name}: cannot be trained on {asked} ({short(error)})") from error
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         raise PolyfaceError(
             f"strategy '{options.strategy}' trains in copies of this process, whose results stay there: use 'ddp'"
@@ -70,30 +77,61 @@ def fit(trainer: L.Trainer, learner: Learner, saver: Saver, seed: int) -> None:
     seconds_before = 0.0
     if start is not None:
         # Lightning asks for the loader before it restores the learner, so the position is read first.
-        own = _position(start)
-        learner.on_load_checkpoint({"polyface": own})
-        seconds_before = float(own.get("seconds", 0.0))
+        kept = _checkpoint(start)
+        learner.on_load_checkpoint(kept)
+        _check_state(start, kept["state_dict"], learner)
+        seconds_before = float(kept["polyface"]["seconds"])
+        del kept
     learner.seconds = lambda: seconds_before + time.monotonic() - began
     torch.manual_seed(seed + 1)
     with stopping_between_steps(saver), ended_together(trainer.world_size, trainer.local_rank):
-        trainer.fit(learner, ckpt_path=start, weights_only=True)
+        try:
+            trainer.fit(learner, ckpt_path=start, weights_only=True)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if start is None or learner.started or trainer.world_size > 1:  # there another process may have ended
+                raise
+            raise _unreadable(start, f"{type(error).__name__}: {short(error)}") from error
 
 
-def _position(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint says of where its run stood."""
+def _checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint that holds what was written, and all that a run goes on from."""
     try:
-        own: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu")["polyface"]
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # its checksums, which torch does not look at
+        kept: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        own = kept["polyface"]
+        layout = own.get("layout")
     except Exception as error:  # a damaged file raises as variously as it can be damaged
+        raise _unreadable(path, type(error).__name__) from error
+    if damaged:
+        raise _unreadable(path, f"{damaged} is not what was written")
+    if layout != LAYOUT:
         raise PolyfaceError(
-            f"{checkpoint}: not a readable checkpoint ({type(error).__name__}): put an intact copy there, or pass "
-            "--fresh to start over"
-        ) from error
-    if own.get("layout") != LAYOUT:
-        raise PolyfaceError(
-            f"{checkpoint}: made by another version of Polyface, which kept its state in other places: finish the run "
+            f"{path}: made by another version of Polyface, which kept its state in other places: finish the run "
             "with that version, or move the file away to start over"
         )
-    return own
+    for held, keys in ((kept, _LIGHTNING), (own, KEPT)):
+        for key, kind in keys.items():
+            if not isinstance(held.get(key, ...), kind) or (held is kept and not held[key]):
+                raise _unreadable(path, f"{key} is missing or of another kind")
+    return kept
+
+
+_LIGHTNING = {"state_dict": dict, "optimizer_states": list, "lr_schedulers": list}
+
+
+def _check_state(path: Path, given: dict[str, Any], learner: Learner) -> None:
+    """Refuse a state that lacks a tensor of the learner's, or has others."""
+    expected = {name: getattr(value, "shape", None) for name, value in learner.state_dict().items()}
+    found = {name: getattr(value, "shape", None) for name, value in given.items()}
+    if wrong := next((n for n in expected | found if expected.get(n, ...) != found.get(n, ...)), None):
+        raise _unreadable(path, f"{wrong} is missing or of another shape")
+
+
+def _unreadable(path: Path, why: str) -> PolyfaceError:
+    return PolyfaceError(
+        f"{path}: not a readable checkpoint ({why}): put an intact copy there, or pass --fresh to start over"
+    )
 
 
 def _logger(kind: str, folder: Path) -> list[Logger]:
@@ -108,7 +146,7 @@ def _logger(kind: str, folder: Path) -> list[Logger]:
             return [TensorBoardLogger(folder, name="", version="tensorboard")]
         except ModuleNotFoundError as error:
             raise PolyfaceError("--logger tensorboard needs `pip install 'polyface[track]'`") from error
-    raise PolyfaceError(f"--logger is '{kind}'; expected csv, tensorboard or none")
+    raise AssertionError(kind)  # `RunOptions` knows no other
 
 
 def _quiet() -> None:
