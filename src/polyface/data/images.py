@@ -158,7 +158,7 @@ def _check_content(image: Image.Image, where: str) -> None:
     """Refuse a file that cannot hold the picture its header claims, where the decoder would fill up the rest with grey
     and say nothing; and one that is made to keep it busy. Nothing is decoded yet."""
     file = getattr(image, "fp", None)
-    if file is None or image.format not in ("JPEG", "MPO", "GIF"):
+    if file is None or image.format not in ("JPEG", "MPO", "GIF", *_FILLED_UP):
         return  # decoded already, never a file, or of a format whose decoder tells
     at = file.tell()
     file.seek(0)
@@ -170,8 +170,10 @@ def _check_content(image: Image.Image, where: str) -> None:
         if scans > _MOST_SCANS:
             raise PolyfaceError(f"{where}: is a JPEG of {scans:,} scans, more than the {_MOST_SCANS} that are decoded")
         most = size * _JPEG_PIXELS.get(frame, most)
-    else:
+    elif image.format == "GIF":
         most = len(data) * _GIF_PIXELS
+    else:
+        most = max(_CHEAP, len(data) * _PHOTO_PIXELS)
     if image.width * image.height > most:
         raise PolyfaceError(
             f"{where}: is truncated or corrupt (claims {image.width}×{image.height} pixels and cannot hold more than "
@@ -185,6 +187,9 @@ _MOST_SCANS = 100  # a progressive JPEG has about ten, and a decoder goes over t
 # of 12 bits stands for 4096 pixels at most.
 _JPEG_PIXELS = {0xC0: 256, 0xC1: 256, 0xC2: 512}
 _GIF_PIXELS = 4096 * 8 // 12 + 1
+# In these a byte may stand for any number of pixels of one colour, and their decoders take 15 to 20 bytes for a pixel.
+# A photo at the lowest quality has 1000 pixels a byte; small pictures cost little and are decoded whatever they hold.
+_FILLED_UP, _PHOTO_PIXELS, _CHEAP = ("AVIF", "HEIF", "JPEG2000"), 2048, 1 << 24
 
 
 def _scans(data: bytes) -> tuple[int, int, int]:
