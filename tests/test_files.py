@@ -117,6 +117,27 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     holder.wait()
     with lock(path, wait=5.0):
         pass
+    assert listed(tmp_path) == []
+
+
+COUNTER = """
+import sys
+from pathlib import Path
+from polyface.files import lock
+path = Path(sys.argv[1])
+for _ in range(100):
+    with lock(path, wait=60):
+        path.write_text(str(int(path.read_text()) + 1))
+"""
+
+
+def test_a_lock_that_is_removed_when_it_is_let_go_is_still_held_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "count"
+    path.write_text("0")
+    counters = [subprocess.Popen([sys.executable, "-c", COUNTER, str(path)]) for _ in range(3)]
+    assert [counter.wait() for counter in counters] == [0, 0, 0]
+    assert path.read_text() == "300"
+    assert listed(tmp_path) == ["count"]
 
 
 def test_files_of_others_are_never_replaced_unless_told(tmp_path: Path) -> None:

@@ -149,7 +149,8 @@ def _umask() -> int:
 def lock(path: Path | str, wait: float = 0.0) -> Iterator[None]:
     """Keep every other process that locks `path` (a file or folder, there or not) waiting until the block ends.
 
-    The lock is a file `.<name>.lock` beside it, and ends with the process, however that ends. wait: seconds.
+    The lock is a file `.<name>.lock` beside it while it is held, and ends with the process, however that ends. wait:
+    seconds.
 
     Raises:
         PolyfaceError: another process holds it for longer than `wait`.
@@ -166,6 +167,10 @@ def lock(path: Path | str, wait: float = 0.0) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(
+            OSError
+        ):  # before it is let go: whoever waits with the same file open sees it gone, and asks again
+            os.unlink(held.lock_file)
         held.release()
 
 
