@@ -167,9 +167,7 @@ def lock(path: Path | str, wait: float = 0.0) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(
-            OSError
-        ):  # before it is let go: whoever waits with the same file open sees it gone, and asks again
+        with suppress(OSError):  # while it is held: whoever waits with it open sees it gone, and asks again
             os.unlink(held.lock_file)
         held.release()
 

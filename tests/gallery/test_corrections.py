@@ -149,3 +149,53 @@ def test_a_gallery_that_holds_both_forms_holds_one_person(tmp_path: Path) -> Non
         assert gallery.compact() == 1
         assert gallery.remove(DECOMPOSED, "of\u2028two lines") == 2
         assert again(gallery).people() == {"Ann": 2}
+
+
+class Killed(BaseException):
+    """What a killed process does not tell."""
+
+
+def reopened(gallery: Gallery, told: bool) -> Gallery:
+    """Erased of what was removed, then killed before or after that was said, and opened."""
+    folder = gallery._store.folder
+    gallery.compact()
+    gallery.__exit__(None if told else Killed, None, None)
+    return Gallery.open(folder, write=True)
+
+
+REMOVALS: list[Callable[[Gallery], int]] = [
+    lambda gallery: gallery.remove("Anna"),
+    lambda gallery: gallery.remove(pictures=["c.jpg"]),
+    lambda gallery: gallery.merge("Anna", into="Ann"),
+]
+
+
+@pytest.mark.parametrize("change", REMOVALS)
+def test_what_was_done_and_not_told_can_be_asked_for_again(friends: Gallery, change: Callable[[Gallery], int]) -> None:
+    assert change(friends)
+    kept = listed(friends)
+    assert change(friends) == 0  # killed before what it removed was erased
+    friends = reopened(friends, told=False)
+    assert change(friends) == 0
+    with reopened(friends, told=True) as friends, pytest.raises(PolyfaceError, match=r"no person|no picture"):
+        change(friends)
+    assert listed(friends) == kept
+    assert "erased" in (friends._store.folder / "gallery.json").read_text(encoding="utf-8")
+
+
+def test_a_picture_that_was_removed_is_so_by_its_id_for_ever(friends: Gallery) -> None:
+    assert friends.remove(pictures=[2]) == 1
+    friends = reopened(friends, told=True)
+    assert friends.remove(pictures=[2]) == 0
+    with pytest.raises(PolyfaceError, match="there is no picture '6'"):
+        friends.remove(pictures=[6])
+
+
+def test_a_name_that_was_given_can_be_given_again(friends: Gallery) -> None:
+    assert friends.rename("Anna", "Hanna") == 2
+    assert friends.rename("Anna", "Hanna") == 0
+    for old, new in (("Anna", "Nora"), ("Nobody", "Hanna")):
+        with pytest.raises(PolyfaceError, match=f"no person is called '{old}'"):
+            friends.rename(old, new)
+    with pytest.raises(PolyfaceError, match="no person is called 'Anna'"):
+        friends.remove("Anna")  # who is Hanna now, and still here

@@ -42,6 +42,7 @@ class IndexFile(BaseModel):
 class Manifest(BaseModel):
     """What a gallery is. embedder: id of the network, weights and crop that made its embeddings. faces, people,
     log_bytes, log_sha256: as it was last closed; the log may have grown since. next_id: no face has this id yet.
+    erased: marks of the names and paths that a compaction erased, until the end of what it was part of was told.
     sha256: of all the rest, as JSON with sorted keys; earlier versions wrote none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,6 +58,7 @@ class Manifest(BaseModel):
     log_bytes: int = Field(0, ge=0)
     log_sha256: str = hashlib.sha256().hexdigest()
     built: IndexFile | None = None
+    erased: tuple[str, ...] = ()
     sha256: str | None = None
 
     def seal(self, unset: bool = True) -> str:
@@ -117,6 +119,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         sealed = manifest.model_copy(update={"sha256": manifest.seal()})
         aside.write_text(json.dumps(sealed.model_dump(mode="json"), indent=1), encoding="utf-8")
     sync_folder(folder)
+
+
+def mark(name: str) -> str:
+    """What is kept of a name that is erased."""
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def names_of(generation: int) -> tuple[str, str]:

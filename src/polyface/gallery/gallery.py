@@ -106,7 +106,7 @@ class Gallery:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with suppress(*([PolyfaceError] if kind else [])):  # what went wrong first is what is told
-            self.close()
+            self._store.close(told=kind is None)
 
     def __len__(self) -> int:
         return self._store.faces.live
@@ -269,33 +269,37 @@ class Gallery:
         """Forget people, and single faces: from now on, and after any crash, no search finds them. Returns how many.
 
         pictures: single faces, each by the id that `pictures` tells, or by the path it was enrolled from. `compact`
-        erases the embeddings from the disk. Who was forgotten already, but is not erased yet, is no mistake.
+        erases the embeddings from the disk. Who was forgotten already, but is not erased yet, is no mistake; nor is who
+        was erased by a process that was killed before it closed the gallery.
 
         Raises:
             PolyfaceError: a person (the nearest name is told) or picture is not here, and nothing was removed; or the
                 disk is full.
         """
-        rows = self._store.faces.of([self._named(name, forgotten=True) for name in people])
-        return self._change(drop=np.union1d(rows, self._pictured(pictures)))
+        rows = self._store.faces.of([self._named(name, gone=True) for name in people])
+        return self._change(drop=np.union1d(rows, self._pictured(pictures, gone=True)))
 
     def rename(self, old: str, new: str) -> int:
-        """Give a person another name; returns how many faces it has.
+        """Give a person another name; returns how many faces it has. Done already, it is no mistake.
 
         Raises:
             PolyfaceError: there is no such person, the new name is another's, or the disk is full.
         """
-        rows, new = self._store.faces.of([self._named(old)]), one_form(new)
-        if new in self._store.faces.people() and new != self._named(old):
+        known, new = self._store.faces.people(), one_form(new)
+        old = self._named(old, moved=new in known)
+        if old in known and new in known and new != old:
             raise PolyfaceError(f"{self._store.folder}: there is a '{new}' already; `merge` makes one person of two")
-        return self._give(rows, new)
+        return self._give(self._store.faces.of([old]), new)
 
     def merge(self, *people: str, into: str) -> int:
-        """Give all faces of some people to another; of equal pictures one is kept. Returns how many it got.
+        """Give all faces of some people to another; of equal pictures one is kept. Returns how many it got. Done
+        already, it is no mistake.
 
         Raises:
             PolyfaceError: one of them is not here, or the disk is full.
         """
-        return self._give(self._store.faces.of([self._named(name) for name in people]), self._named(into))
+        into = self._named(into)
+        return self._give(self._store.faces.of([self._named(name, moved=True) for name in people]), into)
 
     def move(self, *pictures: int | str, person: str) -> int:
         """Give single faces (named as for `remove`) to a person, new or known; returns how many it got.
@@ -322,23 +326,26 @@ class Gallery:
         move = np.asarray(move, np.int64)
         return self._store.change(ids[drop], ids[move], person) if len(drop) + len(move) else 0
 
-    def _named(self, name: str, forgotten: bool = False) -> str:
-        """The name of a person who is here, or was forgotten but not erased."""
+    def _named(self, name: str, gone: bool = False, moved: bool = False) -> str:
+        """The name of a person who is here, or with `gone` was removed (`FaceStore.was_removed`), or with `moved` has
+        another name by now."""
         faces = self._store.faces
         known = faces.people()
         form = name if name in known else one_form(name)
-        if form in known or (forgotten and faces.of([form], live=False).size):
+        before = (gone or moved) and self._store.was_removed(form)
+        if form in known or before or (moved and form in faces.names):
             return form
         raise PolyfaceError(f"{self._store.folder}: no person is called '{form}'; {nearest(form, known)}")
 
-    def _pictured(self, pictures: Iterable[int | str]) -> NDArray[np.int64]:
-        """The rows of single faces, by id or path."""
+    def _pictured(self, pictures: Iterable[int | str], gone: bool = False) -> NDArray[np.int64]:
+        """The rows of single faces, by id or path; with `gone` none of those that were removed."""
         faces, found = self._store.faces, list[int]()
         ids = {id: row for row, (id, live) in enumerate(faces.rows[["id", "live"]].tolist()) if live}
         for picture in pictures:
             number = int(picture) if str(picture).isdecimal() else None
             rows = [ids[number]] if number in ids else [row for row in ids.values() if faces.paths[row] == picture]
-            if not rows:
+            was = gone and ((number is not None and number < faces.next_id) or self._store.was_removed(str(picture)))
+            if not rows and not was:
                 raise PolyfaceError(
                     f"{self._store.folder}: there is no picture '{picture}'; `polyface gallery info --pictures` lists "
                     "them by id and path"

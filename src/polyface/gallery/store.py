@@ -43,6 +43,7 @@ from polyface.gallery.format import (
     entry_of,
     line_of,
     lock_folder,
+    mark,
     names_of,
     read_manifest,
     write_all,
@@ -125,11 +126,12 @@ class FaceStore:
                 os.close(lock)
             raise
 
-    def close(self) -> None:
-        """Note counts and hashes in the manifest, and let others write. The faces are safe without it."""
+    def close(self, told: bool = True) -> None:
+        """Note counts and hashes in the manifest, and let others write. The faces are safe without it. told: whether
+        what was done ended well, so that nobody will do it again."""
         try:
             if self._lock is not None and not self._broken:
-                self.update()
+                self.update(**({"erased": ()} if told else {}))
         finally:
             self._close_files()
             if self._lock is not None:
@@ -308,7 +310,7 @@ class FaceStore:
         try:
             with disk_errors(self.folder, "it was not compacted; its faces are safe"):
                 size, digest = self._copy(generation, progress)
-                self.update(generation=generation, log_bytes=size, log_sha256=digest)
+                self.update(generation=generation, log_bytes=size, log_sha256=digest, erased=self._gone())
         finally:
             # An interrupt may have come on either side of the moment at which the manifest was replaced.
             self._broken = "its compaction was interrupted"
@@ -317,6 +319,19 @@ class FaceStore:
             self._clean()
             self._broken = ""
         return erased
+
+    def was_removed(self, name: str) -> bool:
+        """Whether a person, or a face of this path, was forgotten and is not erased yet, or was just erased by a
+        process that was killed before it said so."""
+        dead = np.flatnonzero(~self.faces.rows["live"])
+        forgotten = self.faces.of([name], live=False).size or any(self.faces.paths[row] == name for row in dead)
+        return bool(forgotten) or mark(name) in self.manifest.erased
+
+    def _gone(self) -> tuple[str, ...]:
+        """Marks of the names and paths of which no face is left."""
+        faces, live = self.faces, self.faces.rows["live"]
+        paths = {path for path in faces.paths if path} - {faces.paths[row] for row in np.flatnonzero(live)}
+        return tuple(sorted(map(mark, (set(faces.names) - set(faces.people())) | paths)))
 
     def must_write(self) -> None:
         if self._lock is None or self._broken:
