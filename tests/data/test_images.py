@@ -217,6 +217,7 @@ def test_exif_orientation_is_applied(kind, orientation):
     expected = np.array(ImageOps.exif_transpose(image))
     found = decode(data)
     assert found.shape == expected.shape
+    assert size_of(data) == found.shape[1::-1]
     assert np.abs(found.astype(int) - expected).mean() < 5
 
 

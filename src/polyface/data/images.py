@@ -102,7 +102,8 @@ def size_of(data: bytes | Path | str, where: str = "") -> tuple[int, int]:
     try:
         check_regular("" if isinstance(data, bytes) else data, where)
         with _quiet(), Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_formats()) as image:
-            width, height = image.size
+            tags = getattr(image, "tag_v2", None)  # a TIFF's, as some versions of Pillow turn its size and some do not
+            width, height = (tags[256], tags[257]) if tags else image.size
             return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PolyfaceError(f"{where}: cannot be read as an image ({short(error)}); replace the file") from error
