@@ -183,6 +183,13 @@ def test_what_was_done_and_not_told_can_be_asked_for_again(friends: Gallery, cha
     assert "erased" in (friends._store.folder / "gallery.json").read_text(encoding="utf-8")
 
 
+def test_a_picture_is_found_by_its_path_whatever_the_locale_made_of_it(friends: Gallery) -> None:
+    friends.enrol_embeddings(
+        VECTORS[5:7], "Carl", paths=["\udcc3\udca9.jpg", "\udce9.jpg"]
+    )  # é in a C locale, in Latin-1
+    assert friends.remove(pictures=["é.jpg", "\\udce9.jpg"]) == 2
+
+
 def test_a_picture_that_was_removed_is_so_by_its_id_for_ever(friends: Gallery) -> None:
     assert friends.remove(pictures=[2]) == 1
     friends = reopened(friends, told=True)

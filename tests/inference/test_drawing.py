@@ -6,6 +6,8 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,6 +117,24 @@ def test_long_and_odd_names_are_drawn(picture: Pictures, tmp_path: Path) -> None
             with Image.open(place) as image:
                 image.load()
     assert len(names(tmp_path / "drawn")) == 2 * len(stems)
+
+
+DRAWER = """
+import sys
+from polyface.inference import Drawings, FaceResult, ImageResult
+import numpy as np
+found = ImageResult(sys.argv[1], 120, 90, (FaceResult(np.float32([20, 10, 60, 60]), 0.9),))
+Drawings("drawn").add(sys.argv[1], found)
+assert Drawings("drawn").has(sys.argv[1])
+"""
+
+
+def test_a_locale_without_letters_draws_under_the_same_name(picture: Pictures, tmp_path: Path) -> None:
+    photo(tmp_path / ("é" * 126 + ".png"), picture)
+    ascii_alone = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", DRAWER, "é" * 126 + ".png"]
+    subprocess.run(command, cwd=tmp_path, env=os.environ | ascii_alone, check=True)
+    assert names(tmp_path / "drawn") == ["é" * 125 + ".jpg"]
 
 
 def test_a_full_disk_is_told_and_leaves_no_picture(picture: Pictures, tmp_path: Path) -> None:

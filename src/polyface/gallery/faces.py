@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polyface.errors import PolyfaceError
+from polyface.errors import PolyfaceError, utf8
 from polyface.gallery.format import Face
 from polyface.schema import person as one_form
 
@@ -62,6 +62,10 @@ class Faces:
         record = self.rows[row]
         box = None if np.isnan(record["box"][0]) else tuple(float(value) for value in record["box"])
         return Face(self.names[record["person"]], record["image"].decode(), self.paths[row], box, self._infos.get(row))
+
+    def told(self, row: int) -> str:
+        """The path of a row as it is told, whatever bytes it is; empty if there is none."""
+        return utf8(self.paths[row] or "")
 
     def take(self, entry: Mapping[str, Any], sound: bool = False) -> bool:
         """Do what a line of the log says; False where it says nothing that this version knows."""

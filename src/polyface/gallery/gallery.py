@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from polyface.data.folders import look
 from polyface.data.table import Progress
 from polyface.data.writing import Skipped
-from polyface.errors import PolyfaceError, nearest
+from polyface.errors import PolyfaceError, nearest, utf8
 from polyface.files import first_wrong
 from polyface.gallery.enrolling import Enroller
 from polyface.gallery.format import Manifest
@@ -343,8 +343,9 @@ class Gallery:
         ids = {id: row for row, (id, live) in enumerate(faces.rows[["id", "live"]].tolist()) if live}
         for picture in pictures:
             number = int(picture) if str(picture).isdecimal() else None
-            rows = [ids[number]] if number in ids else [row for row in ids.values() if faces.paths[row] == picture]
-            was = gone and ((number is not None and number < faces.next_id) or self._store.was_removed(str(picture)))
+            path = utf8(str(picture))  # another locale may have named the same file otherwise
+            rows = [ids[number]] if number in ids else [row for row in ids.values() if faces.told(row) == path]
+            was = gone and ((number is not None and number < faces.next_id) or self._store.was_removed(path))
             if not rows and not was:
                 raise PolyfaceError(
                     f"{self._store.folder}: there is no picture '{picture}'; `polyface gallery info --pictures` lists "

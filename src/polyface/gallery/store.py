@@ -324,13 +324,13 @@ class FaceStore:
         """Whether a person, or a face of this path, was forgotten and is not erased yet, or was just erased by a
         process that was killed before it said so."""
         dead = np.flatnonzero(~self.faces.rows["live"])
-        forgotten = self.faces.of([name], live=False).size or any(self.faces.paths[row] == name for row in dead)
+        forgotten = self.faces.of([name], live=False).size or any(self.faces.told(row) == name for row in dead)
         return bool(forgotten) or mark(name) in self.manifest.erased
 
     def _gone(self) -> tuple[str, ...]:
         """Marks of the names and paths of which no face is left."""
         faces, live = self.faces, self.faces.rows["live"]
-        paths = {path for path in faces.paths if path} - {faces.paths[row] for row in np.flatnonzero(live)}
+        paths = set(map(faces.told, np.flatnonzero(~live))) - set(map(faces.told, np.flatnonzero(live))) - {""}
         return tuple(sorted(map(mark, (set(faces.names) - set(faces.people())) | paths)))
 
     def must_write(self) -> None:

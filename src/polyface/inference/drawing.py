@@ -132,7 +132,8 @@ def _mark(picture: str, status: os.stat_result | None = None) -> str:
 def _name(stem: str, number: int) -> str:
     """The name of the drawing of that number, cut to what file systems take (255 bytes)."""
     end = ".jpg" if number == 1 else f"-{number}.jpg"
-    return (os.fsencode(stem)[: 255 - len(end)].decode("utf-8", "ignore") or "picture") + end
+    whole = os.fsencode(stem)[: 255 - len(end)].decode("utf-8", "ignore").encode()  # no half of a character
+    return (os.fsdecode(whole) or "picture") + end  # as the locale has names, which may hold no such character
 
 
 def _draw_points(picture: Image.Image, face: FaceResult) -> None:
