@@ -153,7 +153,7 @@ def test_files_of_others_are_never_replaced_unless_told(tmp_path: Path) -> None:
 
 def test_an_input_is_never_replaced(tmp_path: Path) -> None:
     photo = tmp_path / "photo.jpg"
-    photo.write_bytes(b"drawn by Polyface")
+    photo.write_bytes(b"Exif Polyface drawing of 1")
     (tmp_path / "folder").symlink_to(tmp_path)
     os.link(photo, tmp_path / "again.jpg")
     for path in (photo, tmp_path / "folder" / "photo.jpg", tmp_path / "again.jpg"):
@@ -181,8 +181,10 @@ def test_a_folder_that_cannot_be_written_is_told_before_any_work(tmp_path: Path)
     [
         (b"", True),
         (b"x" * 2**17, False),
-        (b"x" * 2**17 + b"polyface.columns", True),
-        (b"<meta content=Polyface>" + b"x" * 2**17, True),
+        (b"x" * 2**17 + b"\x18\x10polyface.columns", True),
+        (b'{"made_by":"polyface 0.1.0 12ab"' + b"x" * 2**17, True),
+        (b"Dear Polyface,\n polyface analyze\n" + b"x" * 2**17, False),
+        (b"PAR1" + b"x" * 2**17 + b"/home/me/polyface/one.jpg PAR1", False),
     ],
 )
 def test_what_polyface_made_says_so_at_an_end(tmp_path: Path, content: bytes, made: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -241,19 +242,23 @@ def status_of(path: Path | str) -> os.stat_result | None:
 
 
 def made_here(path: Path) -> bool:
-    """Whether Polyface wrote this file: it says so in its first or last 64 KB, or holds nothing.
-
-    So all that Polyface writes for its users names it there: in a page's header, the metadata of a table or picture.
-    """
+    """Whether Polyface wrote this file: it says so in its first or last 64 KB as its format says such things, or holds
+    nothing. A letter that names Polyface was not made by it."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         ends = file.read(_ENDS)
         file.seek(max(size - _ENDS, 0))
         ends += file.read(_ENDS)
-    return size == 0 or b"polyface" in ends.lower()
+    return size == 0 or bool(_MADE.search(ends))
 
 
 _ENDS = 2**16
+_MADE = re.compile(
+    rb"\x18[\x08-\x7f]polyface"  # Parquet: a key of the metadata, after its length
+    rb"|\n\x08polyface"  # ONNX: the same
+    rb"|Software\0polyface|Polyface drawing of "  # PNG; the EXIF data of a JPEG
+    rb'|\A\{"made_by":"polyface '  # a line of answers
+)
 
 
 def cache_folder(*parts: str) -> Path:
