@@ -323,15 +323,15 @@ class FaceStore:
     def was_removed(self, name: str) -> bool:
         """Whether a person, or a face of this path, was forgotten and is not erased yet, or was just erased by a
         process that was killed before it said so."""
-        dead = np.flatnonzero(~self.faces.rows["live"])
+        dead = np.flatnonzero(~self.faces.rows["live"]).tolist()
         forgotten = self.faces.of([name], live=False).size or any(self.faces.told(row) == name for row in dead)
         return bool(forgotten) or mark(name) in self.manifest.erased
 
     def _gone(self) -> tuple[str, ...]:
         """Marks of the names and paths of which no face is left."""
         faces, live = self.faces, self.faces.rows["live"]
-        paths = set(map(faces.told, np.flatnonzero(~live))) - set(map(faces.told, np.flatnonzero(live))) - {""}
-        return tuple(sorted(map(mark, (set(faces.names) - set(faces.people())) | paths)))
+        dead, left = (set(map(faces.told, np.flatnonzero(rows).tolist())) for rows in (~live, live))
+        return tuple(sorted(map(mark, (set(faces.names) - set(faces.people())) | (dead - left - {""}))))
 
     def must_write(self) -> None:
         if self._lock is None or self._broken:
