@@ -165,6 +165,8 @@ class Weighting(nn.Module):
     """Steps before the weights can first change, where that hangs on steps."""
     epochs_needed: int = 0
     """The same in epochs."""
+    validations_needed: int = 0
+    """The same in passes over the validation faces, without the one before the first step."""
 
     def __init__(self, tasks: Sequence[str]) -> None:
         super().__init__()
