@@ -43,6 +43,7 @@ def test_help_answers_at_once() -> None:
         (("data", "import", "mtlf", ".", "x.parquet"), "did you mean 'mtfl'?"),
         (("data", "show", "nowhere.parquet"), "no such face table"),
         (("reproduce", "tcdcn", "--only", "FDL"), "no variant matches FDL"),
+        (("reproduce", "synthetic"), "recipe synthetic has no variants"),
         (("compare-weightings", "synthetic", "--weighting", "mdga"), "weighting.name is 'mdga'; did you mean 'mgda'?"),
         (("compare-weightings", "tcdcn"), "trains one task, nothing to weigh; choose a --variant: FLD (shared), "),
         (("analyze", "nowhere.jpg"), "nowhere.jpg"),

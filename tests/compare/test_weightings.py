@@ -15,6 +15,7 @@ from polyface.compare.weightings import ALONE, AS_IS, BASELINES, EARLIER, UNIFOR
 from polyface.errors import PolyfaceError
 from polyface.report.results import read_results
 from polyface.reproduce.jobs import Job, _store, answers_path, folder
+from polyface.reproduce.runs import OLDER
 from polyface.training import stages
 from polyface.training.recipe import Recipe, load
 from polyface.training.stages import pool_of
@@ -222,8 +223,9 @@ def test_rows_differences_and_time(single: Recipe, tmp_path: Path) -> None:
     rows = {row.key: row for row in weighting_pages.rows_of(compared)}
     assert rows["dwa", "mean error"].mean == pytest.approx(5.5, abs=1e-4)
     assert rows["dwa", "mean error"].std == pytest.approx(0.5**0.5, abs=1e-4)
-    assert rows["dwa", "mean error"].note == "final, 2 epochs"
-    assert rows["gls", "mean error"].note == "screening, 2 epochs"
+    assert rows["dwa", "mean error"].notes == ["final, 2 epochs", OLDER]
+    assert rows["gls", "mean error"].notes == ["screening, 2 epochs", OLDER, "interval over faces only"]
+    assert OLDER in rows[f"dwa minus {UNIFORM}", "mean error"].notes
     assert rows["dwa", "validation mean error"].mean == pytest.approx(5, abs=1e-4)
     assert rows["dwa", "smile balanced accuracy"].mean == 100
     assert (ALONE, "smile accuracy") not in rows

@@ -16,6 +16,7 @@ from polyface.schema import landmark_groups
 from polyface.tasks.landmarks import LandmarksTask
 from polyface.training import stages
 from polyface.training.learners.multitask import Multitask
+from polyface.training.precision import precision
 from polyface.training.recipe import Recipe, load
 
 RECIPE = """
@@ -228,7 +229,7 @@ def test_results_file_holds_every_row_and_paired_differences(recipe: Recipe, run
     for name, seeds in (("alone", (0, 1)), ("with pose", (0, 1)), ("averaged", (0, 1)), ("longer", (0,))):
         assert rows[name, "mean error"].seeds == seeds
         assert 0 <= rows[name, "failure rate"].mean <= 100
-    assert {rows["alone", point].precision for point in landmark_groups(5)} == {"32-true"}
+    assert {rows["alone", point].precision for point in landmark_groups(5)} == {precision("auto", "cpu")}
     of_points = [rows["alone", point].mean for point in landmark_groups(5)]
     assert np.mean(of_points) == pytest.approx(rows["alone", "mean error"].mean, rel=0.05)
     assert rows["with pose", "pose balanced accuracy"].seeds == (0, 1)

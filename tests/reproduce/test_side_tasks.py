@@ -11,10 +11,10 @@ import pytest
 
 from polyface.data.writing import Record, write_table
 from polyface.reproduce.jobs import Job, _store, answers_path, folder
-from polyface.reproduce.runs import Runs
+from polyface.reproduce.runs import OLDER, Runs
 from polyface.reproduce.tables import rows_of
 from polyface.training import stages
-from polyface.training.recipe import Recipe, load
+from polyface.training.recipe import ComparisonSpec, Recipe, load
 
 PEOPLE = ["ann", "bob", "cid"]
 RECIPE = """
@@ -106,3 +106,17 @@ def test_rows_say_what_their_networks_were_trained_in(recipe: Recipe, tmp_path: 
         for name in recipe.variants:
             assert rows[name, "smile balanced accuracy"].precision == expected
             assert rows[name, "smile majority class"].precision == ""  # depends on no network
+
+
+def test_rows_say_that_a_network_is_of_an_older_polyface(recipe: Recipe, tmp_path: Path) -> None:
+    """Keys that were added since count as their defaults, though the run was trained in another way. Its record does
+    not say what data it was trained on, as those of today do."""
+    recipe.comparisons.append(ComparisonSpec(better="both", than="views"))
+    data = [{"table": "t", "faces": 24, "fingerprint": "1"}]
+    for place, record, older in (("old", {}, True), ("new", {"data": data}, False)):
+        runs = finished(recipe, tmp_path / place, **record)
+        runs._finished = lambda job: job.seed == 0  # type: ignore[method-assign]  # whatever the data is now
+        rows = {row.key: row for row in rows_of(runs)}
+        for name in [*recipe.variants, "both minus views"]:
+            assert (OLDER in rows[name, "rank-1"].notes) == older
+        assert OLDER not in rows["trained", "smile majority class"].notes

@@ -100,6 +100,25 @@ def test_weights_that_change_after_the_run_has_ended(toy, weighting: Any, epochs
     assert [message.partition(": ")[2] for message in found] == ([] if first is None else [expected])
 
 
+@pytest.mark.parametrize(
+    "period, first",
+    [
+        ({"epochs": 1}, 5),  # validations before the run and when it has ended: the first trend weighs no step
+        ({"epochs": 2, "validate_every": 5}, 10),
+        ({"epochs": 2, "validate_steps": 10}, 10),
+        ({"epochs": 1, "validate_times": 1}, 5),
+        ({"epochs": 2}, None),
+        ({"epochs": 2, "validate_steps": 9}, None),
+        ({"epochs": 1, "validate_times": 2}, None),
+    ],
+)
+def test_weights_that_follow_a_validation_after_the_last_step(toy, period: Any, first: int | None) -> None:
+    chosen = recipes.load(toy({"data": DATA, "weighting": {"name": "dmm"}, "optimisation": period}))
+    found = said(learner_of(chosen))
+    expected = f"its weights can change after {first} steps, and the run has {first}: they stay as they begin"
+    assert [message.partition(": ")[2] for message in found] == ([] if first is None else [expected])
+
+
 def test_the_first_change_of_weights_is_where_it_is_said_to_be(toy) -> None:
     """AW with a window of 3: the sixth step is the first with other weights."""
     learner = learner_of(recipes.load(toy({"data": DATA, "weighting": {"name": "aw", "options": {"window": 3}}})))

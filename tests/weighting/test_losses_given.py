@@ -165,3 +165,29 @@ def test_tasks_that_share_nothing_that_learns(name: str) -> None:
     with pytest.warns(UserWarning, match="the trunk is frozen"):
         said = refused(name, losses, context)
     assert "the tasks share nothing that learns" in said
+
+
+# ------------------------------------------------------------------------------------------- steps without a gradient
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_in_which_all_are_absent_has_a_gradient_of_0(name: str) -> None:
+    """The mean of no face is NaN in most loops; the step goes through, and changes nothing."""
+    shared, context = given(name)
+    context = Context(shared, [shared], {"a": 0, "b": 0})
+    losses = {"a": shared[:0].mean(), "b": shared[:0].mean()}
+    combined = weighting(name).combine(losses, context)
+    combined.total.backward()
+    assert combined.loss.item() == 0
+    assert shared.grad is None or not shared.grad.any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_are_the_same_under_no_grad(name: str) -> None:
+    shared, context = given(name)
+    losses = {"a": shared[:, 0].square().mean(), "b": (shared[:, 1] - 1).square().mean()}
+    expected = weighting(name).eval()
+    found = copy.deepcopy(expected)
+    with torch.no_grad():
+        looked = found.combine(losses, context)
+    assert looked.weights == expected.combine(losses, context).weights

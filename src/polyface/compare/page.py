@@ -60,8 +60,7 @@ def _figures(runs: Runs, row: str, name: str, seeds: Sequence[int], note: str) -
     if times := _time_ratio(runs, row):
         about = f"time ratio: training time over that of {UNIFORM}, machine not idle"
         rows.append(Row(name, "time ratio", times, None, None, tuple(seeds), unit="×", note=about))
-    precision = runs.precision(row)
-    return [replace(found, precision=precision) if found.seeds else found for found in rows]
+    return runs.told(rows, row)
 
 
 def _seconds(runs: Runs, row: str) -> list[float]:
@@ -82,7 +81,8 @@ def _differences(comparison: Comparison) -> list[Row]:
     pairs += itertools.combinations(BASELINES, 2)
     rows: list[Row] = []
     for row, baseline in pairs:
-        rows += differences(row, baseline, results.get(row, {}), results.get(baseline, {}))
+        found = differences(row, baseline, results.get(row, {}), results.get(baseline, {}))
+        rows += runs.told(found, row, baseline)
     return rows
 
 

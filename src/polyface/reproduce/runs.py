@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from polyface import protocols
 from polyface.data.loader import FacePool
 from polyface.errors import PolyfaceError
-from polyface.metrics.result import Result
+from polyface.metrics.result import Result, Row
 from polyface.protocols.base import EvaluationSet, Protocol
 from polyface.reproduce.jobs import Answers, Job, answers_path, finished, record, stored, trains
 from polyface.tasks import Task
 from polyface.training.recipe import MOST_SEEDS, Recipe
 from polyface.training.specs import StageSpec
 from polyface.training.stages import pool_of, stage_tasks
+
+OLDER = "trained by an older Polyface, see its changelog"
 
 
 class Faces:
@@ -165,6 +168,25 @@ class Runs:
         kept = [record for seed in self.seeds(name) if trains(variant) and (record := self.record(name, seed))]
         asked = (record.get("precision") or record["settings"]["optimisation"].get("precision") for record in kept)
         return _listed(one for one in asked if one != "auto")
+
+    def older(self, name: str) -> bool:
+        """Whether one of the networks behind a variant is from a Polyface whose records do not say what data they were
+        trained on; it may have been trained in another way than the recipe says now, where a key was added since."""
+        variant = self.recipe.variants[name]
+        kept = (
+            record(self.out, Job(name, seed), stage)
+            for seed in (self.seeds(name) if trains(variant) else ())
+            for stage in variant.stages
+        )
+        return any(one is not None and one["data"] is None for one in kept) or any(map(self.older, variant.needs))
+
+    def told(self, rows: Iterable[Row], *names: str) -> list[Row]:
+        """Rows of a variant, or of several that are compared, with how the networks behind them were trained."""
+        precision, older = _listed(map(self.precision, names)), OLDER * any(map(self.older, names))
+        return [
+            replace(row, precision=precision, note="; ".join(filter(None, [row.note, older]))) if row.seeds else row
+            for row in rows
+        ]
 
     def history(self, name: str, seed: int = 0) -> list[dict[str, Any]]:
         """The epochs of a finished variant's last stage, for curves."""

@@ -39,10 +39,9 @@ def rows_of(runs: Runs) -> list[Row]:
             whole = rows(title, found, prefix=variant.prefix + prefix, **about)
             of_variant += [row for row in whole if row.row == title]
         of_variant += _validation_time(runs, name)
-        precision = runs.precision(name)
-        made += [replace(row, precision=precision) if row.seeds else row for row in of_variant]
+        made += runs.told(of_variant, name)
     for pair in runs.recipe.comparisons:
-        made += _compared(runs, pair)
+        made += runs.told(_compared(runs, pair), pair.better, pair.than)
     return made + _correlations(runs)
 
 

@@ -31,6 +31,12 @@ class Period:
         """Steps of the optimiser that so many batches are."""
         return math.ceil(done / self.optimisation.accumulate)
 
+    @property
+    def first(self) -> int:
+        """Steps before the first validation but the one that is before them all; those of the run where it has none."""
+        batches = self.optimisation.epochs * self.batches
+        return self.step(next(filter(self.due, range(1, batches)), batches))
+
     def due(self, done: int) -> bool:
         """Whether a validation is due after so many batches of the run."""
         o = self.optimisation

@@ -30,6 +30,7 @@ def check_period(stage: StageSpec, period: Period, weighting: Weighting, extras:
 def warn(stage: StageSpec, period: Period, weighting: Weighting, network: FaceNetwork, terms: LossTerms) -> None:
     """Say, once, where weights never change, and where the optimiser takes them away again."""
     needed = weighting.steps_needed + weighting.epochs_needed * period.step(period.batches)
+    needed += weighting.validations_needed * period.first
     if needed >= period.steps:
         weighting.warn_once(
             f"its weights can change after {needed} steps, and the run has {period.steps}: they stay as they begin"

@@ -102,7 +102,8 @@ def scalars(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if len(places) > 1:
         told = " and ".join(f"{place} ('{name}')" for place, name in places.items())
         raise PolyfaceError(f"losses are on {told}: bring them to one device")
-    return {name: loss.reshape(()) for name, loss in losses.items()}
+    with torch.enable_grad():  # a view that is made without has no gradient, and weights may be looked at under no_grad
+        return {name: loss.reshape(()) for name, loss in losses.items()}
 
 
 def mean_over_ranks(losses: Tensor) -> Tensor:
@@ -164,6 +165,8 @@ class Weighting(nn.Module):
     """Steps before the weights can first change, where that hangs on steps."""
     epochs_needed: int = 0
     """The same in epochs."""
+    validations_needed: int = 0
+    """The same in passes over the validation faces, without the one before the first step."""
 
     def __init__(self, tasks: Sequence[str]) -> None:
         super().__init__()
@@ -236,6 +239,8 @@ class Weighting(nn.Module):
             stacked = torch.stack(kept)
         # All absent tasks are in the sum, times 0, so that under DDP every head takes part.
         loss = (stacked * weights.to(stacked)).sum()
+        if torch.is_grad_enabled() and not loss.requires_grad and not in_vain:  # all absent, and none finite
+            loss = loss + loss.new_zeros((), requires_grad=True)
         if in_vain and own is None:
             loss = _Constant.apply(loss, loss.new_zeros((), requires_grad=True), constant)
         named = dict.fromkeys(self.tasks, 0.0) | dict(zip(names, weights.tolist(), strict=True))

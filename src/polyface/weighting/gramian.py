@@ -54,7 +54,8 @@ def task_gradients(
     scale = 2.0**12 if any(x.dtype == torch.float16 for x in inputs) else 1.0
     rows = []
     for name, loss in named.items():
-        found = torch.autograd.grad(loss * scale, inputs, retain_graph=True, allow_unused=True)
+        scaled = torch.full_like(loss, scale)  # of the gradient: a loss times it has no graph under no_grad
+        found = torch.autograd.grad(loss, inputs, scaled, retain_graph=True, allow_unused=True)
         if all(gradient is None for gradient in found):
             raise PolyfaceError(
                 f"the loss of '{name}' does not depend on {_SHARED[level]}, so its gradient cannot be compared with "

@@ -82,6 +82,8 @@ class ValidationTrend(TrendWeights):
     landmark task has a constant β = 0.5.
     """
 
+    validations_needed = 1
+
     def __init__(
         self,
         tasks: Sequence[str],
