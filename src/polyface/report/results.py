@@ -21,12 +21,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from polyface.errors import PolyfaceError, nearest
-from polyface.files import atomic_path, lock
+from polyface.files import atomic_path, check_output, lock
 from polyface.metrics.resampling import Summary, summarise
 from polyface.metrics.result import Row
 from polyface.registry import installed
 
-__all__ = ["Results", "Row", "Run", "Summary", "markdown_table", "read_results", "summarise", "write_results"]
+__all__ = [
+    "Results",
+    "Row",
+    "Run",
+    "Summary",
+    "check_results",
+    "markdown_table",
+    "read_results",
+    "summarise",
+    "write_results",
+]
 
 _Kind = TypeVar("_Kind", Row, "Run")
 _WAIT = 60.0  # seconds, for others that write into the same file
@@ -148,6 +158,13 @@ def write_results(
         with atomic_path(path) as aside:
             aside.write_text(text + "\n", encoding="utf-8")
         return read_results(path)
+
+
+def check_results(path: Path | str) -> None:
+    """Raise unless `write_results` may write there: nothing is there, or a results file. Call it before any work."""
+    check_output(path, overwrite=True)
+    if Path(path).exists():
+        read_results(path)
 
 
 def _merged(path: Path, new: dict[tuple[str, str], Row], run: Run) -> Results:
