@@ -7,7 +7,7 @@ import json
 import mmap
 import os
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -237,7 +237,7 @@ def mapped(path: Path) -> pa.BufferReader:
 def check_names(path: Path, schema: pa.Schema) -> None:
     """Refuse a file with a column, or a part of one, that is there twice: nobody knows which is meant."""
     for names in (schema.names, *([part.name for part in one.type] for one in schema if pa.types.is_struct(one.type))):
-        if twice := [name for name in names if names.count(name) > 1]:
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise PolyfaceError(f"{path}: column '{twice[0]}' is there twice; rename one")
 
 
