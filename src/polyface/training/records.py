@@ -9,11 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from polyface.data.store import open_source
 from polyface.errors import PolyfaceError
-from polyface.files import read_model
+from polyface.files import first_wrong, read_model
 from polyface.models.bundle import MANIFEST
 from polyface.training.specs import BaseStage, SourceSpec
 
@@ -28,6 +29,18 @@ class Faces(BaseModel):
     faces: int
     skipped: int = 0
     fingerprint: str
+
+
+class _Epoch(BaseModel):
+    """What pages and tables read of an epoch: losses, weights and the like are numbers by task."""
+
+    epoch: float
+    train: dict[str, float] = {}
+    validation: dict[str, float] = {}
+    weights: dict[str, float] = {}
+    criterion: dict[str, float] = {}
+    stopped: dict[str, float] = {}
+    thresholds: dict[str, list[float]] = {}
 
 
 class Inputs(BaseModel):
@@ -58,6 +71,16 @@ class Record(BaseModel):
     seconds: float
     data: list[Faces] | None = None
     models: dict[str, str] = {}
+
+    @field_validator("history")
+    @classmethod
+    def _of_epochs(cls, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for place, row in enumerate(history):
+            try:
+                _Epoch.model_validate(row)
+            except ValidationError as error:
+                raise PydanticCustomError("epoch", "{why}", {"why": f"epoch {place}: {first_wrong(error)}"}) from error
+        return history
 
 
 def read_record(folder: Path) -> Record | None:
