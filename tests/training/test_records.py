@@ -125,14 +125,21 @@ def test_a_damaged_record_is_named(finished: Path, module_train: Train, no_train
 
 
 @pytest.mark.parametrize(
-    "change", [{"train": [1]}, {"train": {"smile": "x"}}, {"epoch": None}, {"weights": {"smile": {}}}, {"stopped": 3}]
+    "place, change",
+    [
+        ("history.0.train", {"history": [{"epoch": 1, "train": [1]}]}),
+        ("history.0.weights.smile", {"history": [{"epoch": 1, "weights": {"smile": "x"}}]}),
+        ("history.0.epoch", {"history": [{}]}),
+        ("validations.0", {"validations": [3]}),
+        ("stopping", {"stopping": 3}),
+        ("precision", {"precision": 16}),
+    ],
 )
 def test_a_record_that_is_damaged_further_down_is_named(
-    finished: Path, module_train: Train, no_training: None, change: dict[str, Any]
+    finished: Path, module_train: Train, no_training: None, place: str, change: dict[str, Any]
 ) -> None:
-    edited(finished, lambda tree: tree["history"][0].update(change))
-    (key,) = change
-    refused(module_train, finished, expected=rf"run/one/history.json: history: epoch 0: {key}.*--fresh")
+    edited(finished, lambda tree: tree.update(change))
+    refused(module_train, finished, expected=rf"run/one/history.json: .*{place}.*--fresh")
 
 
 def test_numbers_that_are_none_are_read(finished: Path, module_train: Train, no_training: None) -> None:

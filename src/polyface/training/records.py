@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from polyface.data.store import open_source
@@ -31,16 +31,33 @@ class Faces(BaseModel):
     fingerprint: str
 
 
-class _Epoch(BaseModel):
-    """What pages and tables read of an epoch: losses, weights and the like are numbers by task."""
+class _Moment(BaseModel):
+    """What pages and tables read of an epoch or a validation: losses, weights and the like are numbers by task."""
 
-    epoch: float
     train: dict[str, float] = {}
     validation: dict[str, float] = {}
     weights: dict[str, float] = {}
     criterion: dict[str, float] = {}
-    stopped: dict[str, float] = {}
+    stopped: dict[str, float] | list[str] = {}
     thresholds: dict[str, list[float]] = {}
+
+
+class _Epoch(_Moment):
+    epoch: float
+
+
+class _Step(_Moment):
+    step: float
+
+
+class _Told(BaseModel):
+    """What is read of a record further down."""
+
+    history: list[_Epoch]
+    validations: list[_Step] = []
+    stopping: list[_Step] = []
+    validation_seconds: float = 0.0
+    precision: str = ""
 
 
 class Inputs(BaseModel):
@@ -72,15 +89,13 @@ class Record(BaseModel):
     data: list[Faces] | None = None
     models: dict[str, str] = {}
 
-    @field_validator("history")
-    @classmethod
-    def _of_epochs(cls, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        for place, row in enumerate(history):
-            try:
-                _Epoch.model_validate(row)
-            except ValidationError as error:
-                raise PydanticCustomError("epoch", "{why}", {"why": f"epoch {place}: {first_wrong(error)}"}) from error
-        return history
+    @model_validator(mode="after")
+    def _further_down(self) -> Record:
+        try:
+            _Told.model_validate({"history": self.history, **(self.model_extra or {})})
+        except ValidationError as error:
+            raise PydanticCustomError("damaged", "{why}", {"why": first_wrong(error)}) from error
+        return self
 
 
 def read_record(folder: Path) -> Record | None:
