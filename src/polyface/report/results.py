@@ -42,7 +42,6 @@ __all__ = [
 ]
 
 _Kind = TypeVar("_Kind", Row, "Run")
-_Any = TypeVar("_Any")
 _WAIT = 60.0  # seconds, for others that write into the same file
 
 
@@ -227,12 +226,12 @@ def _read(kind: type[_Kind], entry: Any, where: str) -> _Kind:
         raise PolyfaceError(f"{where}: {str(error).removeprefix(f'{where}: ')}") from None
 
 
-def _typed(kind: type[_Any], given: Any, where: str) -> _Any:
+def _typed(kind: Any, given: Any, where: str) -> Any:
+    """A value of the file as a type has it."""
     try:
-        found: _Any = _adapter(kind).validate_python(given)
+        return _adapter(kind).validate_python(given)
     except ValidationError as error:
         raise PolyfaceError(f"{where}: {first_wrong(error)}") from None
-    return found
 
 
 @lru_cache
