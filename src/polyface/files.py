@@ -201,9 +201,12 @@ def check_name(name: str, where: str) -> str:
     """A name that becomes a folder's, if it is one plain component of a path on every system. where: what names it.
 
     Raises:
-        PolyfaceError: it is empty, too long, hidden, or holds a separator, a colon or a character that is not shown.
+        PolyfaceError: it is empty, too long, hidden, a device of Windows, or holds a separator, a colon or a character
+            that is not shown.
     """
     shown = all(not unicodedata.category(one).startswith("C") and one not in _SEPARATORS for one in name)
+    if name.partition(".")[0].casefold() in _DEVICES:
+        raise PolyfaceError(f"{where} is {short(repr(name))}: Windows has a device of that name; take another")
     if not (shown and 0 < len(name.encode("utf-8", "replace")) <= _LONGEST) or name[0] == "." or name.strip() != name:
         raise PolyfaceError(
             f"{where} is {short(repr(name))}: it names a folder, so it has 1 to {_LONGEST} bytes, no / \\ or :, "
@@ -223,6 +226,7 @@ def check_apart(names: Iterable[str], where: str) -> None:
 
 
 _LONGEST, _SEPARATORS = 200, "/\\:"
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
 
 
 def same_file(one: Path | str, other: Path | str) -> bool:

@@ -146,7 +146,7 @@ def built_in(name: str, own: Iterable[str] = ()) -> Column:
     if points := landmark_count(name):
         return Column("points", points=points, mirror=tuple(_MIRROR.get(points, ())) or "")
     if name not in _BUILT_IN:
-        raise PolyfaceError(f"unknown column '{name}': {nearest(name, [*known_columns(), *own])}")
+        raise PolyfaceError(f"unknown column '{name}': {nearest(name, {*known_columns(), *own})}")
     return _BUILT_IN[name]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,43 @@ def test_evaluate_prints_every_tasks_figures(polyface: Command, faces: Path, tmp
     found = figures(polyface("evaluate", model, faces, "--part", "val").out)
     assert (found["points mean error"], found["points failure rate"]) == ((20.0, 2), (100.0, 2))
     assert figures(polyface("evaluate", model, faces, "--average", "3", "--mirror").out)["smile accuracy"] == (75.0, 4)
+
+
+def test_what_cannot_be_written_is_told_before_any_work(
+    polyface: Command, toy: Any, faces: Path, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thesis is no page of ours, notes are no results, and a face table is read."""
+    monkeypatch.setattr("polyface.training.stages.run", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr("polyface.reproduce.run_jobs", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr("polyface.compare.weightings.Comparison.run", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(import_module("polyface.demo.demonstrate"), "people", lambda: pytest.fail("analysed"))
+    monkeypatch.setattr("polyface.models.bundle.load_bundle", lambda *_, **__: pytest.fail("loaded"))
+    tree, recipe, mine = json.loads(toy(SMALL).read_text()), tmp_path / "recipe.yaml", b"my thesis"
+    recipe.write_text(json.dumps(tree | {"about": "polyface", "variants": {"row": {"stages": ["one"]}}}))
+    page, notes = tmp_path / "report.html", tmp_path / "notes.json"
+    places = [
+        page,
+        notes,
+        tmp_path / tree["name"] / "report.html",
+        tmp_path / f"{tree['name']}-weightings" / "weightings.html",
+    ]
+    for place in places:
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(mine)
+    for told, expected in (
+        (polyface("evaluate", saved, faces, "--report", page), "not made by Polyface"),
+        (polyface("evaluate", saved, faces, "--report", faces), "is read by this command"),
+        (polyface("evaluate", saved, faces, "--results", notes), "not a readable results file"),
+        (polyface("evaluate", saved, faces, "--results", tmp_path / "a", "--report", tmp_path / "a"), "name two files"),
+        (polyface("reproduce", recipe, "--out", tmp_path), "not made by Polyface"),
+        (polyface("reproduce", recipe, "--out", tmp_path / "runs", "--results", notes), "not a readable results file"),
+        (polyface("compare-weightings", recipe, "--out", tmp_path, "--weighting", "uniform"), "not made by Polyface"),
+        (polyface("compare-weightings", recipe, "--out", tmp_path / "r", "--report", recipe), "is read by this"),
+        (polyface("compare-weightings", recipe, "--out", tmp_path / "r", "--results", notes), "not a readable results"),
+        (polyface("demo", "--out", tmp_path), "not made by Polyface"),
+    ):
+        assert expected in told.mistake
+    assert all(place.read_bytes() == mine for place in places)
 
 
 def test_evaluate_takes_a_shipped_models_name(

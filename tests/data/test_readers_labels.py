@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -263,6 +265,36 @@ def test_json_that_is_none(folder) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_a_name_that_is_twice_in_an_object_is_told(folder) -> None:
+    sound = '{"file": "faces/1.png", "age": 3}'
+    twice = '{"file": "faces/0.png", "age": 1, "age": 2}'
+    (folder / "a.jsonl").write_text(f"{twice}\n{sound}\n")
+    (folder / "a.json").write_text(f"[{twice}, {sound}]")
+    for name, where in (("a.jsonl", "a.jsonl:1"), ("a.json", "a.json item 0")):
+        found, report = bring("json", folder / name, on_bad="skip")
+        assert found.numbers("age").tolist() == [3]
+        assert report.skipped == [Skipped(where, "age: is there twice")]
+
+
+def test_json_without_end_is_one_bad_row(folder) -> None:
+    deep = "[" * 100_000
+    (folder / "a.jsonl").write_text(f'{{"file": "faces/0.png", "age": {deep}\n{{"file": "faces/1.png", "age": 3}}\n')
+    found, report = bring("json", folder / "a.jsonl", on_bad="skip")
+    assert (len(found), [one.where for one in report.skipped]) == (1, ["a.jsonl:1"])
+    (folder / "b.json").write_text(deep)
+    with pytest.raises(PolyfaceError, match=r"b.json: not JSON \(maximum recursion"):
+        bring("json", folder / "b.json")
+
+
+def test_bytes_in_json_are_no_path(folder) -> None:
+    """A word where bytes belong would be read as a file, wherever that lies."""
+    (folder / "secret.png").write_bytes(PNG)
+    rows = [{"image": {"bytes": str(folder / "secret.png")}}, {"image": {"path": "faces/1.png"}}]
+    found, report = bring("json", jsonl(folder, *rows), on_bad="skip")
+    assert found.path(0) == "faces/1.png"
+    assert report.skipped == [Skipped("labels.jsonl:1", "the image's bytes are a str; give its path")]
+
+
 def test_csv_that_is_none(folder) -> None:
     for text, expected in {
         "": "is empty",
@@ -413,6 +445,32 @@ def test_parquet_columns_of_other_types_are_left_out_and_named(tmp_path) -> None
     )
     pq.write_table(table, tmp_path / "x.parquet")
     assert plan("parquet", tmp_path / "x.parquet").left == {"raw": "it is binary", "when": "it is timestamp[ms]"}
+
+
+def test_parquet_in_types_of_other_writers(tmp_path) -> None:
+    """Views and decimals, as Arrow's other libraries and databases write them."""
+    decimals = pa.array([Decimal("21.5"), None], pa.decimal128(10, 2))
+    words = pa.array(["male", "female"])
+    for number, kind in enumerate((pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(len(PNG)))):
+        file = tmp_path / f"{number}.parquet"
+        pq.write_table(
+            pa.table({"image": pa.array([PNG] * 2, kind), "age": decimals, "gender": words.cast(pa.string_view())}),
+            file,
+        )
+        found, _ = bring("parquet", file)
+        assert found.words("gender").tolist() == ["male", "female"]
+        assert found.numbers("age")[0] == 21.5
+        assert np.isnan(found.numbers("age")[1])
+
+
+def test_ten_thousand_columns_are_no_matter_of_minutes(folder) -> None:
+    names = [f"c{number}" for number in range(20_000)]
+    with pytest.raises(PolyfaceError, match="no column of images"):
+        plan("csv", csv(folder, ",".join(names) + "\n" + ",".join("1" * len(names)) + "\n"))
+    began = process_time()
+    with pytest.raises(PolyfaceError, match="column 'c7' is there twice"):
+        plan("csv", csv(folder, ",".join([*names, "c7"]) + "\n" + ",".join("1" * 20_001) + "\n"))
+    assert process_time() - began < 2
 
 
 def test_words_that_are_not_utf8_are_skipped(tmp_path) -> None:

@@ -126,6 +126,12 @@ def test_a_failing_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: 
         ('{"rows": [{"row": "a", "metric": "b"}]}', "row 0: .*mean"),
         ('{"rows": [{"row": "a", "metric": "b", "mean": NaN}]}', "mean must be a finite number"),
         ('{"rows": [3]}', "row 0: expected an object"),
+        ('{"rows": [{"row": ["a"], "metric": "b", "mean": 1}]}', "row 0: row: "),
+        ('{"rows": [{"row": "a", "metric": "b", "mean": 1, "seeds": "x"}]}', "row 0: seeds"),
+        ('{"rows": [], "earlier": 3}', "earlier: "),
+        ('{"rows": [], "earlier": [3]}', "earlier: 0"),
+        ('{"rows": [], "earlier": [{"rows": [1]}]}', "earlier 0: rows: 0"),
+        ("[" * 100_000, "not a readable results file"),
         ('{"rows": []}', "command"),
     ],
 )

@@ -47,6 +47,21 @@ def right(task: IdentityTask, angle: float) -> float:
     return -math.log(math.expm1(loss)) / task.spec.scale + other
 
 
+def test_a_person_has_one_name_however_a_table_writes_it(tmp_path) -> None:
+    """José once composed and once not, Ann with a blank after her; nobody is called by a blank."""
+    names = ["Jos\u00e9", "Jose\u0301", "Ann ", "Ann", " "]
+    picture = np.zeros((8, 8, 3), np.uint8)
+    records = [Record(picture, f"{i}", f"{i}.png", {"identity": name}) for i, name in enumerate(names)]
+    write_table(records, tmp_path / "t.parquet")
+    table, task = FaceTable.open(tmp_path / "t.parquet"), who([])
+    task.learn(table)
+    assert task.people == ["Ann", "Jos\u00e9"]
+    assert task.targets(table).labelled[:, 0].tolist() == [True] * 4 + [False]
+    given = who(["Jose\u0301", " Ann"])
+    assert given.targets(table).values[:4].tolist() == [0, 0, 1, 1]
+    assert len(table.where(identity="Jose\u0301")) == 2
+
+
 @pytest.fixture
 def faces(tmp_path) -> FaceTable:
     picture = np.zeros((8, 8, 3), np.uint8)

@@ -271,6 +271,7 @@ def test_missing_data_set_says_what_was_expected_where(toy, tmp_path) -> None:
         ({"data": {"tables": [{"name": "synthetic", "options": {"n": 20, "size": 48}, "where": {"age": "3"}}]}},
          "'age' holds no words"),
         ({"tasks": {"smile": {"where": {"modality": "sketch"}}}}, "'smile'.*labelled"),
+        ({"network": {"heads": {"smile": {}}}}, "network.heads.smile must name each of the task's . terms once"),
         ({"weighting": {"name": "fix"}}, "'fix'.*'fixed'"),
         ({"weighting": {"options": {"weights": {"smiles": 1}}}}, "'smiles'.*'smile'"),
         ({"weighting": {"options": {"wieghts": {}}}}, "weighting.options.*wieghts"),

@@ -23,7 +23,15 @@ def test_a_name_is_one_component_of_a_path(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["x", "FLD+all", "a.b", "two words", "Größe", "顔", "x" * 200, "100 %", "e.g."])
+@pytest.mark.parametrize("name", ["CON", "nul", "aux.txt", "Com1"])
+def test_a_name_is_no_device_of_windows(name: str) -> None:
+    with pytest.raises(PolyfaceError, match="Windows has a device of that name"):
+        check_name(name, "it")
+
+
+@pytest.mark.parametrize(
+    "name", ["x", "console", "FLD+all", "a.b", "two words", "Größe", "顔", "x" * 200, "100 %", "e.g."]
+)
 def test_other_names_are_free(name: str, tmp_path: Path) -> None:
     (tmp_path / check_name(name, "it")).mkdir()
     assert [path.name for path in tmp_path.iterdir()] == [name]

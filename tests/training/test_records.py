@@ -124,6 +124,24 @@ def test_a_damaged_record_is_named(finished: Path, module_train: Train, no_train
     refused(module_train, finished, expected=r"run/one/history.json: .*--fresh")
 
 
+@pytest.mark.parametrize(
+    "place, change",
+    [
+        ("history.0.train", {"history": [{"epoch": 1, "train": [1]}]}),
+        ("history.0.weights.smile", {"history": [{"epoch": 1, "weights": {"smile": "x"}}]}),
+        ("history.0.epoch", {"history": [{}]}),
+        ("validations.0", {"validations": [3]}),
+        ("stopping", {"stopping": 3}),
+        ("precision", {"precision": 16}),
+    ],
+)
+def test_a_record_that_is_damaged_further_down_is_named(
+    finished: Path, module_train: Train, no_training: None, place: str, change: dict[str, Any]
+) -> None:
+    edited(finished, lambda tree: tree.update(change))
+    refused(module_train, finished, expected=rf"run/one/history.json: .*{place}.*--fresh")
+
+
 def test_numbers_that_are_none_are_read(finished: Path, module_train: Train, no_training: None) -> None:
     """A loss that was NaN is written so, and is no damage."""
     edited(finished, lambda tree: tree["history"][0].update(validation={"landmarks": float("nan")}))
@@ -198,6 +216,13 @@ def checkpoint(out: Path) -> Path:
     return out / "run/one/last.ckpt"
 
 
+HEAD = "network.heads.landmarks.weight"
+
+
+def weights(state: dict[str, Any]) -> torch.Tensor:
+    return state["state_dict"][HEAD]  # type: ignore[no-any-return]
+
+
 def saved(out: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
     state = torch.load(checkpoint(out), weights_only=True)
     edit(state)
@@ -226,6 +251,10 @@ def test_a_checkpoint_that_lacks_a_part_is_named(
         (lambda state: state["state_dict"].pop("network.heads.landmarks.weight"), "network.heads.landmarks.weight"),
         (lambda state: state["state_dict"].update(more=torch.zeros(1)), "more"),
         (lambda state: state["state_dict"].update({"network.heads.smile.bias": torch.zeros(3)}), "heads.smile.bias"),
+        (lambda state: weights(state)[:1].fill_(float("nan")), "network.heads.landmarks.weight is not finite"),
+        (lambda state: state["state_dict"].update({HEAD: weights(state).int()}), "network.heads.landmarks.weight"),
+        (lambda state: state["polyface"].update(stage="x"), "JSONDecodeError"),
+        (lambda state: state["polyface"].update(weight_sums={"smile": 1}), "TypeError"),
         (lambda state: state["optimizer_states"].clear(), "optimizer_states"),
         (lambda state: state["optimizer_states"][0]["param_groups"].clear(), "Error"),
         (lambda state: state["polyface"]["random"].update(cpu=torch.zeros(3, dtype=torch.uint8)), "Error"),

@@ -24,6 +24,7 @@ def refused(text: str) -> str:
 
 
 def test_plain_values_are_what_they_say() -> None:
+    assert read_yaml("a: [0, -0, 0.5, 00x, 0x10]", "") == {"a": [0, 0, 0.5, "00x", 16]}
     text = "a: &a {b: [1, -2.5, true, null, 'null', x y]}\nc: {<<: *a, d: 2}\n"
     inner = [1, -2.5, True, None, "null", "x y"]
     assert read_yaml(text, "") == {"a": {"b": inner}, "c": {"b": inner, "d": 2}}
@@ -37,6 +38,10 @@ def test_plain_values_are_what_they_say() -> None:
         ("a: 1\nb: {lr: 1, lr: 2}", r"b.lr \(line 2\): the key is there twice"),
         ("lr: 1\n'lr': 2", r"lr \(line 2\): the key is there twice"),
         ("a: [{b: 1}, {b: 1, b: 1}]", r"a.1.b \(line 1\): the key is there twice"),
+        ("a: {<<: {b: 1}, <<: {b: 2}}", r"a.<< \(line 1\): the key is there twice"),
+        ("seed: 010", r"seed \(line 1\): 010 means 8; write that"),
+        ("seed: 1:30", r"seed \(line 1\): 1:30 means 90; write that"),
+        ("lr: 1:30.5", r"1:30.5 means 90.5; write that"),
         ("a: .inf", r"a \(line 1\): .inf is not a finite number"),
         ("\na: [1, .NaN]", r"a.1 \(line 2\): .NaN is not a finite number"),
         ("a: 1.0e+999", "not a finite number"),
@@ -49,7 +54,7 @@ def test_plain_values_are_what_they_say() -> None:
         ("a: !mine 1", "!mine"),
         ("no: 1", "the key no is not a word; put it in quotes"),
         ("a: {1: b}", "the key 1 is not a word"),
-        ("a: {[1]: b}", "is not a word"),
+        ("a: {[1]: b}", "the key of several values is not a word"),
         ("a: &a [*a]", "stands for what it is part of"),
         ("a: &a {b: {c: *a}}", "stands for what it is part of"),
         ("a: [1\nb: 2", "not YAML .line 2"),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polyface.errors import NoDataError, one_line
+from polyface.errors import NoDataError, PolyfaceError, one_line
 
 if TYPE_CHECKING:
     from polyface.data.table import Progress
@@ -36,6 +36,20 @@ MaxSideOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps, or auto.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace a file that Polyface did not make.")]
+
+
+def check_outputs(results: Path | None, report: Path | None, inputs: Iterable[Path | str] = ()) -> None:
+    """Refuse before any work what could not be written after it: a results file that is none, a page that would replace
+    a file of somebody else's. inputs: files that are read."""
+    from polyface.files import check_output
+    from polyface.report.results import check_results
+
+    if results and report and results.absolute() == report.absolute():
+        raise PolyfaceError(f"{report}: cannot hold both results and report; name two files")
+    if results:
+        check_results(results)
+    if report:
+        check_output(report, inputs=inputs)
 
 
 @contextmanager

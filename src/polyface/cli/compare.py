@@ -54,14 +54,15 @@ def compare_weightings(
     compared = Comparison(
         chosen, data, out, budget, variant=variant, weightings=weighting or (), options=read_options(options)
     )
+    file, page = results or compared.place / "results.json", report or compared.place / "weightings.html"
+    common.check_outputs(file, page, [recipe, *([options] if options else [])])
     common.say(compared.estimate(workers))
     if not collect:
         with common.running((compared.hours() or 0) / workers, yes, device, workers) as (run, progress):
             compared.run(run, workers, progress, common.tell)
-    file = results or compared.place / "results.json"
     command = common.command_of(context)
     rows = pages.collect(compared, file, command)
-    page = pages.report(report or compared.place / "weightings.html", compared, rows, command)
+    pages.report(page, compared, rows, command)
     common.say(pages.printed(compared, file))
     common.say(f"results: {file}\nreport: {page}")
     common.tell_failed(compared.failed)

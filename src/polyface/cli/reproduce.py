@@ -32,6 +32,8 @@ def reproduce(
     chosen = load(recipe, set_ or ())
     todo = rows.jobs(chosen, only or (), seeds)
     place = out / chosen.place
+    file, page = results or place / "results.json", place / "report.html"
+    common.check_outputs(file, page, [recipe])
     left = [job for job in todo if not rows.finished(chosen, place, job, data=data)]
     hours = rows.hours(chosen, left) / workers
     common.say(f"{len(todo)} runs, {len(todo) - len(left)} finished; the rest takes about {hours:.1f} hours here")
@@ -41,12 +43,11 @@ def reproduce(
             rows.run_jobs(chosen, todo, data, place, options, workers, progress, failed=failed)
     if failed and len(failed) == len(todo):
         raise next(iter(failed.values()))
-    file = results or place / "results.json"
     command = common.command_of(context)
     runs = rows.Runs(chosen, data, place)
     of = paper(chosen.name)
     rows.collect(runs, file, command, ", ".join(rows.sources(chosen)), of.figures)
-    page = rows.table_report(place / "report.html", runs, file, of.figures, of.statements, of.sections(runs))
+    rows.table_report(page, runs, file, of.figures, of.statements, of.sections(runs))
     common.say(rows.printed(chosen, file))
     common.say(f"results: {file}\nreport: {page}")
     common.tell_failed(failed)

@@ -74,6 +74,8 @@ def evaluate(
     from polyface.protocols.evaluation import evaluate_tables
     from polyface.training.recipe import assignments
 
+    held = [data / f"{table}.parquet" for table in tables] if data else []
+    common.check_outputs(results, report, [bundle, *tables, *held])
     options = assignments(protocol_option or (), "--protocol-option")
     settings = protocols.settings(protocol) if protocol or options else None
     model, name = load_bundle(find(bundle)), Path(bundle).name

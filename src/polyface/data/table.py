@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from polyface.data import images
-from polyface.data.tablefile import PSEUDO, LeftOut, TableFile, declaration_of
+from polyface.data.tablefile import PSEUDO, LeftOut, TableFile, declaration_of, names_in_one_form
 from polyface.errors import PolyfaceError, nearest, short
 from polyface.schema import Column, built_in
 
@@ -168,7 +168,8 @@ class FaceTable:
             array = pa.array(words, pa.string(), mask=largest.sum(axis=1) != 1)
         elif column.type != "words":
             raise PolyfaceError(f"column '{name}' holds no words, so no row can be chosen by a word of it")
-        found = pc.index_in(array, value_set=pa.array(list(vocabulary), pa.string()))
+        known = pa.array(list(vocabulary), pa.string())
+        found = pc.index_in(array, value_set=names_in_one_form(known) if name == "identity" else known)
         return np.asarray(pc.fill_null(found, -1).to_numpy(zero_copy_only=False), dtype=np.int64)
 
     def check_labels(self) -> None:

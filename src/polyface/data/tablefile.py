@@ -7,7 +7,7 @@ import json
 import mmap
 import os
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,6 +106,8 @@ class TableFile:
                 labels = labels.set_column(place, labels.field(place), empty_as_null(labels.column(name)))
             if pa.types.is_string(labels.field(place).type):
                 self._check_words(name, labels.column(name))
+            if name == "identity":
+                labels = labels.set_column(place, labels.field(place), names_in_one_form(labels.column(name)))
         return labels.replace_schema_metadata(None)
 
     def _check_words(self, name: str, column: pa.ChunkedArray) -> None:
@@ -235,7 +237,7 @@ def mapped(path: Path) -> pa.BufferReader:
 def check_names(path: Path, schema: pa.Schema) -> None:
     """Refuse a file with a column, or a part of one, that is there twice: nobody knows which is meant."""
     for names in (schema.names, *([part.name for part in one.type] for one in schema if pa.types.is_struct(one.type))):
-        if twice := [name for name in names if names.count(name) > 1]:
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise PolyfaceError(f"{path}: column '{twice[0]}' is there twice; rename one")
 
 
@@ -288,6 +290,12 @@ def empty_as_null(lists: pa.ChunkedArray) -> pa.Array:
     holds = values.is_valid().to_numpy(zero_copy_only=False).reshape(-1, size).any(1)
     nulls = pa.array(~(holds & whole.is_valid().to_numpy(zero_copy_only=False)), pa.bool_())
     return pa.FixedSizeListArray.from_arrays(values, type=whole.type, mask=nulls)
+
+
+def names_in_one_form(names: pa.Array | pa.ChunkedArray) -> Any:
+    """People's names in the form in which they are compared, as `schema.person` gives it; those of blanks are null."""
+    plain = pc.utf8_trim_whitespace(pc.utf8_normalize(names, "NFC"))
+    return pc.if_else(pc.equal(plain, ""), None, plain)
 
 
 def _is_text(word: pa.StringScalar) -> bool:

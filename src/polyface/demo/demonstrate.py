@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from polyface.data.detector import RetinaFace
 from polyface.data.table import Progress
 from polyface.demo.photos import CREDIT, Person, people, portrait
+from polyface.files import check_output
 from polyface.gallery import Gallery
 from polyface.gallery.format import MANIFEST
 from polyface.inference import Analyzer, BundleEmbedder, ImageResult, draw
@@ -34,6 +35,8 @@ def demonstrate(out: Path, own: Path | None, changes: Sequence[str], progress: P
 
     own: a photo to analyse in place of matplotlib's portrait. changes: of the training's recipe, as `--set` takes them.
     """
+    page = out / "report.html"
+    check_output(page, inputs=[own] if own else [])
     torch.set_num_threads(THREADS)
     everybody, analyzer = people(), Analyzer(detector=RetinaFace(threads=THREADS))
     photos, set_photos = [_photo(own or portrait(), analyzer)], _two_photos_each(everybody, analyzer, progress)
@@ -44,7 +47,7 @@ def demonstrate(out: Path, own: Path | None, changes: Sequence[str], progress: P
         *_search(out / "gallery", everybody, progress),
         recipe_section(recipe),
     ]
-    return write_report(out / "report.html", "Polyface: one face, many questions", sections)
+    return write_report(page, "Polyface: one face, many questions", sections)
 
 
 def _photo(path: Path, analyzer: Analyzer) -> Section:

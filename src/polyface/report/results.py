@@ -17,16 +17,29 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
 from polyface.errors import PolyfaceError, nearest
-from polyface.files import atomic_path, lock
+from polyface.files import atomic_path, check_output, first_wrong, lock
 from polyface.metrics.resampling import Summary, summarise
 from polyface.metrics.result import Row
 from polyface.registry import installed
 
-__all__ = ["Results", "Row", "Run", "Summary", "markdown_table", "read_results", "summarise", "write_results"]
+__all__ = [
+    "Results",
+    "Row",
+    "Run",
+    "Summary",
+    "check_results",
+    "markdown_table",
+    "read_results",
+    "summarise",
+    "write_results",
+]
 
 _Kind = TypeVar("_Kind", Row, "Run")
 _WAIT = 60.0  # seconds, for others that write into the same file
@@ -150,6 +163,13 @@ def write_results(
         return read_results(path)
 
 
+def check_results(path: Path | str) -> None:
+    """Raise unless `write_results` may write there: nothing is there, or a results file. Call it before any work."""
+    check_output(path, overwrite=True)
+    if Path(path).exists():
+        read_results(path)
+
+
 def _merged(path: Path, new: dict[tuple[str, str], Row], run: Run) -> Results:
     """What the file holds, with new rows of a run."""
     old = read_results(path)
@@ -178,15 +198,16 @@ def read_results(path: Path | str) -> Results:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PolyfaceError(f"{path}: no such results file; run the command that measures it") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PolyfaceError(f"{path}: not a readable results file ({error})") from None
     if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
         raise PolyfaceError(f"{path}: a results file is an object with a list 'rows'")
     rows = tuple(_read(Row, entry, f"{path}: row {i}") for i, entry in enumerate(content["rows"]))
     run = {key: value for key, value in content.items() if key not in ("rows", "earlier")}
     earlier = []
-    for i, entry in enumerate(content.get("earlier", [])):
-        keys = frozenset((str(row), str(metric)) for row, metric in entry.pop("rows", []))
+    listed = _typed(list[dict[str, Any]], content.get("earlier", []), f"{path}: earlier")
+    for i, entry in enumerate(listed):
+        keys = frozenset(_typed(list[tuple[str, str]], entry.pop("rows", []), f"{path}: earlier {i}: rows"))
         earlier.append((_read(Run, entry, f"{path}: earlier {i}"), keys))
     return Results(rows, _read(Run, run, str(path)), tuple(earlier), path.name)
 
@@ -199,9 +220,23 @@ def _read(kind: type[_Kind], entry: Any, where: str) -> _Kind:
         if key not in known:
             raise PolyfaceError(f"{where}: unknown key '{key}': {nearest(key, known)}")
     try:
-        return kind(**entry)
-    except (PolyfaceError, TypeError, ValueError) as error:
-        raise PolyfaceError(f"{where}: {error}") from None
+        _typed(kind, entry, where)
+        return kind(**entry)  # its numbers as they are written
+    except PolyfaceError as error:  # of the row itself
+        raise PolyfaceError(f"{where}: {str(error).removeprefix(f'{where}: ')}") from None
+
+
+def _typed(kind: Any, given: Any, where: str) -> Any:
+    """A value of the file as a type has it."""
+    try:
+        return _adapter(kind).validate_python(given)
+    except ValidationError as error:
+        raise PolyfaceError(f"{where}: {first_wrong(error)}") from None
+
+
+@lru_cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def format_number(value: float, unit: str) -> str:

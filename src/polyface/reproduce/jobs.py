@@ -53,7 +53,7 @@ def jobs(recipe: Recipe, only: Sequence[str] = (), seeds: int | None = None) -> 
     """What there is to run, by seed so that a stopped reproduction has whole rows of the first seeds."""
     chosen = [name for name in recipe.variants if not only or any(fnmatch.fnmatchcase(name, o) for o in only)]
     if not recipe.variants:
-        raise PolyfaceError(f"recipe {recipe.name} has no variants, which are what is compared: train it with `train`")
+        raise PolyfaceError(f"recipe {recipe.name} has no variants, the rows of a table; train it: polyface train")
     if not chosen:
         raise PolyfaceError(f"no variant matches {', '.join(only)}; there are: {', '.join(recipe.variants)}")
     if seeds is not None and not 1 <= seeds <= MOST_SEEDS:

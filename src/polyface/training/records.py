@@ -9,11 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from polyface.data.store import open_source
 from polyface.errors import PolyfaceError
-from polyface.files import read_model
+from polyface.files import first_wrong, read_model
 from polyface.models.bundle import MANIFEST
 from polyface.training.specs import BaseStage, SourceSpec
 
@@ -28,6 +29,35 @@ class Faces(BaseModel):
     faces: int
     skipped: int = 0
     fingerprint: str
+
+
+class _Moment(BaseModel):
+    """What pages and tables read of an epoch or a validation: losses, weights and the like are numbers by task."""
+
+    train: dict[str, float] = {}
+    validation: dict[str, float] = {}
+    weights: dict[str, float] = {}
+    criterion: dict[str, float] = {}
+    stopped: dict[str, float] | list[str] = {}
+    thresholds: dict[str, list[float]] = {}
+
+
+class _Epoch(_Moment):
+    epoch: float
+
+
+class _Step(_Moment):
+    step: float
+
+
+class _Told(BaseModel):
+    """What is read of a record further down."""
+
+    history: list[_Epoch]
+    validations: list[_Step] = []
+    stopping: list[_Step] = []
+    validation_seconds: float = 0.0
+    precision: str = ""
 
 
 class Inputs(BaseModel):
@@ -58,6 +88,14 @@ class Record(BaseModel):
     seconds: float
     data: list[Faces] | None = None
     models: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _further_down(self) -> Record:
+        try:
+            _Told.model_validate({"history": self.history, **(self.model_extra or {})})
+        except ValidationError as error:
+            raise PydanticCustomError("damaged", "{why}", {"why": first_wrong(error)}) from error
+        return self
 
 
 def read_record(folder: Path) -> Record | None:

@@ -51,7 +51,7 @@ def _head(stage: str, task: Task, given: str | dict[str, Any] | None) -> int | d
     words = [term.partition("/")[2] or term for term in task.terms]
     named = [word for group in groups.values() for word in group]
     if len(words) != task.output_dim or sorted(named) != sorted(words):
-        bad = next((w for w in named if w not in words), None) or next((w for w in words if w not in named), named[0])
+        bad = [*(w for w in named if w not in words), *(w for w in words if w not in named), *named][0]
         raise PolyfaceError(
             f"stage {stage}: network.heads.{task.name} must name each of the task's {len(words)} terms once; "
             f"'{bad}' is not so; {nearest(bad, words)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ _MOST_VALUES = 100_000
 """Keys and values of a document in which every alias stands for what it repeats. The longest recipe here has 1,100."""
 _PLAIN = ("str", "int", "float", "bool", "null", "map", "seq")
 _TAG = "tag:yaml.org,2002:"
+_ODD_NUMBER = re.compile(r"[-+]?0[0-7_]+$|.*:")
+"""Numbers of YAML 1.1 that nobody means: 010 is 8, and 1:30 is 90."""
 _MERGE = f"{_TAG}merge"
 
 
@@ -77,6 +80,9 @@ class _Check:
             self._refuse(node, key, "an alias stands for what it is part of")
         if (kind := node.tag.removeprefix(_TAG)) not in _PLAIN:
             self._refuse(node, key, f"{short(kind)} is no plain value of YAML; put a date or a word in quotes")
+        if kind in ("int", "float") and _ODD_NUMBER.match(node.value):
+            meant = short(self.loader.construct_object(node))
+            self._refuse(node, key, f"{short(node.value)} means {meant}; write that, or put it in quotes")
         self.within.append(node)
         if isinstance(node, yaml.MappingNode):
             self._mapping(node, key)
@@ -90,15 +96,14 @@ class _Check:
     def _mapping(self, node: yaml.MappingNode, key: str) -> None:
         seen: set[str] = set()
         for name, value in node.value:
-            if name.tag == _MERGE:
-                self.visit(value, key)
-                continue
-            if name.tag != f"{_TAG}str":
-                self._refuse(name, key, f"the key {short(name.value)} is not a word; put it in quotes")
+            merged = name.tag == _MERGE
+            if not merged and name.tag != f"{_TAG}str":
+                shown = short(name.value) if isinstance(name, yaml.ScalarNode) else "of several values"
+                self._refuse(name, key, f"the key {shown} is not a word; put it in quotes")
             if name.value in seen:
                 self._refuse(name, _below(key, name.value), "the key is there twice; remove one")
             seen.add(name.value)
-            self.visit(value, _below(key, name.value))
+            self.visit(value, key if merged else _below(key, name.value))
 
     def _refuse(self, node: yaml.Node, key: str, why: str) -> None:
         line = f" (line {node.start_mark.line + 1})" if key else ""

@@ -78,7 +78,10 @@ def fit(trainer: L.Trainer, learner: Learner, saver: Saver, seed: int) -> None:
     if start is not None:
         # Lightning asks for the loader before it restores the learner, so the position is read first.
         kept = _checkpoint(start)
-        learner.on_load_checkpoint(kept)
+        try:
+            learner.on_load_checkpoint(kept)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise _unreadable(start, f"{type(error).__name__}: {short(error)}") from error
         _check_state(start, kept["state_dict"], learner)
         seconds_before = float(kept["polyface"]["seconds"])
         del kept
@@ -121,11 +124,18 @@ _LIGHTNING = {"state_dict": dict, "optimizer_states": list, "lr_schedulers": lis
 
 
 def _check_state(path: Path, given: dict[str, Any], learner: Learner) -> None:
-    """Refuse a state that lacks a tensor of the learner's, or has others."""
-    expected = {name: getattr(value, "shape", None) for name, value in learner.state_dict().items()}
-    found = {name: getattr(value, "shape", None) for name, value in given.items()}
+    """Refuse a state that lacks a tensor of the learner's, has others, or parameters that are not finite."""
+    expected = {name: _form(value) for name, value in learner.state_dict().items()}
+    found = {name: _form(value) for name, value in given.items()}
     if wrong := next((n for n in expected | found if expected.get(n, ...) != found.get(n, ...)), None):
         raise _unreadable(path, f"{wrong} is missing or of another shape")
+    if wrong := next((name for name, _ in learner.named_parameters() if not given[name].isfinite().all()), None):
+        raise _unreadable(path, f"{wrong} is not finite")
+
+
+def _form(value: Any) -> tuple[Any, ...] | None:
+    """The shape of a tensor, and whether it holds numbers with a fraction; their precision is the trainer's."""
+    return (value.shape, value.is_floating_point()) if isinstance(value, torch.Tensor) else None
 
 
 def _unreadable(path: Path, why: str) -> PolyfaceError:

@@ -220,7 +220,7 @@ def _check_image(part: Part, image: str) -> None:
     kind = part.schema.field(image).type
     inner = {field.name: field.type for field in kind} if pa.types.is_struct(kind) else {"bytes": kind}
     held = inner.get("bytes", pa.null())
-    if not (pa.types.is_binary(held) or pa.types.is_large_binary(held)):
+    if not any(test(held) for test in _BYTES):
         raise PolyfaceError(f"{part.file}: column '{image}' is {kind}, expected struct<bytes: binary, path: string>")
 
 
@@ -236,7 +236,9 @@ def _features(schema: pa.Schema) -> dict[str, Any]:
 
 _NUMBERS = (pa.types.is_integer, pa.types.is_floating)
 _LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-_SINGLE = (pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean, pa.types.is_null)
+_WORDS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_SINGLE = (*_WORDS, pa.types.is_boolean, pa.types.is_null, pa.types.is_decimal)
+_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
 
 
 def _usable(kind: pa.DataType) -> bool:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -86,6 +87,8 @@ class LabelReader(ABC):
         data, path = image.get("bytes"), _text(image.get("path") or "")
         if data is None and not path:
             return Skipped(where, "image is null")
+        if data is not None and not isinstance(data, bytes):  # a word would be taken for a path
+            return Skipped(where, f"the image's bytes are a {type(data).__name__}; give its path")
         try:
             picture, path = (data, path) if data is not None else self._picture(path, file.parent)
             labels = layout.labels(values, lambda: images.size_of(picture))
@@ -171,7 +174,7 @@ def layout(
     Raises:
         PolyfaceError: an option that names no column, two columns of one name, or no column of images.
     """
-    if twice := [name for name in names if names.count(name) > 1]:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise PolyfaceError(f"{where}: column '{twice[0]}' is there twice; rename one")
     if odd := [name for name in ("map", "columns") if not isinstance(getattr(options, name), Mapping)]:
         raise PolyfaceError(f"{where}: option {odd[0]} has keys: {odd[0]}.NAME=…")
@@ -187,7 +190,7 @@ def layout(
     targets = {name: target_of(name, options) for name in names if name != image}
     form, box = _box_columns(options.box, targets, where)
     named = [new for name, new in targets.items() if name not in box]
-    if twice := [new for new in named if named.count(new) > 1]:
+    if twice := [new for new, count in Counter(named).items() if count > 1]:
         raise PolyfaceError(f"{where}: two columns become '{twice[0]}'; leave one out: --map NAME=…")
     if unknown := [name for name in words if name not in named]:
         raise PolyfaceError(f"{where}: no column '{unknown[0]}' whose words to map; {nearest(unknown[0], named)}")

@@ -43,8 +43,8 @@ class Json(LabelReader):
 def _values(file: Path, text: str) -> Iterator[tuple[str, Any]]:
     if text.lstrip().startswith("["):
         try:
-            values = json.loads(text)
-        except ValueError as error:
+            values = json.loads(text, object_pairs_hook=_object)
+        except (ValueError, RecursionError) as error:
             raise PolyfaceError(f"{file}: not JSON ({error}); mend it") from error
         for number, value in enumerate(values):
             yield f"{file.name} item {number}", value
@@ -52,12 +52,20 @@ def _values(file: Path, text: str) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                yield f"{file.name}:{number}", json.loads(line)
-            except ValueError as error:
+                yield f"{file.name}:{number}", json.loads(line, object_pairs_hook=_object)
+            except (ValueError, RecursionError) as error:
                 yield f"{file.name}:{number}", error
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; a name that is there twice has the error that says so, as nobody knows which value is meant."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        found[name] = ValueError("is there twice") if name in found else value
+    return found
+
+
 def _row(where: str, file: Path, value: Any) -> Row | Skipped:
-    if isinstance(value, ValueError):
+    if isinstance(value, Exception):
         return Skipped(where, f"not JSON ({value})")
     return (where, file, value) if isinstance(value, dict) else Skipped(where, "not an object of names and values")
