@@ -262,6 +262,7 @@ _MADE = re.compile(
     rb"|\n\x08polyface"  # ONNX: the same
     rb"|Software\0polyface|Polyface drawing of "  # PNG; the EXIF data of a JPEG
     rb'|\A\{"made_by":"polyface '  # a line of answers
+    rb'|<meta name="generator" content="Polyface"|:root { --ink: #1c2024;'  # a page; one of 0.2
 )
 
 

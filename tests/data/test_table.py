@@ -24,7 +24,7 @@ from polyface.data.images import encode_png
 from polyface.data.table import FaceTable
 from polyface.data.writing import ROW_GROUP, Record, Skipped, write_table
 from polyface.errors import PolyfaceError
-from polyface.schema import IMAGE, VOCABULARIES, column_type
+from polyface.schema import IMAGE, VOCABULARIES, column_type, person
 
 NAN = math.nan
 GREY = np.full((20, 30, 3), 100, np.uint8)
@@ -60,7 +60,7 @@ LABELS: dict[str, st.SearchStrategy[Any]] = {
         lambda p: [float(np.float32(x)) for x in (*p, p[0] + 9, p[1] + 9)]
     ),
     "attributes": st.lists(st.sampled_from([-1, 1, None]), min_size=40, max_size=40),
-    "identity": st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    "identity": st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8).map(person),
     "source": st.text("abcé/ ", max_size=5),
     "illumination": st.text("xyz"),
     "yaw": st.floats(-90, 90, width=32),

@@ -140,7 +140,7 @@ def test_a_difference_leaves_no_file(five: Bundle, tmp_path: Path, monkeypatch: 
     (tmp_path / "old.onnx").write_bytes(b"the earlier file of Polyface")
     for name in ("new.onnx", "old.onnx"):
         with pytest.raises(PolyfaceError, match=r"not written: .* differ from PyTorch's by 0\.001"):
-            export_onnx(five, tmp_path / name)
+            export_onnx(five, tmp_path / name, overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["old.onnx"]
     assert (tmp_path / "old.onnx").read_bytes() == b"the earlier file of Polyface"
 

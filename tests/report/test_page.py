@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from polyface.errors import PolyfaceError
+from polyface.files import check_output
 from polyface.metrics.groups import groups_of, within
 from polyface.metrics.landmarks import evaluate_landmarks
 from polyface.metrics.result import Row, rows
@@ -118,6 +119,16 @@ def test_the_page_fetches_nothing() -> None:
     assert "https://" not in text
     assert "@import" not in text
     assert all(min(image.size) > 0 for image in page.images())
+
+
+def test_a_page_may_be_replaced_and_a_page_of_somebody_else_not(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    for _ in range(2):
+        write_report(path, "Faces", [Section("One", [Text("two")])])
+        check_output(path)
+    path.write_text("<html>what I think of Polyface</html>", encoding="utf-8")
+    with pytest.raises(PolyfaceError, match="was not made by Polyface"):
+        check_output(path)
 
 
 def test_every_text_is_escaped() -> None:
