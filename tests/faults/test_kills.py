@@ -26,25 +26,12 @@ from polyface.data.table import FaceTable
 from polyface.gallery import Gallery
 from polyface.models.bundle import load_bundle
 
+from .tiny import TINY
+
 DRIVER = Path(__file__).with_name("driver.py")
 pytestmark = pytest.mark.slow
 
-RECIPE = """
-name: tiny
-stages:
-  - name: tiny
-    data:
-      tables: [{name: synthetic, options: {n: 260, size: 40}}]
-      boxes: {source: table}
-      crop: {size: 40, channels: 1, scale: 1.2}
-      batch: 16
-    network: {trunk: {name: tcdcn, plan: tcdcn, filters: shared, activation: abs_tanh}}
-    tasks: {landmarks: {kind: landmarks, points: 5, loss: l1}}
-    optimisation: {epochs: 3}
-variants:
-  one: {stages: [tiny], seeds: 1}
-  two: {stages: [tiny], seeds: 1, set: {tiny.optimisation.lr: 0.002}}
-"""
+RECIPE = TINY.format(epochs=3, seeds=1) + "  two: {stages: [tiny], seeds: 1, set: {tiny.optimisation.lr: 0.002}}\n"
 
 
 UNSHARE = ["unshare", "--mount", "--map-root-user"]

@@ -12,21 +12,8 @@ from pathlib import Path
 
 import pytest
 
-RECIPE = """
-name: tiny
-stages:
-  - name: tiny
-    data:
-      tables: [{name: synthetic, options: {n: 260, size: 40}}]
-      boxes: {source: table}
-      crop: {size: 40, channels: 1, scale: 1.2}
-      batch: 16
-    network: {trunk: {name: tcdcn, plan: tcdcn, filters: shared, activation: abs_tanh}}
-    tasks: {landmarks: {kind: landmarks, points: 5, loss: l1}}
-    optimisation: {epochs: 100000}
-variants:
-  one: {stages: [tiny], seeds: 2}
-"""
+from .tiny import TINY
+
 NIGHTLY = pytest.mark.nightly
 GONE = "another of the 2 processes that train has ended"
 KILLED = "was killed, or took more memory than there is"
@@ -66,7 +53,7 @@ def wait(seconds: float, done: Callable[[], bool]) -> None:
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[str, int], tuple[subprocess.Popen[bytes], list[int]]]]:
     """``start(command, n)``: the command's process, and its n children, when they train."""
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "recipe.yaml").write_text(TINY.format(epochs=100_000, seeds=2))
     begun: list[subprocess.Popen[bytes]] = []
 
     def run(command: str, count: int) -> tuple[subprocess.Popen[bytes], list[int]]:
