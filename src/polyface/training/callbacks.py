@@ -17,6 +17,7 @@ import lightning as L
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError
 from polyface.training.learner import Learner
+from polyface.training.processes import handling
 
 
 class Saver(L.Callback):
@@ -79,17 +80,11 @@ def reason(error: Exception) -> str:
 @contextmanager
 def stopping_between_steps(saver: Saver) -> Iterator[None]:
     """Ctrl-C and SIGTERM wait for the end of the step, where the run can be saved; a second one does not wait."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    before = {number: signal.signal(number, saver.ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except SystemExit as error:  # what Lightning makes of it
-        raise KeyboardInterrupt from error
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with handling([signal.SIGINT, signal.SIGTERM], saver.ask_to_stop):
+        try:
+            yield
+        except SystemExit as error:  # what Lightning makes of it
+            raise KeyboardInterrupt from error
 
 
 class Bar(L.Callback):

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -59,17 +59,23 @@ def ended_together(world: int, local_rank: int) -> Iterator[None]:
 
 
 @contextmanager
+def handling(numbers: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Signals go to a handler while the block runs; in the main thread alone, as no other may set handlers."""
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in (numbers if here else ())}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+@contextmanager
 def asked_to_stop() -> Iterator[None]:
     """Take SIGTERM for Ctrl-C while the block runs."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
+    with handling([signal.SIGTERM], stop):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
