@@ -9,10 +9,10 @@ import shutil
 import stat
 import tempfile
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -338,6 +338,15 @@ def first_wrong(error: ValidationError) -> str:
     key, given = ".".join(map(str, first["loc"])) or "its JSON", first["input"]
     shown = f" is '{str(given)[:40]}'" if first["loc"] and not isinstance(given, dict | list) else ""
     return f"{key}{shown}: {first['msg']}"
+
+
+def rounded(values: Any) -> Any:
+    """Plain values with floats to six significant digits: what a figure can carry, and a file that diffs well."""
+    if isinstance(values, Mapping):
+        return {name: rounded(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [rounded(value) for value in values]
+    return float(f"{values:.6g}") if isinstance(values, float) else values
 
 
 def sha256(path: Path | str) -> str:

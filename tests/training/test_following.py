@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyface.errors import PolyfaceError
+from polyface.files import rounded
 from polyface.models.bundle import load_bundle
 from polyface.training import recipe as recipes
 from polyface.training import stages
-from polyface.training.following import Period, rounded
+from polyface.training.following import Period
 from polyface.training.learner import Learner
 from polyface.training.specs import OptimisationSpec
 from polyface.weighting import ValidationTrend

@@ -21,7 +21,8 @@ from polyface.data.writing import write_table
 from polyface.errors import PolyfaceError
 from polyface.training import recipe as recipes
 from polyface.training import stages
-from polyface.training.learner import KEPT, Learner
+from polyface.training.learner import Learner
+from polyface.training.trainer import KEPT
 
 Train = Callable[..., stages.StageResult]
 

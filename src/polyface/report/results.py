@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from polyface.errors import PolyfaceError, nearest
-from polyface.files import atomic_path, check_output, first_wrong, lock
+from polyface.files import atomic_path, check_output, first_wrong, lock, rounded
 from polyface.metrics.resampling import Summary, summarise
 from polyface.metrics.result import Row
 from polyface.registry import installed
@@ -123,13 +123,6 @@ def describe_machine() -> str:
     return ", ".join(parts)
 
 
-def _rounded(value: Any) -> Any:
-    """Floats to six significant digits: what a figure can carry, and a file that diffs well."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
-
-
 def write_results(
     path: Path | str,
     rows: Iterable[Row],
@@ -184,7 +177,7 @@ def _merged(path: Path, new: dict[tuple[str, str], Row], run: Run) -> Results:
 def _entry(row: Row) -> dict[str, Any]:
     """A row as the file holds it: without what is not known of it, as in rows from before."""
     late = ("over", "precision")
-    return {key: _rounded(value) for key, value in asdict(row).items() if value or key not in late}
+    return {key: rounded(value) for key, value in asdict(row).items() if value or key not in late}
 
 
 def _now() -> str:

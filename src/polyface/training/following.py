@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from polyface.training.specs import OptimisationSpec
 
@@ -47,12 +45,3 @@ class Period:
             return place * o.validate_times // self.batches > (place - 1) * o.validate_times // self.batches
         epoch, rest = divmod(done, self.batches)
         return rest == 0 and (epoch % o.validate_every == 0 or epoch == o.epochs)
-
-
-def rounded(values: Any) -> Any:
-    """Plain values with numbers to six digits: there are many of them."""
-    if isinstance(values, Mapping):
-        return {name: rounded(value) for name, value in values.items()}
-    if isinstance(values, list):
-        return [rounded(value) for value in values]
-    return float(f"{values:.6g}") if isinstance(values, float) else values

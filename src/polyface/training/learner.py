@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 import lightning as L
@@ -23,11 +22,12 @@ from polyface.data.crops import CropSpec
 from polyface.data.loader import FaceBatch, FaceLoader, RawBatch, assemble
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError
+from polyface.files import rounded
 from polyface.networks import FaceNetwork, FaceOutput
 from polyface.tasks import Task, masked_sums, term_means
 from polyface.training.extras import EXTRAS
 from polyface.training.extras.base import Extra, Setup
-from polyface.training.following import Period, rounded
+from polyface.training.following import Period
 from polyface.training.inert import check_period
 from polyface.training.optimiser import optimiser_of
 from polyface.training.progress import AllEpochs, learning_rate
@@ -39,22 +39,6 @@ from polyface.weighting.base import sum_over_ranks, world_size
 
 LAYOUT = 3
 """Of checkpoints; 1 had a place of its own for each of five extras, 2 no validations but those of epochs."""
-KEPT: dict[str, Any] = {
-    "stage": str,
-    "seed": int,
-    "data": str,
-    "batches_done": int,
-    "seconds": (int, float),
-    "validation_seconds": (int, float),
-    "history": list,
-    "weight_sums": dict,
-    "random": dict,
-    "best": (list, NoneType),
-    "validations": list,
-    "weights": dict,
-    "precisions": list,
-}
-"""What every checkpoint says of where its run stands, and of which type."""
 
 
 class Learner(L.LightningModule):

@@ -7,6 +7,7 @@ import time
 import warnings
 import zipfile
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import lightning as L
@@ -17,7 +18,7 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from polyface.errors import PolyfaceError, short
 from polyface.training.callbacks import Bar, Saver, stopping_between_steps
-from polyface.training.learner import KEPT, LAYOUT, Learner
+from polyface.training.learner import LAYOUT, Learner
 from polyface.training.memory import keep_freed_memory
 from polyface.training.precision import precision
 from polyface.training.processes import ended_together
@@ -120,6 +121,22 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     return kept
 
 
+KEPT: dict[str, Any] = {
+    "stage": str,
+    "seed": int,
+    "data": str,
+    "batches_done": int,
+    "seconds": (int, float),
+    "validation_seconds": (int, float),
+    "history": list,
+    "weight_sums": dict,
+    "random": dict,
+    "best": (list, NoneType),
+    "validations": list,
+    "weights": dict,
+    "precisions": list,
+}
+"""What every checkpoint says of where its run stands, and of which type."""
 _LIGHTNING = {"state_dict": dict, "optimizer_states": list, "lr_schedulers": list}
 
 

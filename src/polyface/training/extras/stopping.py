@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import Field
 
 from polyface.errors import check_names
+from polyface.files import rounded
 from polyface.networks import FaceNetwork
 from polyface.training.extras.base import Extra, Setup
-from polyface.training.following import rounded
 from polyface.training.specs import StageSpec, Strict
 from polyface.weighting import TaskStopping
 
