@@ -166,9 +166,8 @@ class GalleryProbe:
             if self.over == PEOPLE:
                 retrieved[prefix] = clustered(retrieved[prefix], probes, PEOPLE)
         if self.tasks:
-            first = next(iter(retrieved))
-            beside = tasks_by_person(answers, faces, self.tasks)
-            retrieved[first] = together({"": retrieved[first], **beside})
+            told_with, beside = next(iter(retrieved)), tasks_by_person(answers, faces, self.tasks)
+            retrieved[told_with] = together({"": retrieved[told_with], **beside})
         return found | retrieved
 
 
