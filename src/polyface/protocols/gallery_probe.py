@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from polyface.errors import PolyfaceError
 from polyface.metrics.recognition.all_pairs import evaluate_all_pairs
-from polyface.metrics.recognition.pairs import Indices, squared_distances
+from polyface.metrics.recognition.pairs import Indices
 from polyface.metrics.recognition.retrieval import draw_gallery, evaluate_retrieval
 from polyface.metrics.result import Result
-from polyface.protocols.base import Answers, Cases, EvaluationSet, Words, answer, embedding_name
+from polyface.protocols.base import Answers, Cases, EvaluationSet, Words, embedded
 from polyface.protocols.listed_pairs import FARS
 
 
@@ -42,7 +42,8 @@ class GalleryProbe:
     searched; by default every face is sought among one face of each other person and of its own. Galleries of one face
     a person are drawn `draws` times by `seed`. reader: instead, the data set that lists probes and galleries, and
     `list`, which of its lists. verify: the prefix of a search of which, beside it, all pairs are verified. embedding:
-    the task whose embedding is compared, where there are several; distances are squared Euclidean ones.
+    the task whose embedding is compared, or the name of an embedding that is no task's, where there are several;
+    distances are squared Euclidean ones.
     """
 
     def __init__(
@@ -98,19 +99,17 @@ class GalleryProbe:
     def evaluate(self, answers: Answers, cases: SearchCases) -> Mapping[str, Result]:
         """Verification of all pairs, if it is asked for, and the searches."""
         faces, found = cases.faces, {}
-        embedding = answer(answers, embedding_name(answers, self.embedding), "embedding", faces.table)
+        embedding = embedded(answers, self.embedding, faces.table)
         if cases.pairs:
             first, second = cases.pairs
             people = (_people(faces, rows, "verification") for rows in cases.pairs)
-            found[""] = evaluate_all_pairs(
-                squared_distances(embedding[first], embedding[second]), *people, fars=FARS, seed=self.seed
-            )
+            found[""] = evaluate_all_pairs(embedding.between(first, second), *people, fars=FARS, seed=self.seed)
         retrieved: dict[str, Result] = {}
         for prefix, search in cases.searches.items():
             place = {row: at for at, row in enumerate(search.faces.tolist())}
             itself = np.array([place.get(row, -1) for row in search.probes.tolist()])
             retrieved[prefix] = evaluate_retrieval(
-                squared_distances(embedding[search.probes], embedding[search.faces]),
+                embedding.between(search.probes, search.faces),
                 _people(faces, search.probes, "probes"),
                 _people(faces, search.faces, "gallery"),
                 galleries=search.galleries,
