@@ -115,7 +115,7 @@ class Graph:
         given = {f"network.branches.{name}": (name, part) for name, part in branches.items()}
         given |= {f"network.parts.{name}": (name, part) for name, part in parts.items()}
         cosine = config.get("cosine", ())
-        self.owned: Mapping[str, Any] = config.get("embeddings", {})  # by task, beside those of parts
+        embeddings: Mapping[str, Any] = config.get("embeddings", {})  # beside those of parts
         self.parts = {name: _part(name, where, part) for where, (name, part) in given.items()}
         self.heads = {name: self._head(name, head, name in cosine) for name, head in config["heads"].items()}
         self.embeddings = {
@@ -123,10 +123,10 @@ class Graph:
             for where, (name, part) in given.items()
             if (similarity := part.get("similarity")) is not None
         }
-        if twice := [name for name in self.owned if name in self.embeddings]:
+        if twice := [name for name in embeddings if name in self.embeddings]:
             hint = "its part has a similarity already; remove one of them"
             raise PolyfaceError(f"network.embeddings.{twice[0]}: {hint}")
-        self.embeddings |= {name: self._embedding(name, one) for name, one in self.owned.items()}
+        self.embeddings |= {name: self._embedding(name, one) for name, one in embeddings.items()}
         self.order = self.needed([*self.parts.values(), *self.heads.values(), *self.embeddings.values()])
         self._check()
 
@@ -166,9 +166,9 @@ class Graph:
     def _check(self) -> None:
         """Refuse names that cannot be, parts that would learn nothing, and rows and merges that would leave faces
         without a vector."""
-        for node in (*self.parts.values(), *self.heads.values()):
+        for node in (*self.parts.values(), *self.heads.values(), *self.embeddings.values()):
             name: Any = node.name  # YAML has keys that are no words
-            word = isinstance(name, str) and name and "." not in name
+            word = isinstance(name, str) and name and not set(name) & {".", "/"}
             if not word or hasattr(nn.ModuleDict, node.name) or (node.name in TAKEN and node.name in self.parts):
                 raise PolyfaceError(f"{node.where}: nothing can be called '{node.name}' here; take another name")
         joined: list[HeadNode | EmbeddingNode] = [*self.heads.values(), *self.embeddings.values()]

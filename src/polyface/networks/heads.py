@@ -12,6 +12,8 @@ from polyface.errors import PolyfaceError
 from polyface.networks.layers import CosineLinear
 
 SIMILARITIES = ("cosine", "euclidean", "inner")
+EMBEDDED = ("embedding", "inner")
+"""What an embedding is called among the answers for a face: "inner" if it is compared by its product as it is."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,11 @@ class Embedding:
 
     dim: int
     similarity: str
+
+    @property
+    def answer(self) -> str:
+        """Which of `EMBEDDED` it is."""
+        return "inner" if self.similarity == "inner" else "embedding"
 
     def __call__(self, features: Tensor) -> Tensor:
         """Features [B, dim], as the heads read them, → the embedding [B, dim]."""

@@ -25,8 +25,7 @@ from polyface.training.specs import InitSpec, StageSpec
 def network_config(stage: StageSpec, tasks: dict[str, Task]) -> dict[str, Any]:
     """What `networks.build` makes the stage's network from: its `network`, with outputs and classes as numbers."""
     chosen = stage.network
-    for key, named in (("heads", chosen.heads), ("embeddings", chosen.embeddings)):
-        check_names(named, tasks, f"stage {stage.name}: network.{key}")
+    check_names(chosen.heads, tasks, f"stage {stage.name}: network.heads")
     heads = {name: _head(stage.name, task, chosen.heads.get(name)) for name, task in tasks.items()}
     config: dict[str, Any] = {"trunk": chosen.trunk, "heads": heads, "normalise": chosen.normalise}
     cosine = [name for name, task in tasks.items() if task.head == "cosine"]
