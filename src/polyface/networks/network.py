@@ -145,8 +145,8 @@ def build(config: Mapping[str, Any]) -> FaceNetwork:
 
     trunk: {name, options…, frozen: true}. parts (or branches, as older configs say): name → {kind, options…, reads,
     frozen, rows: {task, classes}, similarity}. heads: task → the number of its outputs on the trunk's vector, {part:
-    places of its outputs} or {reads (or of), merge, outputs}, both with frozen. embeddings: name, that of a task or
-    another → {reads, merge, similarity}. cosine: tasks whose outputs are cosines. normalise: {mean, std} of pixel
+    places of its outputs} or {reads (or of), merge, outputs, layer}, both with frozen. embeddings: name, that of a task
+    or another → {reads, merge, similarity}. cosine: tasks whose outputs are cosines. normalise: {mean, std} of pixel
     values 0..255, subtracted and divided here so that a network is whole without the code that trained it; numbers or
     lists of one a channel.
 
