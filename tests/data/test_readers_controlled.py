@@ -217,6 +217,7 @@ def test_side_tasks_of_the_union(union, task, classes):
         ("imm", "03_1.jpg,3,1,,diffuse,neutral", "yaw is '', but code 1 has '0'"),
         ("imm", "03_7.jpg,3,7,0,diffuse,neutral", "code is '7'; known: 1, 2, 3"),
         ("umist", "02_20.jpg,2,20", "frame is '20', expected a number from 1 to 19"),
+        ("umist", "02_00.jpg,2,0", "frame is '0', expected a number from 1 to 19"),
         ("umist", "02_03.jpg,2,4", "file is '02_03.jpg', but frame 4 has '02_04.jpg'"),
         ("umist", "21_01.jpg,21,1", "person is '21', expected a number from 1 to 20"),
         ("umist", "02_03.jpg,2", "2 fields, expected 3 as in the first line"),
