@@ -102,6 +102,7 @@ def _on_faces(
 ) -> list[Section]:
     """Recognition by what is left of x, and of the main task's outputs, and what probes read from it."""
     from polyface import protocols
+    from polyface.errors import PolyfaceError
     from polyface.explain import probes
     from polyface.explain.energy import kept_dims, removal_orders
     from polyface.explain.reduced import figures_without, vectors
@@ -113,6 +114,9 @@ def _on_faces(
     from polyface.training.recipe import assignments
 
     name, options = asked
+    if name == protocols.DEFAULT:
+        others = ", ".join(one for one in protocols.PROTOCOLS.names() if one != name)
+        raise PolyfaceError(f"--protocol {name} compares no faces: name one that does ({others})")
     chosen = protocols.build(protocols.settings(name) | assignments(options, "--protocol-option"))
     pool = pool_of_tables(bundle, [table], data, split, progress)
     cases = chosen.cases(EvaluationSet(pool.table, split, data, {table: {}}, bundle.tasks))

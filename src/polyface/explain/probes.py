@@ -80,17 +80,18 @@ def probe_tasks(
     dimensions: result}}, and {task: why} of those that cannot be. kept: the dimensions, by name."""
     found: dict[str, dict[str, ClassificationResult]] = {}
     left: dict[str, str] = {}
-    people, asked = table.words("identity"), [name for name, task in tasks.items() if hasattr(task, "classes")]
-    for done, name in enumerate(asked, 1):
-        task: Any = tasks[name]
+    people, asked = table.words("identity"), {name: task for name, task in tasks.items() if hasattr(task, "classes")}
+    todo = [(name, kind) for name in asked for kind in kept]
+    for done, (name, kind) in enumerate(todo, 1):
+        task: Any = asked[name]
         try:
-            found[name] = {
-                kind: probe(x[:, dims], task.classes(table), people, task.vocabulary) for kind, dims in kept.items()
-            }
+            if name not in left:
+                result = probe(x[:, kept[kind]], task.classes(table), people, task.vocabulary)
+                found.setdefault(name, {})[kind] = result
         except PolyfaceError as reason:
             left[name] = str(reason)
         if progress:
-            progress(done, len(asked), "labels probed")
+            progress(done, len(todo), "labels probed")
     return found, left
 
 

@@ -13,6 +13,7 @@ from polyface.data.table import Progress
 from polyface.explain.energy import Indices, comparable, without
 from polyface.explain.weights import LinearHead
 from polyface.metrics.resampling import Floats
+from polyface.metrics.result import Result
 from polyface.models.bundle import Bundle
 from polyface.models.predict import predict
 from polyface.networks.network import build
@@ -33,6 +34,19 @@ def vectors(
     return np.asarray(found[_READ]["embedding"], dtype=np.float64)
 
 
+def results_without(
+    x: ArrayLike, order: Indices, share: float, protocol: Protocol, cases: Any, head: LinearHead | None = None
+) -> Mapping[str, Result]:
+    """The results of a protocol where faces are compared by the cosine of what is left of x [N, D] without the first
+    dimensions of an order (see `removal_orders`), so large a share of them.
+
+    head: compare its outputs of what is left instead, such as the logits W_dᵀ·mask(x) + b of an identity task. They
+    need x itself; where x is compared, its length is of no account.
+    """
+    left = without(x, order, share)
+    return protocol.evaluate({_READ: {"embedding": comparable(left if head is None else head(left))}}, cases)
+
+
 def figures_without(
     x: ArrayLike,
     orders: Mapping[str, Sequence[Indices]],
@@ -42,23 +56,13 @@ def figures_without(
     head: LinearHead | None = None,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, Floats]]:
-    """The figures of a protocol where faces are compared by what is left of x [N, D]: {metric: {what was taken out:
-    [draws, shares]}}, of each result its first metric.
-
-    orders: as `removal_orders` makes them. head: compare its outputs of what is left instead, such as the logits
-    W_dᵀ·mask(x) + b of an identity task.
-    """
+    """The first figure of each of those results, over shares: {metric: {what is taken out: [draws, shares]}}."""
     found: dict[str, dict[str, Floats]] = {}
-    todo = [
-        (kind, draw, place)
-        for kind, drawn in orders.items()
-        for draw in range(len(drawn))
-        for place in range(len(shares))
-    ]
+    places = range(len(shares))
+    todo = [(kind, draw, place) for kind, drawn in orders.items() for draw in range(len(drawn)) for place in places]
     for done, (kind, draw, place) in enumerate(todo, 1):
-        left = without(x, orders[kind][draw], shares[place])
-        answers = {_READ: {"embedding": comparable(left if head is None else head(left))}}
-        for prefix, result in protocol.evaluate(answers, cases).items():
+        results = results_without(x, orders[kind][draw], shares[place], protocol, cases, head)
+        for prefix, result in results.items():
             metric = result.metrics[0]
             of_metric = found.setdefault(prefix + metric.name, {})
             figures = of_metric.setdefault(kind, np.full((len(orders[kind]), len(shares)), np.nan))

@@ -89,8 +89,8 @@ def reduced_section(
     shown: list[Block] = []
     body = []
     for metric, kinds in found.items():
-        curves = {f"{kind} out": (kept, drawn.mean(0)) for kind, drawn in kinds.items()}
-        shown.append(Curves(curves, "dimensions kept", f"{metric}, %", about, percent=True))
+        curves = {f"without {kind}": (kept, drawn.mean(0)) for kind, drawn in kinds.items()}
+        shown.append(Curves(curves, "dimensions kept", f"{metric}, %", about))
         for kind, drawn in kinds.items():
             spread = drawn.std(0, ddof=1) if len(drawn) > 1 else np.full(len(shares), np.nan)
             cells = [
