@@ -104,7 +104,7 @@ def _on_faces(
     from polyface import protocols
     from polyface.errors import PolyfaceError
     from polyface.explain import probes
-    from polyface.explain.energy import kept_dims, removal_orders
+    from polyface.explain.energy import kept_dims, removal_orders, share_of
     from polyface.explain.reduced import figures_without, vectors
     from polyface.metrics.sections import Text
     from polyface.protocols.base import EvaluationSet
@@ -122,12 +122,13 @@ def _on_faces(
     cases = chosen.cases(EvaluationSet(pool.table, split, data, {table: {}}, bundle.tasks))
     x = vectors(bundle, heads.first, pool, device=device, progress=progress)
     orders, main = removal_orders(energies, heads.main), heads.main
+    shares = [share for share in _SHARES if share_of(share, x.shape[1]) < x.shape[1]]
     sections = []
     for what, head in (("x", None), (f"the outputs of {main}", heads.first)):
-        found = figures_without(x, orders, _SHARES, chosen, cases, head, progress)
+        found = figures_without(x, orders, shares, chosen, cases, head, progress)
         about = f"Faces are compared by the cosine of {what}."
         sections.append(
-            reduced_section(f"Recognition by {what} without some dimensions", found, _SHARES, x.shape[1], about)
+            reduced_section(f"Recognition by {what} without some dimensions", found, shares, x.shape[1], about)
         )
     if not probes.can_probe():
         return [*sections, Section("What linear probes read", [Text(f"Not measured: {probes.NEEDS}.")])]

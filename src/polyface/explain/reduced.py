@@ -26,7 +26,7 @@ def vectors(
     bundle: Bundle, head: LinearHead, pool: FacePool, *, device: str = "cpu", progress: Progress | None = None
 ) -> Floats:
     """What a head reads of all faces of a pool, x [N, D]: the answers of the same network with it as an embedding."""
-    asked = {"reads": list(head.reads), "merge": head.merge, "similarity": "inner"}
+    asked = {"reads": list(head.reads), "merge": head.merge, "similarity": "euclidean"}  # as it is
     config = bundle.network.config
     network = build(config | {"embeddings": {**config.get("embeddings", {}), _READ: asked}})
     network.load_state_dict(bundle.network.state_dict())
