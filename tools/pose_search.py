@@ -29,7 +29,7 @@ TRIALS: dict[str, tuple[str, dict[str, Any]]] = {}
 ROWS = ("PIE s-CNN", "PIE m-CNN dynamic")
 
 for row in ROWS:
-    for lr in (0.02, 0.05, 0.15):
+    for lr in (0.007, 0.02, 0.05):
         TRIALS[f"{row}, rate {lr}"] = row, {"pie.optimisation.lr": lr}
 
 

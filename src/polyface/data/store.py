@@ -82,10 +82,11 @@ def listing(*roots: Path) -> str:
                 continue
             seen.add((here.st_dev, here.st_ino))
             inner.sort()
+            below = "" if folder == os.fspath(root) else os.path.relpath(folder, root)  # once: of every file it is dear
             for name in sorted(names):
                 with suppress(OSError):  # a link that leads nowhere
                     found = os.stat(os.path.join(folder, name))
-                    place = os.path.relpath(os.path.join(folder, name), root)
+                    place = os.path.join(below, name)
                     content.update(f"{place!r} {found.st_size} {found.st_mtime_ns}\n".encode())
         if root.is_file():
             content.update(f"{root.stat().st_size} {root.stat().st_mtime_ns}".encode())
