@@ -9,9 +9,8 @@ tasks and groups have last blocks of their own. Both networks take turns in one 
 rounds. Of a single small picture eager PyTorch takes about as long to call its operations as to compute them.
 
 A list of 6,000 pairs, as LFW has, is compared by the stochastic embedding and by the cosine of the joint logits alone:
-from the embeddings as a network gives them; and from its logits and poses on, with the merge, which a network does once a
-face. --quick tries every part and writes
-nothing.
+from the embeddings as a network gives them; and from logits and poses on, with the merge, which a network does once a
+face. --quick tries every part and writes nothing.
 """
 
 from __future__ import annotations
