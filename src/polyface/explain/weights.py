@@ -40,7 +40,8 @@ def linear_head(network: FaceNetwork, task: str) -> LinearHead:
     """
     if task not in network.heads:
         raise PolyfaceError(f"the network has no task '{task}' (it has {', '.join(network.heads)})")
-    node, parameters = network.graph.heads[task], dict(network.heads[task].named_parameters())
+    layer, reads, merge = network.output_layer(task)
+    node, parameters = network.graph.heads[task], dict(layer.named_parameters())
     if "weight" not in parameters:
         raise PolyfaceError(
             f"the head of '{task}' has a layer on each of {', '.join(node.reads)}, not one on a common vector"
@@ -50,9 +51,7 @@ def linear_head(network: FaceNetwork, task: str) -> LinearHead:
     )
     if node.cosine:
         weight = weight / np.maximum(np.linalg.norm(weight, axis=1, keepdims=True), 1e-5)
-    return LinearHead(
-        node.reads, node.join.merge, weight, bias[0] if bias else np.zeros(len(weight)), cosine=node.cosine
-    )
+    return LinearHead(reads, merge, weight, bias[0] if bias else np.zeros(len(weight)), cosine=node.cosine)
 
 
 def head_weights(network: FaceNetwork, task: str) -> Floats:
