@@ -159,3 +159,42 @@ def test_a_network_of_one_embedding_is_cut_to_itself() -> None:
     """The shipped embedder was made so: cut again, its config (which its galleries' id depends on) is the same."""
     network = load_bundle(find("identity"), quiet=True).network
     assert embedding_only(network, "verification").config == network.config
+
+
+def test_heads_without_a_layer_in_onnx(tmp_path: Path) -> None:
+    """Logits that are a part's output are an output of their own, beside the embedding of the same numbers."""
+    torch.manual_seed(0)
+    logits = {"kind": "linear", "width": 3, "reads": ["block"]}
+    routed = {name: logits | {"rows": {"task": "pose", "classes": own}} for name, own in GROUPS.items()}
+    network = networks.build({
+        "trunk": {"name": "casia-net", "size": 32, "width": 0.1, "end": "pool4"},
+        "parts": {"block": {"kind": "casia", "width": 0.1}, "joint": logits, **routed},
+        "heads": {
+            "who": {"reads": ["joint"], "outputs": 3, "layer": "none"},
+            "who_by_pose": {"merge": "rows", "of": list(GROUPS), "outputs": 3, "layer": "none"},
+            "pose": {"reads": logits["reads"], "outputs": 5},
+        },
+        "embeddings": {
+            "as they are": {"reads": ["joint"], "similarity": "inner"},
+            "stochastic": {"reads": ["joint", *GROUPS], "merge": "stochastic", "similarity": "inner"},
+        },
+    })  # fmt: skip
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = 1.0
+    images = pixels(16)[:, :1]
+    network.train()(images, {"pose": torch.arange(16) % 5})
+    kinds = {name: tasks.build(name, {"kind": "identity", "people": ["a", "b", "c"]}) for name in network.heads}
+    kinds["pose"] = tasks.build("pose", {"kind": "classification", "column": "pose"})
+    bundle = Bundle(network.eval(), kinds, CropSpec(size=32, channels=1), BoxSpec(), {"name": "tiny"})
+    assert export_onnx(bundle, tmp_path / "model.onnx") <= 1e-4
+    found = ran(tmp_path / "model.onnx", images)
+    with torch.inference_mode():
+        expected, lean = network(images), folded(embedding_only(network, "stochastic"))(images)
+    np.testing.assert_allclose(found["embedding/as they are"], found["who"])
+    np.testing.assert_allclose(found["who_by_pose"], expected.outputs["who_by_pose"].numpy(), atol=1e-4)
+    assert float(expected.outputs["who_by_pose"].std(0).min()) > 0.01
+    torch.testing.assert_close(lean.embeddings["stochastic"], expected.embeddings["stochastic"])
+    whole = load_bundle(bundle.save(tmp_path / "tiny"), quiet=True).network
+    with torch.inference_mode():
+        assert torch.equal(whole(images).outputs["who"], expected.outputs["who"])

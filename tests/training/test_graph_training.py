@@ -78,17 +78,23 @@ def test_a_recipe_names_parts_classes_and_what_heads_read(stage) -> None:
     assert built.own_embeddings == ["features"]
 
 
-def test_the_network_in_the_documentation_is_built(stage) -> None:
+def test_the_networks_in_the_documentation_are_built(stage) -> None:
     text = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
-    (block,) = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "stochastic" in block]
-    network = yaml.safe_load(block)["network"]
-    network["trunk"] |= {"size": 40, "channels": 1}
-    network["heads"]["landmarks"] = "joint"
-    network["normalise"] = {"mean": 0, "std": 1}
-    spec = stage(network, {"pose": POSE, "identity": {"kind": "identity", "people": ["anna", "bert"]}})
-    built = build_network(spec, stages.stage_tasks(spec), 0, {})
-    assert built.embeddings["identity"].dim == 256
-    assert built.routed_by == ["pose"]
+    blocks = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "stochastic" in block]
+    graph, logits = (yaml.safe_load(block)["network"] for block in blocks)
+    people = {"kind": "identity", "people": ["anna", "bert"]}
+    graph["trunk"] |= {"size": 40, "channels": 1}
+    graph["normalise"] = {"mean": 0, "std": 1}
+    logits["trunk"]["size"] = 40
+    groups = POSE | {"vocabulary": ["left", "frontal", "right"]}
+    dims = []
+    for network, pose, more in ((graph, POSE, {}), (logits, groups, {"identity_by_pose": people})):
+        network["heads"]["landmarks"] = "joint"
+        spec = stage(network, {"pose": pose, "identity": people} | more)
+        built = build_network(spec, stages.stage_tasks(spec), 0, {})
+        assert built.routed_by == ["pose"]
+        dims.append({name: embedding.dim for name, embedding in built.embeddings.items()})
+    assert dims == [{"identity": 256, "features": 128}, {"identity": 2, "features": 160, "hard": 4, "stochastic": 4}]
 
 
 @pytest.mark.parametrize(

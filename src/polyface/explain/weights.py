@@ -40,17 +40,14 @@ def linear_head(network: FaceNetwork, task: str) -> LinearHead:
     """
     if task not in network.heads:
         raise PolyfaceError(f"the network has no task '{task}' (it has {', '.join(network.heads)})")
-    node, layer = network.graph.heads[task], network.heads[task]
-    reads, merge = node.reads, node.join.merge
-    if node.layer == "none" and len(reads) == 1 and network.graph.parts[reads[0]].kind == "linear":
-        layer, reads = network.branches[reads[0]].get_submodule("fc"), network.graph.parts[reads[0]].reads
+    layer, reads, merge = network.output_layer(task)
     found = {name: values.detach().cpu().double().numpy() for name, values in layer.named_parameters(recurse=False)}
     if "weight" not in found:
         raise PolyfaceError(f"the outputs of '{task}' come from {', '.join(reads)}, not from one linear layer")
-    weight = found["weight"]
-    if node.cosine:
+    weight, cosine = found["weight"], network.graph.heads[task].cosine
+    if cosine:
         weight = weight / np.maximum(np.linalg.norm(weight, axis=1, keepdims=True), 1e-5)
-    return LinearHead(reads, merge, weight, found.get("bias", np.zeros(len(weight))), node.cosine)
+    return LinearHead(reads, merge, weight, found.get("bias", np.zeros(len(weight))), cosine)
 
 
 def head_weights(network: FaceNetwork, task: str) -> Floats:

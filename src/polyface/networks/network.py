@@ -80,6 +80,16 @@ class FaceNetwork(PartlyFrozen):
         reads = self.graph.heads[task].reads
         return reads[0] if len(reads) == 1 and reads[0] in self.embeddings else None
 
+    def output_layer(self, task: str) -> tuple[nn.Module, tuple[str, ...], str]:
+        """(what gives a task's outputs, the names of what it reads, how these are merged): the head; or, of a head
+        without a layer, the fully connected part that it reads."""
+        head = self.graph.heads[task]
+        part = self.graph.parts.get(head.reads[0]) if head.layer == "none" and len(head.reads) == 1 else None
+        layer = getattr(self.branches[part.name], "layer", None) if part else None
+        if part is None or layer is None:
+            return self.heads[task], head.reads, head.join.merge
+        return layer, part.reads, "concat"
+
     @property
     def own_embeddings(self) -> list[str]:
         """The embeddings that are no task's."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from polyface import networks
 from polyface.errors import PolyfaceError
+from polyface.explain.weights import linear_head
 from polyface.networks.heads import set_bias
 from polyface.networks.parts.linear import LinearPart
 from polyface.networks.shapes import Shape
@@ -71,6 +73,20 @@ def test_the_prior_of_a_task_leaves_a_head_without_a_layer_alone() -> None:
     assert all(torch.equal(values, before[name]) for name, values in network.state_dict().items())
     set_bias(network.heads["pose"], torch.arange(3.0))
     assert network.heads["pose"].bias.tolist() == [0, 1, 2]
+
+
+def test_the_layer_of_a_task_is_found_in_the_part_that_it_reads() -> None:
+    """So that its weights are compared with those of heads on the same vector (`explain energy`)."""
+    network, pixels = built(), torch.rand(3, 1, 16, 16) * 255
+    output, x = network(pixels), network(pixels).shared.detach().numpy()
+    for task in ("who", "pose"):
+        head = linear_head(network, task)
+        assert (head.reads, head.merge) == (("trunk",), "concat")
+        np.testing.assert_allclose(head(x), output.outputs[task].detach().numpy(), atol=1e-5)
+    pooled = {"kind": "pool", "levels": 0, "reads": ["trunk.pool4"]}
+    given = {"who": {"reads": ["joint"], "outputs": 24, "layer": "none"}}
+    with pytest.raises(PolyfaceError, match="the head of 'who' has a layer on each of joint"):
+        linear_head(built(parts={"joint": pooled}, heads=given), "who")
 
 
 LOGITS = {"reads": ["joint"], "outputs": 5, "layer": "none"}

@@ -36,9 +36,9 @@ class FoldFigure:
         return cls(summary.mean if value is None else value, summary.std, tuple(map(float, folds)))
 
 
-def _vectors(embeddings: ArrayLike, what: str) -> Floats:
-    """Embeddings [N, D] as float64, after a check of their shape."""
-    vectors = np.asarray(embeddings, dtype=np.float64)
+def shaped(embeddings: ArrayLike, what: str = "embeddings") -> NDArray[Any]:
+    """Embeddings after a check of their shape, [N, D]."""
+    vectors = np.asarray(embeddings)
     if vectors.ndim != 2:
         raise PolyfaceError(f"{what} must have the shape [faces, dimensions], found {list(vectors.shape)}")
     return vectors
@@ -49,7 +49,7 @@ def unit_vectors(embeddings: ArrayLike, what: str = "embeddings") -> Floats:
 
     They are not normalised here: an embedding says itself how it is compared.
     """
-    vectors = _vectors(embeddings, what)
+    vectors = np.asarray(shaped(embeddings, what), dtype=np.float64)
     lengths = np.linalg.norm(vectors, axis=1)
     wrong = np.flatnonzero(~(np.abs(lengths - 1) <= 0.01))
     if wrong.size:
@@ -65,12 +65,12 @@ def pair_distances(a: ArrayLike, b: ArrayLike, *, inner: bool = False) -> Floats
 
     inner: vectors of any length, compared by their product: 2 − 2·a·b, which is that distance where both have length 1.
     """
-    made = _vectors if inner else unit_vectors
+    made = shaped if inner else unit_vectors
     first, second = made(a, "embeddings of first faces"), made(b, "embeddings of second faces")
     if first.shape != second.shape:
         raise PolyfaceError(f"a pair has two embeddings: found {list(first.shape)} and {list(second.shape)}")
     if inner:
-        return np.asarray(2 - 2 * (first * second).sum(1))
+        return np.asarray(2 - 2 * np.einsum("nd,nd->n", first, second, dtype=np.float64))  # no copies of a long list
     return np.asarray(np.clip(((first - second) ** 2).sum(1), 0, 4), dtype=np.float64)
 
 
@@ -80,8 +80,10 @@ def squared_distances(a: ArrayLike, b: ArrayLike, *, inner: bool = False) -> Flo
     Rounded to 1e-12, so that equal faces are equally far whatever order their products were summed in. inner: as for
     `pair_distances`.
     """
-    made = _vectors if inner else unit_vectors
-    first, second = made(a, "embeddings of probes"), made(b, "embeddings of the gallery")
+    if inner:
+        first, second = (np.asarray(shaped(one), dtype=np.float64) for one in (a, b))
+    else:
+        first, second = unit_vectors(a, "embeddings of probes"), unit_vectors(b, "embeddings of the gallery")
     if first.shape[1] != second.shape[1]:
         raise PolyfaceError(f"embeddings of {first.shape[1]} and of {second.shape[1]} dimensions cannot be compared")
     distances = first @ second.T

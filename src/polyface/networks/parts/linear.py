@@ -26,5 +26,10 @@ class LinearPart(nn.Module):
         nn.init.zeros_(self.fc.bias)
         self.maps = {"": Shape(width)}
 
+    @property
+    def layer(self) -> nn.Linear:
+        """All that the part does."""
+        return self.fc
+
     def forward(self, reads: Sequence[Tensor]) -> Tensor:
         return self.fc(torch.cat(list(reads), 1) if len(reads) > 1 else reads[0])  # type: ignore[no-any-return]
