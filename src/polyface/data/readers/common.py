@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,7 @@ _SPELLINGS = {
     "totti": "francesco_totti",
 }
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 def demand(path: Path, reader: Reader) -> Path:
@@ -82,6 +84,48 @@ def numbered_lines(path: Path) -> list[tuple[int, str]]:
     """The lines of a label file that are not blank, each with its number from 1."""
     lines = read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")  # splitlines splits at more
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def parsed(file: Path, number: int, line: str, parse: Callable[[str], _T]) -> _T:
+    """What a line of a list says; an error names the place if `parse` raises a ValueError."""
+    try:
+        return parse(line)
+    except ValueError as error:
+        raise PolyfaceError(f"{file}:{number}: {error}; obtain the file again") from None
+
+
+def counted_rows(file: Path, parse: Callable[[str], _T], rows: int = 1) -> list[list[tuple[int, _T]]]:
+    """The folds of a list, each begun by a line that counts it; one of all the rows if it begins without.
+
+    Each row is the number of its line and what `parse` makes of it, which says by a ValueError what is wrong. rows: how
+    many there are for each that is counted. A list may begin with a line that counts the folds.
+
+    Raises:
+        PolyfaceError: a row that cannot be read, a count that is wrong, or a list without any row.
+    """
+    lines = [(number, line.strip()) for number, line in numbered_lines(file)]
+    folds = None
+    if len(lines) > 1 and lines[0][1].isdecimal() and lines[1][1].isdecimal():
+        folds = int(lines.pop(0)[1])
+    counts: list[tuple[int, int]] = []  # line and number of rows to follow
+    found: list[list[tuple[int, _T]]] = []
+    if lines and not lines[0][1].isdecimal():
+        found.append([])
+    for number, line in lines:
+        if line.isdecimal() and len(counts) == len(found):
+            counts.append((number, int(line) * rows))
+            found.append([])
+        else:
+            found[-1].append((number, parsed(file, number, line, parse)))
+    for (number, count), fold in zip(counts, found, strict=False):
+        if count != len(fold):
+            what = f"says that {count} rows follow, but {len(fold)} do"
+            raise PolyfaceError(f"{file}:{number}: {what}; obtain the file again")
+    if folds not in (None, len(found)):
+        raise PolyfaceError(f"{file}:1: says that {folds} folds follow, but {len(found)} do; obtain the file again")
+    if not any(found):
+        raise PolyfaceError(f"{file}: names nobody; obtain the file again")
+    return found
 
 
 def stable_path(name: str) -> str:
@@ -196,6 +240,33 @@ class Images:
         """The pair with its images' paths, None without both."""
         first, second = self.find(named.first), self.find(named.second)
         return None if first is None or second is None else Pair(first, second, named.same, named.fold)
+
+
+def of_part(
+    file: Path, images: Images, listed: Sequence[tuple[int, Pair]], part: str, part_of: Callable[[str], str | None]
+) -> list[Pair]:
+    """Of a list's pairs, each with the number of its line, those whose images are there and of one part ("all": any).
+
+    A line of the log tells how many images are absent.
+
+    Raises:
+        PolyfaceError: there is none.
+    """
+    found, absent = [], []
+    for number, named in listed:
+        pair = images.find_pair(named)
+        if pair is None:
+            lost = named.first if images.find(named.first) is None else named.second
+            absent.append(f"{file.name}:{number}: {lost}")
+        elif part == "all" or part_of(pair.first) == part_of(pair.second) == part:
+            found.append(pair)
+    if absent:
+        what = "left out %d of %d pairs, of which an image is not in %s; the first is %s"
+        _log.warning(f"%s: {what}", file, len(absent), len(listed), images.folder, absent[0])
+    if not found:
+        what = f"none of its {len(listed)} pairs is of two images of the part '{part}' in {images.folder}"
+        raise PolyfaceError(f"{file}: {what}")
+    return found
 
 
 @lru_cache(maxsize=65536)

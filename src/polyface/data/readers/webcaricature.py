@@ -16,6 +16,7 @@ from polyface.data.readers.common import (
     Images,
     Pair,
     check_word,
+    counted_rows,
     demand,
     held_out,
     numbered_lines,
@@ -289,36 +290,8 @@ def _number(fold: int | None) -> str:
 
 
 def _blocks(file: Path, parse: Callable[[str], _T], rows: int = 1) -> list[list[_T]]:
-    """The folds of a list, each begun by a line that counts it; one of all the rows if it begins without.
-
-    rows: how many there are for each that is counted. A list may begin with a line that counts the folds.
-    """
-    lines = [(number, line.strip()) for number, line in numbered_lines(file)]
-    folds = None
-    if len(lines) > 1 and lines[0][1].isdecimal() and lines[1][1].isdecimal():
-        folds = int(lines.pop(0)[1])
-    counts: list[tuple[int, int]] = []  # line and number of rows to follow
-    blocks: list[list[_T]] = []
-    if lines and not lines[0][1].isdecimal():
-        blocks.append([])
-    for number, line in lines:
-        if line.isdecimal() and len(counts) == len(blocks):
-            counts.append((number, int(line) * rows))
-            blocks.append([])
-            continue
-        try:
-            blocks[-1].append(parse(line))
-        except ValueError as error:
-            raise PolyfaceError(f"{file}:{number}: {error}; obtain the file again") from None
-    for (number, count), block in zip(counts, blocks, strict=False):
-        if count != len(block):
-            what = f"says that {count} rows follow, but {len(block)} do"
-            raise PolyfaceError(f"{file}:{number}: {what}; obtain the file again")
-    if folds not in (None, len(blocks)):
-        raise PolyfaceError(f"{file}:1: says that {folds} folds follow, but {len(blocks)} do; obtain the file again")
-    if not any(blocks):
-        raise PolyfaceError(f"{file}: names nobody; obtain the file again")
-    return blocks
+    """What the rows of a list say, by fold."""
+    return [[value for _, value in fold] for fold in counted_rows(file, parse, rows)]
 
 
 def _pair(line: str) -> Pair:

@@ -19,6 +19,8 @@ from polyface.metrics.resampling import Bools, Counts, Floats, mean_of_defined, 
 from polyface.metrics.sections import Curves, Section
 
 Indices = NDArray[np.intp]
+SIMILARITIES = ("cosine", "inner")
+"""How embeddings are compared here: at length 1, or by their products as they are, at most of length 1."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,9 @@ class FoldFigure:
         return cls(summary.mean if value is None else value, summary.std, tuple(map(float, folds)))
 
 
-def unit_vectors(embeddings: ArrayLike, what: str = "embeddings") -> Floats:
-    """Embeddings [N, D] as float64, after a check that they are finite and of length 1 (to 1 %, for half precision).
+def unit_vectors(embeddings: ArrayLike, what: str = "embeddings", similarity: str = "cosine") -> Floats:
+    """Embeddings [N, D] as float64, after a check that they are finite and of length 1 (to 1 %, for half precision), or
+    for the similarity "inner" of at most that length.
 
     They are not normalised here: an embedding says itself how it is compared.
     """
@@ -45,20 +48,28 @@ def unit_vectors(embeddings: ArrayLike, what: str = "embeddings") -> Floats:
     if vectors.ndim != 2:
         raise PolyfaceError(f"{what} must have the shape [faces, dimensions], found {list(vectors.shape)}")
     lengths = np.linalg.norm(vectors, axis=1)
-    wrong = np.flatnonzero(~(np.abs(lengths - 1) <= 0.01))
+    least = 0.99 if similarity == "cosine" else 0
+    wrong = np.flatnonzero(~((lengths >= least) & (lengths <= 1.01)))
     if wrong.size:
+        told = "of length 1" if least else "of length 1 or less"
         raise PolyfaceError(
-            f"{wrong.size} {what} are not of length 1 (the first is {wrong[0]}, of length {lengths[wrong[0]]:g}): "
+            f"{wrong.size} {what} are not {told} (the first is {wrong[0]}, of length {lengths[wrong[0]]:g}): "
             "normalise them before they are compared"
         )
     return vectors
 
 
-def pair_distances(a: ArrayLike, b: ArrayLike) -> Floats:
-    """Squared Euclidean distance, 0 to 4, of the unit vectors a and b [N, D] of each pair: [N]."""
-    first, second = unit_vectors(a, "embeddings of first faces"), unit_vectors(b, "embeddings of second faces")
+def pair_distances(a: ArrayLike, b: ArrayLike, similarity: str = "cosine") -> Floats:
+    """Squared Euclidean distance, 0 to 4, of the unit vectors a and b [N, D] of each pair: [N].
+
+    For the similarity "inner" it is 2 − 2·a·b, which of unit vectors is the same.
+    """
+    first = unit_vectors(a, "embeddings of first faces", similarity)
+    second = unit_vectors(b, "embeddings of second faces", similarity)
     if first.shape != second.shape:
         raise PolyfaceError(f"a pair has two embeddings: found {list(first.shape)} and {list(second.shape)}")
+    if similarity == "inner":
+        return np.asarray(np.clip(2 - 2 * np.einsum("nd,nd->n", first, second), 0, 4))
     return np.asarray(np.clip(((first - second) ** 2).sum(1), 0, 4), dtype=np.float64)
 
 
@@ -208,6 +219,11 @@ def val_name(far: float) -> str:
     return f"VAL@{far:g}%"
 
 
+def figure_names(fars: Sequence[float]) -> list[str]:
+    """The figures of pairs, with VAL at these FARs in percent."""
+    return ["verification", "AUC", "EER", *map(val_name, fars)]
+
+
 class SortedPairs:
     """Pairs in the order of their distance, and how they are evaluated.
 
@@ -243,11 +259,6 @@ class SortedPairs:
         """The place in `cuts` of the one that is right most often for the other folds, the smallest of equals."""
         gain = np.where(self.folds == fold, 0, np.where(self.same, 1, -1))
         return int(np.argmax(_cumulated(gain[None])[0, cuts]))
-
-    @property
-    def metrics(self) -> list[str]:
-        """The names of all figures."""
-        return ["verification", "AUC", "EER", *map(val_name, self.fars)]
 
     @property
     def accepted(self) -> Bools:

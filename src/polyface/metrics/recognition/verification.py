@@ -7,7 +7,7 @@ validation part. Sources: Huang et al. 2007 (LFW: mean accuracy over ten folds);
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +20,7 @@ from polyface.metrics.recognition.pairs import (
     auc,
     checked,
     equal_error_rate,
+    figure_names,
     numbered_folds,
     rate_sections,
     rates,
@@ -44,6 +45,7 @@ class VerificationResult:
     says where thresholds come from. `distances` (similarities with their sign turned), `truth` and `accepted` (at the
     thresholds) are [N] in the order given. Units are the pairs, which are taken as independent though they share faces.
     Resamples pick the thresholds of VAL anew (from a calibration that stays as it is); those of the accuracy stay.
+    `names`: what metrics are called that have another name than their figure ({"verification": "accuracy"}).
     """
 
     accuracy: FoldFigure
@@ -58,6 +60,7 @@ class VerificationResult:
     truth: Bools = field(repr=False, compare=False)
     accepted: Bools = field(repr=False, compare=False)
     pairs: SortedPairs = field(repr=False, compare=False)
+    names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def over(self) -> str:
@@ -77,9 +80,14 @@ class VerificationResult:
 
     @property
     def figures(self) -> dict[str, FoldFigure]:
-        """All figures by their metric: verification (the accuracy), AUC, EER, VAL@1%, …"""
-        by_far = {val_name(far): figure for far, figure in self.val.items()}
-        return {"verification": self.accuracy, "AUC": self.auc, "EER": self.eer} | by_far
+        """All figures: verification (the accuracy), AUC, EER, VAL@1%, …"""
+        values = (self.accuracy, self.auc, self.eer, *self.val.values())
+        return dict(zip(figure_names(list(self.val)), values, strict=True))
+
+    @property
+    def _figure_of(self) -> dict[str, str]:
+        """The figure of each metric."""
+        return {self.names.get(name, name): name for name in self.figures}
 
     @property
     def metrics(self) -> list[Metric]:
@@ -90,24 +98,30 @@ class VerificationResult:
         }
         return [
             Metric(
-                name, n=self.n, note=note, folds=self.protocol, higher_is_better=name != "EER", compared=name != "EER"
+                metric,
+                n=self.n,
+                note=elsewhere[name],
+                folds=self.protocol,
+                higher_is_better=name != "EER",
+                compared=name != "EER",
             )
-            for name, note in elsewhere.items()
+            for metric, name in self._figure_of.items()
         ]
 
     def figure(self, metric: Metric) -> float:
-        return self.figures[metric.name].value
+        return self.figures[self._figure_of[metric.name]].value
 
     def spread(self, metric: Metric) -> float | None:
-        return self.figures[metric.name].std
+        return self.figures[self._figure_of[metric.name]].std
 
     def defined(self, metric: Metric) -> Bools:
         return np.ones(self.n, dtype=bool)
 
     def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
         scored = None if judged is None else self.pairs.ranked(counts * judged)
-        found = self.pairs.figures(self.pairs.ranked(counts), [metric.name for metric in wanted], scored)
-        return {metric: found[metric.name] for metric in wanted}
+        asked = {metric: self._figure_of[metric.name] for metric in wanted}
+        found = self.pairs.figures(self.pairs.ranked(counts), list(asked.values()), scored)
+        return {metric: found[name] for metric, name in asked.items()}
 
     def sections(self) -> list[Section]:
         return rate_sections(*rates(self.distances, self.truth), self.auc.value, self.eer.value)
@@ -124,6 +138,7 @@ def evaluate_verification(
     fars: Sequence[float] = (0.1, 1.0),
     val_on: str = "test",
     seed: int = 0,
+    names: Mapping[str, str] | None = None,
 ) -> VerificationResult:
     """Evaluate the scores [N] of pairs, distances or similarities, against whether they show the same person: bool [N].
 
@@ -136,7 +151,7 @@ def evaluate_verification(
     scores: `AUTHORS_GRID` for the published procedure. VAL at a FAR (`fars`, in percent) accepts as many pairs as it
     can while at most that share of the other folds' different pairs is accepted, exactly and not by a grid; the FAR of
     the fold itself is measured beside it. val_on="train" reports the VAL of the folds that gave the threshold, as the
-    code of Ming et al. does: for reproduction only.
+    code of Ming et al. does: for reproduction only. names: figure → what its metric is called, where that differs.
     """
     distances, truth = checked(scores, same, similarity)
     if val_on not in ("test", "train"):
@@ -179,6 +194,7 @@ def evaluate_verification(
         truth=truth,
         accepted=pairs.accepted,
         pairs=pairs,
+        names=dict(names or {}),
     )
 
 
