@@ -7,7 +7,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -148,6 +148,21 @@ def numbers(words: Sequence[str]) -> NDArray[np.float64]:
         raise ValueError(f"'{' '.join(words)}' are not {len(words)} numbers") from None
 
 
+def points_of(file: Path, count: int, separator: str | None = None) -> NDArray[np.float64]:
+    """The points of a file that has one a line, [count, 2]. separator: of x and y, by default blanks.
+
+    Raises:
+        ValueError: there are not so many, or one is no point.
+    """
+    lines = [line.split(separator) for _, line in numbered_lines(file)]
+    if len(lines) != count or any(len(line) != 2 for line in lines):
+        raise ValueError(f"{len(lines)} lines, expected {count} of an x and a y")
+    try:
+        return np.array(lines, dtype=np.float64)
+    except ValueError:
+        raise ValueError("a coordinate is not a number") from None
+
+
 def hash_order(name: str) -> str:
     """The key that fixed random cuts sort by: hexadecimal SHA-1 of the name's bytes, UTF-8 where it is text."""
     return hashlib.sha1(name.encode("utf-8", "surrogateescape")).hexdigest()
@@ -242,31 +257,43 @@ class Images:
         return None if first is None or second is None else Pair(first, second, named.same, named.fold)
 
 
-def of_part(
-    file: Path, images: Images, listed: Sequence[tuple[int, Pair]], part: str, part_of: Callable[[str], str | None]
-) -> list[Pair]:
-    """Of a list's pairs, each with the number of its line, those whose images are there and of one part ("all": any).
+def with_val(parts: Mapping[str, str], sizes: Mapping[str, int]) -> dict[str, str]:
+    """The part of each listed person who is here, of whom there are so many faces (`sizes`): of those to train on, val
+    is cut by whole people (`held_out`)."""
+    here = {name: part for name, part in parts.items() if name in sizes}
+    return here | dict.fromkeys(held_out({name: sizes[name] for name in here if here[name] == "train"}), "val")
 
-    A line of the log tells how many images are absent.
+
+def of_part(
+    where: Path,
+    images: Images,
+    listed: Sequence[tuple[str, Pair]],
+    part: str,
+    part_of: Callable[[str], str | None],
+) -> list[Pair]:
+    """Of listed pairs those whose images are there and of one part ("all": any), with their folds where these are
+    several: a threshold is picked on other folds.
+
+    listed: each pair with its file and line. part_of: the part of an image, by path. A line of the log tells how many
+    images are absent.
 
     Raises:
         PolyfaceError: there is none.
     """
     found, absent = [], []
-    for number, named in listed:
+    for line, named in listed:
         pair = images.find_pair(named)
         if pair is None:
-            lost = named.first if images.find(named.first) is None else named.second
-            absent.append(f"{file.name}:{number}: {lost}")
+            absent.append(f"{line}: {named.first if images.find(named.first) is None else named.second}")
         elif part == "all" or part_of(pair.first) == part_of(pair.second) == part:
             found.append(pair)
     if absent:
         what = "left out %d of %d pairs, of which an image is not in %s; the first is %s"
-        _log.warning(f"%s: {what}", file, len(absent), len(listed), images.folder, absent[0])
+        _log.warning(f"%s: {what}", where, len(absent), len(listed), images.folder, absent[0])
     if not found:
-        what = f"none of its {len(listed)} pairs is of two images of the part '{part}' in {images.folder}"
-        raise PolyfaceError(f"{file}: {what}")
-    return found
+        what = f"none of {len(listed)} pairs is of two images of the part '{part}' in {images.folder}"
+        raise PolyfaceError(f"{where}: {what}")
+    return [replace(pair, fold=None) for pair in found] if len({pair.fold for pair in found}) == 1 else found
 
 
 @lru_cache(maxsize=65536)

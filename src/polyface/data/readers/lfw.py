@@ -16,11 +16,11 @@ from polyface.data.readers.common import (
     check_word,
     counted_rows,
     demand,
-    held_out,
     numbered_lines,
     of_part,
     parsed,
     read_text,
+    with_val,
 )
 from polyface.data.writing import Record, Skipped
 from polyface.errors import PolyfaceError
@@ -124,9 +124,7 @@ class LFW:
         check_word(self, "list", list, _LISTS)
         images, file = self._images(root), demand(Path(root) / _LISTS[list], self)
         parts = self._parts(Path(root), Counter(map(_person, images.paths)))
-        found = of_part(file, images, _pairs(file), part, lambda path: parts.get(_person(path)))
-        alone = len({pair.fold for pair in found}) == 1  # a threshold is picked on other folds
-        return [replace(pair, fold=None) for pair in found] if alone else found
+        return of_part(file, images, _pairs(file), part, lambda path: parts.get(_person(path)))
 
     def _images(self, root: Path) -> Images:
         check_word(self, "split", str(self.split), _SPLITS)
@@ -141,9 +139,7 @@ class LFW:
         else:
             folds = _people(demand(root / _PEOPLE, self))
             parts = {name: "test" if str(one.fold) == str(self.split) else "train" for name, one in folds.items()}
-        present = {name: part for name, part in parts.items() if name in people}
-        val = held_out({name: people[name] for name, part in present.items() if part == "train"})
-        return present | dict.fromkeys(val, "val")
+        return with_val(parts, people)
 
 
 def image_path(person: str, number: int) -> str:
@@ -186,8 +182,8 @@ def _listed_person(line: str) -> tuple[str, int]:
     return name, int(images)
 
 
-def _pairs(file: Path) -> list[tuple[int, Pair]]:
-    """The pairs of a list by images' names, each with the number of its line.
+def _pairs(file: Path) -> list[tuple[str, Pair]]:
+    """The pairs of a list by images' names, each with its line.
 
     The first line says how many pairs of one person there are, after the number of folds where there are several; in
     each fold as many of two people follow them.
@@ -208,7 +204,7 @@ def _pairs(file: Path) -> list[tuple[int, Pair]]:
         if pair.same != (due := within < each):
             what = f"'{line}', expected a pair of {'one person' if due else 'two people'} here"
             raise PolyfaceError(f"{file}:{number}: {what}; obtain the file again")
-        found.append((number, replace(pair, fold=fold + 1 if folds > 1 else None)))
+        found.append((f"{file.name}:{number}", replace(pair, fold=fold + 1 if folds > 1 else None)))
     return found
 
 

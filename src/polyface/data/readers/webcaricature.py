@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from polyface.data.readers.common import (
     Images,
@@ -19,8 +18,8 @@ from polyface.data.readers.common import (
     counted_rows,
     demand,
     held_out,
-    numbered_lines,
     person_name,
+    points_of,
     warn_of_one_modality,
     without_ending,
 )
@@ -256,21 +255,10 @@ def _face(folder: Path, path: str, points: Path) -> Record | Skipped:
     file = points / f"{without_ending(path)}.txt"
     if file.is_file():
         try:
-            labels["landmarks_17"] = _points(file)
+            labels["landmarks_17"] = points_of(file, _POINTS)
         except ValueError as error:
             return Skipped(f"FacialPoints/{without_ending(path)}.txt", str(error))
     return Record(image=folder / path, where=path, path=path, labels=labels)
-
-
-def _points(file: Path) -> NDArray[np.float64]:
-    """The points of a file, [17, 2]; ValueError says what is wrong with it."""
-    lines = [line.split() for _, line in numbered_lines(file)]
-    if len(lines) != _POINTS or any(len(line) != 2 for line in lines):
-        raise ValueError(f"{len(lines)} lines, expected {_POINTS} of an x and a y")
-    try:
-        return np.array(lines, dtype=np.float64)
-    except ValueError:
-        raise ValueError("a coordinate is not a number") from None
 
 
 # ------------------------------------------------------------------------------------------- lists
