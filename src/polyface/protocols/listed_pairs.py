@@ -11,7 +11,7 @@ import numpy as np
 from polyface.data.readers.common import Pair
 from polyface.errors import PolyfaceError, check_names
 from polyface.metrics.recognition.identification import evaluate_identification
-from polyface.metrics.recognition.pairs import SIMILARITIES, Indices, figure_names, pair_distances
+from polyface.metrics.recognition.pairs import SIMILARITIES, Indices, checked_fars, figure_names, pair_distances
 from polyface.metrics.recognition.verification import evaluate_verification
 from polyface.metrics.resampling import Bools
 from polyface.metrics.result import Result
@@ -66,7 +66,7 @@ class ListedPairs:
         similarity: str = "cosine",
     ) -> None:
         self.reader, self.folds, self.embedding = reader, folds, embedding
-        self.fars, self.names, self.similarity = tuple(fars), names or {}, similarity
+        self.fars, self.names, self.similarity = checked_fars(fars), names or {}, similarity
         if list and lists:
             raise PolyfaceError("list and lists are both given: remove one of them")
         self.lists = {f"{name} " if name else "": asked for name, asked in (lists or {"": list}).items()}

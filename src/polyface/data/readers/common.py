@@ -215,6 +215,25 @@ class Pair:
     fold: int | None = None
 
 
+@dataclass(frozen=True)
+class Template:
+    """Faces of one person that are compared as one: of each medium, a picture or a video, the paths that a table has of
+    its faces. Each has the same say, however many frames it has."""
+
+    person: str
+    media: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class TemplateSplit:
+    """What a data set compares of templates, by their names: pairs (1:1), and probes with a gallery (1:N)."""
+
+    templates: Mapping[str, Template]
+    pairs: Sequence[tuple[str, str]]
+    probes: Sequence[str]
+    gallery: Sequence[str]
+
+
 class Images:
     """The images `depth` names below a folder, found by what a list writes of them.
 

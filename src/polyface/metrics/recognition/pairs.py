@@ -73,17 +73,19 @@ def pair_distances(a: ArrayLike, b: ArrayLike, similarity: str = "cosine") -> Fl
     return np.asarray(np.clip(((first - second) ** 2).sum(1), 0, 4), dtype=np.float64)
 
 
-def squared_distances(a: ArrayLike, b: ArrayLike) -> Floats:
+def squared_distances(a: ArrayLike, b: ArrayLike, similarity: str = "cosine") -> Floats:
     """Squared Euclidean distances, 0 to 4, of every unit vector of a [N, D] to every one of b [M, D]: [N, M].
 
-    Rounded to 1e-12, so that equal faces are equally far whatever order their products were summed in.
+    Rounded to 1e-12, so that equal faces are equally far whatever order their products were summed in. For the
+    similarity "inner" they are 2 − 2·a·b, as `pair_distances` has it.
     """
-    first, second = unit_vectors(a, "embeddings of probes"), unit_vectors(b, "embeddings of the gallery")
+    first = unit_vectors(a, "embeddings of probes", similarity)
+    second = unit_vectors(b, "embeddings of the gallery", similarity)
     if first.shape[1] != second.shape[1]:
         raise PolyfaceError(f"embeddings of {first.shape[1]} and of {second.shape[1]} dimensions cannot be compared")
     distances = first @ second.T
     distances *= -2
-    distances += (first**2).sum(1)[:, None] + (second**2).sum(1)
+    distances += 2 if similarity == "inner" else (first**2).sum(1)[:, None] + (second**2).sum(1)
     return np.asarray(np.clip(np.round(distances, 12, out=distances), 0, 4, out=distances))
 
 
@@ -185,6 +187,14 @@ def checked(scores: ArrayLike, same: ArrayLike, similarity: bool) -> tuple[Float
     return -values if similarity else values, truth.astype(bool)
 
 
+def checked_fars(fars: Sequence[float]) -> tuple[float, ...]:
+    """False acceptance rates in percent, each once, or an error that says which is none."""
+    for far in fars:
+        if not 0 < far < 100:
+            raise PolyfaceError(f"a FAR is a percentage between 0 and 100, not {far:g}")
+    return tuple(dict.fromkeys(fars))
+
+
 def shuffled_folds(same: ArrayLike, folds: int = 10, seed: int = 0) -> NDArray[np.int64]:
     """A fold from 0 to `folds` − 1 for each pair [N], at random by `seed`; each gets its share of same pairs."""
     truth = np.asarray(same, dtype=bool)
@@ -229,7 +239,8 @@ class SortedPairs:
 
     distances, same, folds: of each pair [N]; those of fold −1 come after all others and only pick thresholds. grid:
     candidate thresholds (a pair is the same if it is closer), rising; None: every distance that occurs (a pair is the
-    same if it is not farther). fars: in percent. val_on: "test", or "train" for the folds that give the threshold.
+    same if it is not farther). fars: in percent. val_on: "test", "train" for the folds that give the threshold, or
+    "itself" where the threshold of a fold is picked on that very one.
 
     `threshold` and `cut`, the number of pairs of all folds that it accepts, are those of each fold's accuracy.
     """
@@ -313,7 +324,8 @@ class SortedPairs:
         found: dict[str, list[Floats]] = {}
         for fold in range(len(self.cut)) if fars else ():
             inside = self.folds == fold
-            others, judged = np.flatnonzero(~self.same & ~inside), inside if self.val_on == "test" else ~inside
+            others = np.flatnonzero(~self.same & (inside if self.val_on == "itself" else ~inside))
+            judged = ~inside if self.val_on == "train" else inside
             kinds = [np.flatnonzero(judged & self.same), np.flatnonzero(judged & ~self.same)]
             sums = [_cumulated(scored[:, places]) for places in kinds]
             known = counts[:, others].sum(1)  # a resample without any gives no threshold

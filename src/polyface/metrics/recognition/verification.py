@@ -19,6 +19,7 @@ from polyface.metrics.recognition.pairs import (
     SortedPairs,
     auc,
     checked,
+    checked_fars,
     equal_error_rate,
     figure_names,
     numbered_folds,
@@ -156,10 +157,7 @@ def evaluate_verification(
     distances, truth = checked(scores, same, similarity)
     if val_on not in ("test", "train"):
         raise PolyfaceError(f"val_on is 'test' or 'train', not '{val_on}'")
-    fars = tuple(dict.fromkeys(fars))
-    for far in fars:
-        if not 0 < far < 100:
-            raise PolyfaceError(f"a FAR is a percentage between 0 and 100, not {far:g}")
+    fars = checked_fars(fars)
     sign = -1.0 if similarity else 1.0
     tried = None if grid is None else np.sort(sign * np.asarray(grid, dtype=np.float64).ravel())
     if calibration is None:
