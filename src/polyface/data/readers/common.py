@@ -326,6 +326,13 @@ def person_name(name: str) -> str:
     return _SPELLINGS.get(plain, plain)
 
 
+def shared_people(ours: Iterable[str | None], theirs: Iterable[str | None]) -> list[str]:
+    """The people of one data set who are in another one as well, by `person_name`, as the first spells them, sorted:
+    those that a training source has to be `without` (`{identity: [...]}`) where the other one is tested on."""
+    known = {person_name(name) for name in theirs if name is not None}
+    return sorted({name for name in ours if name is not None and person_name(name) in known})
+
+
 def warn_of_one_modality(where: Path, faces: Sequence[Record]) -> None:
     """A line of the log for people of whom there are caricatures and no photo, or the reverse."""
     people = {
