@@ -93,32 +93,10 @@ def test_several_lists_each_have_a_prefix_and_figures_the_words_of_the_field(six
     assert made[3].interval == (100, 100)
 
 
-def test_inner_products_are_compared_as_they_are(six: FaceTable) -> None:
-    """Two faces of half the length are no nearer to each other than any face is to one at a right angle of it."""
-    lengths = np.array([[1], [0.5], [1], [1], [0.5], [0.5]], np.float32)
-    shrunk = {"face": {"embedding": HAND["verification"]["embedding"] * lengths}}
-    verified = listed(shrunk, six, folds=3, similarity="inner")[""]
-    a, b = (shrunk["face"]["embedding"][[*rows]].astype(float) for rows in zip(*pairs_of(six), strict=True))
-    assert verified.distances == pytest.approx(2 - 2 * (a * b).sum(1))
-    with pytest.raises(PolyfaceError, match="not of length 1"):
-        listed(shrunk, six, folds=3)
-    whole = {"face": HAND["verification"]}
-    assert figures(listed(whole, six, folds=3, similarity="inner")[""]) == figures(listed(whole, six, folds=3)[""])
-    with pytest.raises(PolyfaceError, match="not of length 1 or less"):
-        listed({"face": {"embedding": 2 * whole["face"]["embedding"]}}, six, folds=3, similarity="inner")
-
-
-def pairs_of(table: FaceTable) -> list[tuple[int, int]]:
-    """The rows of the faces of `everybody`'s pairs."""
-    row_of = {table.path(row): row for row in range(len(table))}
-    return [(row_of[pair.first], row_of[pair.second]) for pair in everybody(table)]
-
-
 @pytest.mark.parametrize(
     "options, message",
     [
         ({"list": "a", "lists": {"A": "a"}}, "list and lists are both given: remove one of them"),
-        ({"similarity": "euclidean"}, "similarity names 'euclidean'; known: cosine, inner"),
         ({"names": {"VAL@2%": "TAR"}}, "names names 'VAL@2%'; did you mean"),
         ({"names": {"verification": "AUC"}}, "names: two figures are called 'AUC'"),
     ],
@@ -236,7 +214,7 @@ def changed(task: str, key: str, change: Callable[[np.ndarray], np.ndarray]) -> 
         ({"visual": {}}, "'visual' has no probabilities; its answers are: none"),
         (
             {"a": HAND["verification"], "b": HAND["verification"]},
-            "tasks a, b have embeddings: name one by the",
+            "there is no 'verification' among the embeddings a, b: name one by the",
         ),
         (changed("verification", "embedding", lambda e: e[:5]), r"embedding \[5, 2\] for a table of 6 faces"),
         (changed("verification", "embedding", lambda e: 2 * e), "not of length 1"),

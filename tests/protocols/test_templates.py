@@ -16,6 +16,7 @@ from polyface.data.readers.common import Template, TemplateSplit
 from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError
 from polyface.metrics.result import Result
+from polyface.protocols.base import Embedded
 
 Media = list[list[int]]
 """The rows of each medium's faces."""
@@ -40,10 +41,12 @@ def offered(
     return TemplateSplit(listed, compared, probes.split(), gallery.split())
 
 
-def results(table: FaceTable, embedding: np.ndarray, *splits: TemplateSplit, **options: Any) -> Mapping[str, Result]:
+def results(
+    table: FaceTable, vectors: np.ndarray, *splits: TemplateSplit, key: str = "embedding", **options: Any
+) -> Mapping[str, Result]:
     MadeUp.offered["templates"] = {str(number): split for number, split in enumerate(splits, 1)}
     protocol = protocols.build({"name": "templates", "reader": "made-up", **options})
-    return protocol.evaluate({"face": {"embedding": embedding}}, protocol.cases(evaluation_set(table)))
+    return protocol.evaluate({"face": {key: vectors}}, protocol.cases(evaluation_set(table)))
 
 
 def vectors(table: FaceTable, embedding: np.ndarray, media: Media, similarity: str = "cosine") -> np.ndarray:
@@ -51,7 +54,7 @@ def vectors(table: FaceTable, embedding: np.ndarray, media: Media, similarity: s
     MadeUp.offered["templates"] = {"1": offered(table, {"a1": media}, "a1-a1")}
     protocol = protocols.build({"name": "templates", "reader": "made-up"})
     (split,) = protocol.cases(evaluation_set(table)).splits
-    return split.pool(embedding.astype(float), similarity)[0]
+    return split.pool(Embedded(embedding, similarity == "inner")).vectors[0]
 
 
 CIRCLE = on_circle(0, 0, 90, 90, 45, 50, 180, 200, 270, 280, 60, 0)
@@ -70,8 +73,8 @@ def test_cosine_asks_for_the_direction_of_a_mean_and_products_for_the_mean_of_pr
     """Ann is at 0 and 90: the mean points to 45 and is √½ long. Her other picture, at 0, is 45 from it: its cosine is
     0.71, its product the mean of 1 and 0. Bob, at 45, has 1 and √½, cid, at 60, 0.97 and 0.68."""
     split = offered(twelve, {"a1": [[0], [2]], "a2": [[1]], "b1": [[4]], "c1": [[10]]}, "a1-a2 a1-b1 a1-c1")
-    for similarity, products in (("cosine", [0.7071, 1, 0.9659]), ("inner", [0.5, 0.7071, 0.6830])):
-        verified = results(twelve, CIRCLE, split, similarity=similarity)[""]
+    for key, products in (("embedding", [0.7071, 1, 0.9659]), ("inner", [0.5, 0.7071, 0.6830])):
+        verified = results(twelve, CIRCLE, split, key=key)[""]
         assert 2 - 2 * np.array(products) == pytest.approx(verified.distances, abs=1e-3)
 
 
@@ -124,7 +127,6 @@ def test_the_order_of_faces_and_copies_of_a_medium_are_of_no_account(
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"similarity": "euclidean"}, "similarity names 'euclidean'; known: cosine, inner"),
         ({"fars": [0]}, "a FAR is a percentage between 0 and 100, not 0"),
         ({"far": [1]}, "unknown option 'far'"),
     ],

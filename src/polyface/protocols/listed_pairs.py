@@ -11,11 +11,11 @@ import numpy as np
 from polyface.data.readers.common import Pair
 from polyface.errors import PolyfaceError, check_names
 from polyface.metrics.recognition.identification import evaluate_identification
-from polyface.metrics.recognition.pairs import SIMILARITIES, Indices, checked_fars, figure_names, pair_distances
+from polyface.metrics.recognition.pairs import Indices, checked_fars, figure_names
 from polyface.metrics.recognition.verification import evaluate_verification
 from polyface.metrics.resampling import Bools
 from polyface.metrics.result import Result
-from polyface.protocols.base import Answers, Cases, EvaluationSet, Words, answer, embedding_name
+from polyface.protocols.base import Answers, Cases, EvaluationSet, Words, answer, embedded
 
 FARS = (0.1, 1.0)
 """The false acceptance rates, in percent, at which VAL is measured."""
@@ -47,10 +47,9 @@ class ListedPairs:
     "LFW verification"). folds: how many are dealt out where the list has none; the threshold for the pairs of one is
     picked on the others, and figures are means over folds. fars: false acceptance rates, in percent, at which VAL is
     measured. names: what a figure is called, where that is another word ({verification: accuracy, VAL@1%: TAR@FAR 1%}).
-    embedding: the task whose embedding is compared, where there are several. similarity: how, "cosine" (of length 1) or
-    "inner" (products of embeddings of at most that length). identification: metric → {task, faces}: beside it, how
-    often a task names the right person of all that it learnt, on the faces with these words; left out for a model
-    without that task.
+    embedding: the task whose embedding is compared, or the name of an embedding that is no task's, where there are
+    several. identification: metric → {task, faces}: beside it, how often a task names the right person of all that it
+    learnt, on the faces with these words; left out for a model without that task.
     """
 
     def __init__(
@@ -63,14 +62,12 @@ class ListedPairs:
         lists: Mapping[str, str] | None = None,
         fars: Sequence[float] = FARS,
         names: Mapping[str, str] | None = None,
-        similarity: str = "cosine",
     ) -> None:
         self.reader, self.folds, self.embedding = reader, folds, embedding
-        self.fars, self.names, self.similarity = checked_fars(fars), names or {}, similarity
+        self.fars, self.names = checked_fars(fars), names or {}
         if list and lists:
             raise PolyfaceError("list and lists are both given: remove one of them")
         self.lists = {f"{name} " if name else "": asked for name, asked in (lists or {"": list}).items()}
-        check_names([similarity], SIMILARITIES, "similarity")
         check_names(self.names, plain := figure_names(self.fars), "names")
         called = [self.names.get(name, name) for name in plain]
         if twice := [name for name in called if called.count(name) > 1]:
@@ -118,10 +115,9 @@ class ListedPairs:
                 truth = table.classes("identity", people)[faces]
                 identified[prefix] = evaluate_identification(scores[faces], truth, metric=name)
         if self.embedding in answers or not identified:
-            embedding = answer(answers, embedding_name(answers, self.embedding), "embedding", table)
+            compared = embedded(answers, self.embedding, table)
             for prefix, pairs in cases.lists.items():
-                first, second = pairs.rows.T
-                distances = pair_distances(embedding[first], embedding[second], similarity=self.similarity)
+                distances = compared.pairs(*pairs.rows.T)
                 found[prefix] = evaluate_verification(
                     distances, pairs.same, folds=pairs.folds, fars=self.fars, names=self.names
                 )

@@ -10,25 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polyface.data.readers.common import TemplateSplit
-from polyface.errors import PolyfaceError, check_names
+from polyface.errors import PolyfaceError
 from polyface.metrics.folds import pooled
 from polyface.metrics.recognition.operating import evaluate_operating
-from polyface.metrics.recognition.pairs import (
-    SIMILARITIES,
-    Indices,
-    checked_fars,
-    pair_distances,
-    squared_distances,
-    unit_vectors,
-)
+from polyface.metrics.recognition.pairs import Indices, checked_fars, unit_vectors
 from polyface.metrics.recognition.retrieval import evaluate_retrieval
 from polyface.metrics.resampling import Bools, Floats
 from polyface.metrics.result import Result
-from polyface.protocols.base import Answers, Cases, EvaluationSet, answer, embedding_name
+from polyface.protocols.base import Answers, Cases, Embedded, EvaluationSet, embedded
 
 VERIFIED, CLOSED, OPEN = "", "closed-set ", "open-set "
 """The prefixes of the results: verification, and searches with the probe's person in the gallery, or perhaps not."""
-_FARTHEST = 5.0  # squared distances are at most 4
 
 
 @dataclass(frozen=True)
@@ -48,18 +40,19 @@ class SplitCases:
         """Whether a probe's person is in the gallery [P]."""
         return np.isin(self.people[self.probes], self.people[self.gallery])
 
-    def pool(self, embedding: Floats, similarity: str) -> Floats:
+    def pool(self, faces: Embedded) -> Embedded:
         """Embeddings of faces [N, E] → of templates [T, E]: the mean over media of the mean over a medium's faces.
 
         Compared by cosine, it is divided by its length: that of a mean of unit vectors says how much these agree, not
         who it is. A mean of vectors that are compared by their products is left as it is: its product with another is
         the mean of those of their faces. Faces that cancel each other out are as near to everybody: the product is 0.
         """
+        vectors = np.asarray(faces.vectors, np.float64) if faces.inner else unit_vectors(faces.vectors)
         each = zip(self.faces, self.weights, strict=True)
-        means = np.stack([weight @ embedding[rows] for rows, weight in each])
-        if similarity == "inner":
-            return means
-        return np.asarray(means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9))
+        means = np.stack([weight @ vectors[rows] for rows, weight in each])
+        if not faces.inner:
+            means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9)
+        return Embedded(means, inner=True)
 
 
 @dataclass(frozen=True)
@@ -78,8 +71,8 @@ class Templates:
     does. list: which split, by default all. fars: false acceptance rates, in percent, at which verification is
     measured. fpirs: shares of the probes of strangers, in percent, that may be found; a probe whose person is in the
     gallery counts if it is nearest to that person, and near enough. Both thresholds are read off the split itself.
-    ranks: of the closed-set search. embedding: the task whose embedding is compared, where there are several.
-    similarity: how, "cosine" or "inner" (products of embeddings as they are, at most of length 1).
+    ranks: of the closed-set search. embedding: the task whose embedding is compared, or the name of an embedding that
+    is no task's, where there are several.
     """
 
     def __init__(
@@ -90,12 +83,9 @@ class Templates:
         fpirs: Sequence[float] = (10.0, 1.0),
         ranks: Sequence[int] = (1, 5),
         embedding: str = "",
-        similarity: str = "cosine",
     ) -> None:
-        check_names([similarity], SIMILARITIES, "similarity")
         self.fars, self.fpirs = checked_fars(fars), checked_fars(fpirs)
-        self.reader, self.list, self.ranks = reader, list, ranks
-        self.embedding, self.similarity = embedding, similarity
+        self.reader, self.list, self.ranks, self.embedding = reader, list, ranks, embedding
 
     def cases(self, faces: EvaluationSet) -> TemplateCases:
         """The templates of each split and what is compared of them.
@@ -116,22 +106,21 @@ class Templates:
 
     def evaluate(self, answers: Answers, cases: TemplateCases) -> Mapping[str, Result]:
         """Verification and both searches, those that the splits have."""
-        given = answer(answers, embedding_name(answers, self.embedding), "embedding", cases.faces.table)
-        embedding = unit_vectors(given, similarity=self.similarity)
+        compared = embedded(answers, self.embedding, cases.faces.table)
         found: dict[str, list[Result]] = {}
         for split in cases.splits:
-            for prefix, result in self._evaluate(split, split.pool(embedding, self.similarity)):
+            for prefix, result in self._evaluate(split, split.pool(compared)):
                 found.setdefault(prefix, []).append(result)
         return {prefix: pooled(results, f"{len(results)} splits") for prefix, results in found.items()}
 
-    def _evaluate(self, split: SplitCases, vectors: Floats) -> Iterator[tuple[str, Result]]:
-        """The results of a split by their prefix, given its templates' vectors, of at most length 1."""
+    def _evaluate(self, split: SplitCases, templates: Embedded) -> Iterator[tuple[str, Result]]:
+        """The results of a split by their prefix."""
         if len(split.pairs):
             first, second = split.pairs.T
-            distances = pair_distances(vectors[first], vectors[second], similarity="inner")
-            yield VERIFIED, evaluate_operating(distances, split.people[first] == split.people[second], fars=self.fars)
+            same = split.people[first] == split.people[second]
+            yield VERIFIED, evaluate_operating(templates.pairs(first, second), same, fars=self.fars)
         if len(split.probes):
-            distances = squared_distances(vectors[split.probes], vectors[split.gallery], similarity="inner")
+            distances = templates.between(split.probes, split.gallery)
             probes, gallery = split.people[split.probes], split.people[split.gallery]
             yield CLOSED, evaluate_retrieval(distances, probes, gallery, ranks=self.ranks)
             if not split.mated.all():
@@ -143,7 +132,7 @@ def _nearest(distances: Floats, same: Bools, mated: Bools) -> Floats:
     """How far the nearest template of the gallery is from each probe [P]; of a probe whose person is in the gallery and
     not nearest (ties lose), farther than any."""
     own, others = (np.where(kind, distances, np.inf).min(1) for kind in (same, ~same))
-    return np.where(mated & (own >= others), _FARTHEST, np.minimum(own, others))
+    return np.asarray(np.where(mated & (own >= others), distances.max() + 1, np.minimum(own, others)))
 
 
 def _split(faces: EvaluationSet, listed: TemplateSplit) -> SplitCases:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from polyface.data.readers.common import demand, numbered_lines, stable_path
+from polyface.data.readers.common import cut, demand, numbered_lines, stable_path
 from polyface.data.writing import Reader, Record, Skipped
 from polyface.errors import PolyfaceError, nearest, short
 from polyface.schema import Column
@@ -15,10 +15,10 @@ EXPRESSION = Column("words", ("neutral", "smile", "surprise", "squint", "disgust
 """One vocabulary, so that tables of several sets can be one: Multi-PIE's six expressions in its order, then others."""
 
 LIGHT_FROM = Column("words", ("left", "front", "right"))
-"""The side, the viewer's, of which the light comes; front where neither half of the face is the brighter one."""
+"""The viewer's side from which the light comes; front where neither half of the face is much the brighter one."""
 
 LIGHT_SIDE = Column("number", mirror="negate", unit="ln of right half over left half")
-"""By how much the right half of the picture is brighter than the left one, by the source of light."""
+"""How much brighter a source of light makes the right half of the picture than the left one."""
 
 Fields = Mapping[str, str]
 """A row of a label file: column → what stands there, without blanks around it."""
@@ -69,6 +69,13 @@ def look_up(fields: Fields, column: str, words: Mapping[str, _Word]) -> _Word:
     return words[found]
 
 
+def agree(fields: Fields, by: str, expected: Mapping[str, str]) -> None:
+    """ValueError where a field is another than what the word in the field `by` stands for."""
+    for column, word in expected.items():
+        if fields[column] != word:
+            raise ValueError(f"{column} is '{short(fields[column])}', but {by} {fields[by]} has '{word}'")
+
+
 def person(fields: Fields, source: str, people: int, digits: int = 2) -> str:
     """The identity of a numbered person, unique over sets: "pie-01"; ValueError where there is no such number."""
     found = fields["person"]
@@ -92,6 +99,16 @@ def yaw(fields: Fields) -> float:
     """The schema's yaw in degrees, positive where the nose points to the picture's right edge, of a label file that has
     the opposite sign; ValueError where there is none from −90 to 90."""
     return 0.0 - number(fields, "yaw", 90)
+
+
+def trained_on(faces: Iterable[Record | Skipped]) -> list[Record | Skipped]:
+    """The faces as training ones, but for a tenth that is val: whole people, by the fixed order of their names."""
+    found = list(faces)
+    good = [face for face in found if isinstance(face, Record)]
+    for face in good:
+        face.labels["split"] = "train"
+    cut(good, "val", lambda face: str(face.labels["identity"]))
+    return found
 
 
 def light_from(side: float) -> str:

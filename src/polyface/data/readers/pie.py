@@ -61,6 +61,10 @@ class PIE:
     differ. The six of somebody who talks are all one, since which of them belong together is not known. Flashes of a
     series fired within a second; they are instants of their own.
 
+    The rig is symmetric: mirrored, a face under f02, f03, f04, f05, f06, f07, f10, f18, f19 is like one under f17, f16,
+    f15, f14, f12, f09, f13, f22, f21 and the reverse, and f08, f11, f20 stay. A task on ``illumination`` that mirrors
+    faces says so (``mirror: {f02: f17, …}``): the column itself takes the words of any set, and declares nothing.
+
     Twenty-one crops of person 62 by c29 are upside down and, turned upright, end above the mouth (``note``). They are
     left as they are, in no part.
 

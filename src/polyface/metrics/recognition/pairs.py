@@ -19,8 +19,6 @@ from polyface.metrics.resampling import Bools, Counts, Floats, mean_of_defined, 
 from polyface.metrics.sections import Curves, Section
 
 Indices = NDArray[np.intp]
-SIMILARITIES = ("cosine", "inner")
-"""How embeddings are compared here: at length 1, or by their products as they are, at most of length 1."""
 
 
 @dataclass(frozen=True)
@@ -38,54 +36,59 @@ class FoldFigure:
         return cls(summary.mean if value is None else value, summary.std, tuple(map(float, folds)))
 
 
-def unit_vectors(embeddings: ArrayLike, what: str = "embeddings", similarity: str = "cosine") -> Floats:
-    """Embeddings [N, D] as float64, after a check that they are finite and of length 1 (to 1 %, for half precision), or
-    for the similarity "inner" of at most that length.
-
-    They are not normalised here: an embedding says itself how it is compared.
-    """
+def _vectors(embeddings: ArrayLike, what: str) -> Floats:
+    """Embeddings [N, D] as float64, after a check of their shape."""
     vectors = np.asarray(embeddings, dtype=np.float64)
     if vectors.ndim != 2:
         raise PolyfaceError(f"{what} must have the shape [faces, dimensions], found {list(vectors.shape)}")
+    return vectors
+
+
+def unit_vectors(embeddings: ArrayLike, what: str = "embeddings") -> Floats:
+    """Embeddings [N, D] as float64, after a check that they are finite and of length 1 (to 1 %, for half precision).
+
+    They are not normalised here: an embedding says itself how it is compared.
+    """
+    vectors = _vectors(embeddings, what)
     lengths = np.linalg.norm(vectors, axis=1)
-    least = 0.99 if similarity == "cosine" else 0
-    wrong = np.flatnonzero(~((lengths >= least) & (lengths <= 1.01)))
+    wrong = np.flatnonzero(~(np.abs(lengths - 1) <= 0.01))
     if wrong.size:
-        told = "of length 1" if least else "of length 1 or less"
         raise PolyfaceError(
-            f"{wrong.size} {what} are not {told} (the first is {wrong[0]}, of length {lengths[wrong[0]]:g}): "
+            f"{wrong.size} {what} are not of length 1 (the first is {wrong[0]}, of length {lengths[wrong[0]]:g}): "
             "normalise them before they are compared"
         )
     return vectors
 
 
-def pair_distances(a: ArrayLike, b: ArrayLike, similarity: str = "cosine") -> Floats:
+def pair_distances(a: ArrayLike, b: ArrayLike, *, inner: bool = False) -> Floats:
     """Squared Euclidean distance, 0 to 4, of the unit vectors a and b [N, D] of each pair: [N].
 
-    For the similarity "inner" it is 2 − 2·a·b, which of unit vectors is the same.
+    inner: vectors of any length, compared by their product: 2 − 2·a·b, which is that distance where both have length 1.
     """
-    first = unit_vectors(a, "embeddings of first faces", similarity)
-    second = unit_vectors(b, "embeddings of second faces", similarity)
+    made = _vectors if inner else unit_vectors
+    first, second = made(a, "embeddings of first faces"), made(b, "embeddings of second faces")
     if first.shape != second.shape:
         raise PolyfaceError(f"a pair has two embeddings: found {list(first.shape)} and {list(second.shape)}")
-    if similarity == "inner":
-        return np.asarray(np.clip(2 - 2 * np.einsum("nd,nd->n", first, second), 0, 4))
+    if inner:
+        return np.asarray(2 - 2 * (first * second).sum(1))
     return np.asarray(np.clip(((first - second) ** 2).sum(1), 0, 4), dtype=np.float64)
 
 
-def squared_distances(a: ArrayLike, b: ArrayLike, similarity: str = "cosine") -> Floats:
+def squared_distances(a: ArrayLike, b: ArrayLike, *, inner: bool = False) -> Floats:
     """Squared Euclidean distances, 0 to 4, of every unit vector of a [N, D] to every one of b [M, D]: [N, M].
 
-    Rounded to 1e-12, so that equal faces are equally far whatever order their products were summed in. For the
-    similarity "inner" they are 2 − 2·a·b, as `pair_distances` has it.
+    Rounded to 1e-12, so that equal faces are equally far whatever order their products were summed in. inner: as for
+    `pair_distances`.
     """
-    first = unit_vectors(a, "embeddings of probes", similarity)
-    second = unit_vectors(b, "embeddings of the gallery", similarity)
+    made = _vectors if inner else unit_vectors
+    first, second = made(a, "embeddings of probes"), made(b, "embeddings of the gallery")
     if first.shape[1] != second.shape[1]:
         raise PolyfaceError(f"embeddings of {first.shape[1]} and of {second.shape[1]} dimensions cannot be compared")
     distances = first @ second.T
     distances *= -2
-    distances += 2 if similarity == "inner" else (first**2).sum(1)[:, None] + (second**2).sum(1)
+    if inner:
+        return np.asarray(np.round(distances + 2, 12))
+    distances += (first**2).sum(1)[:, None] + (second**2).sum(1)
     return np.asarray(np.clip(np.round(distances, 12, out=distances), 0, 4, out=distances))
 
 
