@@ -87,6 +87,8 @@ def test_several_lists_each_have_a_prefix_and_figures_the_words_of_the_field(six
     assert list(found) == ["A ", "B "]
     expected = {"accuracy": 75, "AUC": 100, "EER": 0, "TAR@FAR 25%": 100}
     assert figures(found["A "]) == pytest.approx(expected)
+    each = results("made-up", HAND, six, **options, each_fold=True)["A "]
+    assert (figures(each), each.key == found["A "].key) == (pytest.approx(expected), False)
     made = rows("x", {0: found["A "]}, prefix="A ", resamples=20)
     assert [row.metric for row in made] == [f"A {name}" for name in expected]
     assert made[0].note == "± 35.36 over 2 folds"  # of 100 and 50

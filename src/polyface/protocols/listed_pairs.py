@@ -43,13 +43,14 @@ class ListedPairs:
     """Verification of the pairs of faces that a data set lists, by squared Euclidean distances of embeddings.
 
     reader: of the data set that lists them, by default the first of the evaluated ones that does. list: which of its
-    lists, where it has several; or lists: prefix of the metrics → list, to evaluate several ({LFW: pairs} gives
-    "LFW verification"). folds: how many are dealt out where the list has none; the threshold for the pairs of one is
-    picked on the others, and figures are means over folds. fars: false acceptance rates, in percent, at which VAL is
-    measured. names: what a figure is called, where that is another word ({verification: accuracy, VAL@1%: TAR@FAR 1%}).
-    embedding: the task whose embedding is compared, or the name of an embedding that is no task's, where there are
-    several. identification: metric → {task, faces}: beside it, how often a task names the right person of all that it
-    learnt, on the faces with these words; left out for a model without that task.
+    lists, where it has several; or lists: prefix of the metrics → list, to evaluate several ({LFW: pairs} gives "LFW
+    verification"). folds: how many are dealt out where the list has none; the threshold for the pairs of one is
+    picked on the others, and figures are means over folds; AUC and EER are of all pairs at once, or with each_fold
+    means over folds too. fars: false acceptance rates, in percent, at which VAL is measured. names: figure → what it
+    is called, where that is another word ({verification: accuracy, VAL@1%: TAR@FAR 1%}). embedding: the task whose
+    embedding is compared, or the name of an embedding that is no task's, where there are several. identification:
+    metric → {task, faces}: beside it, how often a task names the right person of all that it learnt, on the faces
+    with these words; left out for a model without that task.
     """
 
     def __init__(
@@ -62,9 +63,10 @@ class ListedPairs:
         lists: Mapping[str, str] | None = None,
         fars: Sequence[float] = FARS,
         names: Mapping[str, str] | None = None,
+        each_fold: bool = False,
     ) -> None:
         self.reader, self.folds, self.embedding = reader, folds, embedding
-        self.fars, self.names = checked_fars(fars), names or {}
+        self.fars, self.names, self.each_fold = checked_fars(fars), names or {}, each_fold
         if list and lists:
             raise PolyfaceError("list and lists are both given: remove one of them")
         self.lists = {f"{name} " if name else "": asked for name, asked in (lists or {"": list}).items()}
@@ -119,7 +121,12 @@ class ListedPairs:
             for prefix, pairs in cases.lists.items():
                 distances = compared.pairs(*pairs.rows.T)
                 found[prefix] = evaluate_verification(
-                    distances, pairs.same, folds=pairs.folds, fars=self.fars, names=self.names
+                    distances,
+                    pairs.same,
+                    folds=pairs.folds,
+                    fars=self.fars,
+                    names=self.names,
+                    each_fold=self.each_fold,
                 )
         return found | identified
 

@@ -62,7 +62,7 @@ class CFP:
     tenth of the faces is reached.
 
     Pairs, by the option ``list`` of the protocol: ``FF`` (frontal with frontal) and ``FP`` (frontal with profile), each
-    350 pairs of one person and 350 of two in each of ten folds.
+    350 pairs of one person and 350 of two in each of ten folds. Accuracy, AUC and EER are means over them.
 
     Licence: none is stated; for research. Source: http://www.cfpw.io/
     """
@@ -75,6 +75,7 @@ class CFP:
         "name": "listed-pairs",
         "reader": "cfp",
         "lists": {name: name for name in _LISTS},
+        "each_fold": True,
         "names": {"verification": "accuracy", "VAL@0.1%": "TAR@FAR 0.1%", "VAL@1%": "TAR@FAR 1%"},
     }
     about = "CFP: 5,000 frontal and 2,000 profile faces of 500 people, with 14,000 pairs (Sengupta et al. 2016)"

@@ -129,6 +129,7 @@ def counted_rows(file: Path, parse: Callable[[str], _T], rows: int = 1) -> list[
     return found
 
 
+@lru_cache(maxsize=65536)
 def stable_path(name: str) -> str:
     """A path as a list writes it, with '/' separators.
 

@@ -7,7 +7,7 @@ for the pairs as they are and for resamples of them, in which thresholds are pic
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -243,7 +243,7 @@ class SortedPairs:
     distances, same, folds: of each pair [N]; those of fold −1 come after all others and only pick thresholds. grid:
     candidate thresholds (a pair is the same if it is closer), rising; None: every distance that occurs (a pair is the
     same if it is not farther). fars: in percent. val_on: "test", "train" for the folds that give the threshold, or
-    "itself" where the threshold of a fold is picked on that very one.
+    "itself" where the threshold of a fold is picked on that very one. each_fold: AUC and EER are means over folds.
 
     `threshold` and `cut`, the number of pairs of all folds that it accepts, are those of each fold's accuracy.
     """
@@ -256,10 +256,11 @@ class SortedPairs:
         grid: Floats | None,
         fars: tuple[float, ...],
         val_on: str,
+        each_fold: bool = False,
     ) -> None:
         self.order, self.ends = _sorted(distances)
         self.same, self.folds = same[self.order], folds[self.order]
-        self.fars, self.val_on = fars, val_on
+        self.fars, self.val_on, self.each_fold = fars, val_on, each_fold
         self.judged = self.folds >= 0
         self.closer = self.ends[np.searchsorted(self.ends, np.arange(len(same)), side="right") - 1]
         ranked = distances[self.order]
@@ -296,17 +297,25 @@ class SortedPairs:
         return np.asarray(np.hstack([drawn, calibrating])[:, self.order])
 
     def figures(self, counts: Counts, wanted: Collection[str], scored: Counts | None = None) -> dict[str, Floats]:
-        """The wanted figures [rows] of `ranked` counts: means over folds; AUC and EER of all pairs at once. `scored`:
-        counts of the pairs that are scored, where thresholds are picked on others too."""
+        """The wanted figures [rows] of `ranked` counts: means over folds; AUC and EER of all pairs at once, but with
+        `each_fold`. `scored`: counts of the pairs that are scored, where thresholds are picked on others too."""
         scored = counts if scored is None else scored
         found = self.val(counts, [far for far in self.fars if val_name(far) in wanted], scored)
         if "verification" in wanted:
             found["verification"] = self.accuracy(scored)
         figures = {name: mean_of_defined(values) for name, values in found.items()}
-        if {"AUC", "EER"} & set(wanted):
-            same, other = (_cumulated(scored * (self.judged & kind))[:, self.ends] for kind in (self.same, ~self.same))
-            figures |= {"AUC": _area(same, other), "EER": _crossing(same, other)}
+        whole = {name: of for name, of in (("AUC", _area), ("EER", _crossing)) if name in wanted}
+        accepted = [*self._accepted(scored)] if whole else []
+        figures |= {name: mean_of_defined(np.stack([of(*one) for one in accepted], 1)) for name, of in whole.items()}
         return {name: figures[name] for name in wanted}
+
+    def _accepted(self, scored: Counts) -> Iterator[tuple[Counts, Counts]]:
+        """Same and different pairs accepted at each cut [rows, cuts], of all pairs, or of each fold."""
+        for part in [self.folds == fold for fold in range(len(self.cut))] if self.each_fold else [self.judged]:
+            places = np.flatnonzero(part)
+            cuts = np.unique(np.searchsorted(places, self.ends))
+            same, other = (_cumulated(scored[:, places] * kind[places])[:, cuts] for kind in (self.same, ~self.same))
+            yield same, other
 
     def accuracy(self, counts: Counts) -> Floats:
         """Percent of each fold's pairs that its threshold tells rightly: [rows, folds].
