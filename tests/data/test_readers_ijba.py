@@ -96,13 +96,15 @@ def test_a_row_is_a_face_with_its_box(root: Path, caplog: pytest.LogCaptureFixtu
 
 
 def test_a_split_has_its_own_people_to_train_on(root: Path) -> None:
-    put(root, "1N_sets/split1/train_1", (root / "IJB-A_11_sets/split1/train_1.csv").read_text())
+    more = f"{line(4, 7, 'img/m_0.jpg')}\n" * 2  # of somebody who is tested as well, and twice
+    put(root, "1N_sets/split1/train_1", (root / "IJB-A_11_sets/split1/train_1.csv").read_text() + more)
     found = {path: (one.labels["split"], one.labels["identity"]) for path, one in faces(root, split=1).items()}
     assert found[face("img/d_0.jpg")] == ("train", None)  # subject 0 is nobody
     trained = {found[face(f"img/{name}_0.jpg")] for name in "abc"}
-    assert trained == {("train", "ijba-5"), ("train", "ijba-6")}  # a tenth of three faces is none
+    assert trained == {("train", "ijba-5"), ("train", "ijba-6")}  # a tenth of four faces is none
+    assert found[face("img/m_0.jpg")] == ("train", "ijba-7")
     assert found[face("img/f_60.jpg")] == ("test", "ijba-7")
-    assert face("img/m_0.jpg") not in found
+    assert face("img/n_10.jpg") not in found
 
 
 def test_templates_are_of_media_and_compared_by_split(root: Path, caplog: pytest.LogCaptureFixture) -> None:

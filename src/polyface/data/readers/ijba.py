@@ -116,7 +116,7 @@ class IJBA:
                 "modality": "photo",
                 "identity": None if row.subject == _NOBODY else _person(row),
                 "box": row.box,
-                "split": parts.get(row.subject, part),
+                "split": parts.get(row.subject, part) if part == "train" else part,
             }
             yield Record(image=images.folder / path.rpartition("#")[0], where=where, path=path, labels=labels)
 
