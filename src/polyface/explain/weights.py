@@ -33,26 +33,24 @@ class LinearHead:
 
 
 def linear_head(network: FaceNetwork, task: str) -> LinearHead:
-    """The linear layer of a task.
+    """The linear layer of a task: that of its head, or of the linear part that is its output already.
 
     Raises:
-        PolyfaceError: an unknown task, or one whose outputs come from several layers.
+        PolyfaceError: an unknown task, or one whose outputs come from several layers, or from none that is linear.
     """
     if task not in network.heads:
         raise PolyfaceError(f"the network has no task '{task}' (it has {', '.join(network.heads)})")
-    node, parameters = network.graph.heads[task], dict(network.heads[task].named_parameters())
-    if "weight" not in parameters:
-        raise PolyfaceError(
-            f"the head of '{task}' has a layer on each of {', '.join(node.reads)}, not one on a common vector"
-        )
-    weight, *bias = (
-        parameters[name].detach().cpu().double().numpy() for name in ("weight", "bias") if name in parameters
-    )
+    node, layer = network.graph.heads[task], network.heads[task]
+    reads, merge = node.reads, node.join.merge
+    if node.layer == "none" and len(reads) == 1 and network.graph.parts[reads[0]].kind == "linear":
+        layer, reads = network.branches[reads[0]].get_submodule("fc"), network.graph.parts[reads[0]].reads
+    found = {name: values.detach().cpu().double().numpy() for name, values in layer.named_parameters(recurse=False)}
+    if "weight" not in found:
+        raise PolyfaceError(f"the outputs of '{task}' come from {', '.join(reads)}, not from one linear layer")
+    weight = found["weight"]
     if node.cosine:
         weight = weight / np.maximum(np.linalg.norm(weight, axis=1, keepdims=True), 1e-5)
-    return LinearHead(
-        node.reads, node.join.merge, weight, bias[0] if bias else np.zeros(len(weight)), cosine=node.cosine
-    )
+    return LinearHead(reads, merge, weight, found.get("bias", np.zeros(len(weight))), node.cosine)
 
 
 def head_weights(network: FaceNetwork, task: str) -> Floats:
