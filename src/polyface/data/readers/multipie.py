@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product, starmap
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -108,32 +109,41 @@ class Setting:
     """The pictures that a published evaluation takes, and how many of the people, by number, are trained on."""
 
     training: int
-    cameras: Collection[str]
+    cameras: Sequence[str]
     sessions: Collection[int] = (1, 2, 3, 4)
-    lights: Collection[int] = LIGHTS
-    neutral: bool = True
+    lights: Sequence[int] = LIGHTS
+    expressions: Collection[str] = ("neutral",)
+
+    def recordings(self, session: int) -> list[int]:
+        """Which of a session's recordings."""
+        takes = RECORDINGS[session] if session in self.sessions else ()
+        return [number for number, expression in enumerate(takes, 1) if expression in self.expressions]
+
+    def shots(self, subject: int, session: int) -> Iterator[Shot]:
+        """All of somebody who came to a session."""
+        return starmap(Shot, product([subject], [session], self.recordings(session), self.cameras, self.lights))
 
     def holds(self, shot: Shot) -> bool:
+        """Whether a picture is one of them."""
         return (
-            shot.camera in self.cameras
-            and shot.session in self.sessions
+            shot.recording in self.recordings(shot.session)
+            and shot.camera in self.cameras
             and shot.light in self.lights
-            and (not self.neutral or shot.expression == "neutral")
         )
 
 
-def _within(degrees: float) -> set[str]:
+def _within(degrees: float) -> list[str]:
     """The cameras at the height of the head that see a face turned by no more than that."""
-    return {camera for camera, yaw in CAMERAS.items() if abs(yaw) <= degrees} - {*SURVEILLANCE}
+    return [camera for camera, yaw in CAMERAS.items() if abs(yaw) <= degrees and camera not in SURVEILLANCE]
 
 
 SETTINGS = {
     "I": Setting(200, _within(45), lights=(0,)),
     "II": Setting(100, _within(45), sessions=(1,)),
-    "III": Setting(150, {*CAMERAS}, sessions=(1,)),
+    "III": Setting(150, [*CAMERAS], sessions=(1,)),
     "IV": Setting(200, _within(60)),
     "V": Setting(200, _within(90)),
-    "entire": Setting(200, {*CAMERAS}, neutral=False),
+    "entire": Setting(200, [*CAMERAS], expressions=EXPRESSION.vocabulary),
 }
 
 
@@ -184,7 +194,7 @@ class MultiPIE:
     """
 
     setting: str = "entire"
-    validation: float | str = 0.1
+    validation: float = 0.1
 
     name = "multipie"
     source: ClassVar[str] = "multipie"
@@ -232,13 +242,12 @@ class MultiPIE:
         for shot, path in mine:
             if shot.plain:
                 gallery.setdefault(shot.subject, (shot, path))
+        wanted = "frontal neutral picture without flash for a gallery"
+        if not gallery:
+            raise PolyfaceError(f"{root}: nobody of {part} has a {wanted}; add pictures of camera 05_1")
         if absent := sorted({shot.subject for shot, _ in mine} - gallery.keys()):
-            told = (
-                f"{len(absent)} people of {part} have no frontal neutral picture without flash, such as {absent[0]:03d}"
-            )
-            if not gallery:
-                raise PolyfaceError(f"{root}: {told}: nobody is left to search; add the pictures of camera 05_1")
-            _log.warning("%s: %s: left out of the search", root, told)
+            told = f"{len(absent)} people of {part}, such as {absent[0]:03d}"
+            _log.warning("%s: left %s, out of the search: they have no %s", root, told, wanted)
         probes = [
             path
             for shot, path in mine
@@ -248,8 +257,8 @@ class MultiPIE:
         ]
         return {"": Identification([path for _, path in gallery.values()], probes)}
 
-    def _found(self, root: Path) -> Iterator[tuple[str, Shot | Skipped]]:
-        """Every picture by its path, with what its name says or why it is skipped."""
+    def _found(self, root: Path, setting: Setting) -> Iterator[tuple[str, Shot | Skipped]]:
+        """The pictures of a setting by their paths, with what their names say, and those to be skipped."""
         files = look(demand(Path(root), self)).whole().files
         seen: dict[Shot, str] = {}
         for file in [file for file in files if "multiview" in file.parts] or files:
@@ -265,17 +274,18 @@ class MultiPIE:
                 yield path, Skipped(path, str(error))
             else:
                 seen[shot] = path
-                yield path, shot
+                if setting.holds(shot):
+                    yield path, shot
 
     def _images(self, root: Path, shots: dict[str, Shot]) -> Iterable[Picture]:
         """The picture of each of the shots by path, in their order."""
         return (Path(root) / path for path in shots)
 
     def _chosen(self, root: Path) -> list[tuple[str, Shot | Skipped]]:
-        """Those of `_found` that belong to the setting, and those to be skipped."""
+        """What `_found` gives for the reader's setting; a line of the log for sessions that are missing."""
         check_word(self, "setting", self.setting, SETTINGS)
         setting = SETTINGS[self.setting]
-        rows = [row for row in self._found(root) if isinstance(row[1], Skipped) or setting.holds(row[1])]
+        rows = list(self._found(root, setting))
         sessions = {shot.session for _, shot in rows if isinstance(shot, Shot)}
         if not rows:
             raise lacking(Path(root), f"no picture of setting {self.setting}", self)
@@ -288,8 +298,8 @@ class MultiPIE:
         """Who is in which part."""
         people = sorted({shot.subject for shot in shots})
         training = [number for number in people if number <= SETTINGS[self.setting].training]
-        if isinstance(self.validation, str) or not 0 <= self.validation < 1:
-            raise PolyfaceError(f"reader '{self.name}': validation is '{self.validation}'; expected 0 to below 1")
+        if not 0 <= self.validation < 1:
+            raise PolyfaceError(f"reader '{self.name}': validation is {self.validation}; expected 0 to below 1")
         chosen = held_out([self._identity(number) for number in training], self.validation)
         parts = dict.fromkeys(people, "test") | dict.fromkeys(training, "train")
         return parts | {number: "val" for number in training if self._identity(number) in chosen}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
 from polyface.data.readers.common import hash_order
-from polyface.data.readers.multipie import CAMERAS, LIGHTS, RECORDINGS, MultiPIE, Shot
+from polyface.data.readers.multipie import CAMERAS, MultiPIE, Setting, Shot
 from polyface.data.synthetic.rig import Album, View
 from polyface.data.writing import Picture, Skipped
 from polyface.errors import PolyfaceError
@@ -52,23 +53,18 @@ class SyntheticMultiPIE(MultiPIE):
     layout = "nothing: its pictures are drawn"
     protocol: ClassVar[dict[str, Any]] = {"name": "gallery-probe", "reader": "synthetic-multipie"}
 
-    def _found(self, root: Path) -> Iterator[tuple[str, Shot | Skipped]]:
-        """Every shot of the chosen people and the chosen share, by path."""
-        ranges = {"people": (1, PEOPLE), "size": (16, 1024), "seed": (0, 2**32)}
-        for option, (low, high) in ({"share": (0, 1)} | ranges).items():
-            value = getattr(self, option)
-            if not isinstance(value, int if option in ranges else float | int) or not low <= value <= high:
-                raise PolyfaceError(f"reader '{self.name}': {option} is '{value}'; expected {low} to {high}")
+    def _found(self, root: Path, setting: Setting) -> Iterator[tuple[str, Shot | Skipped]]:
+        """The shots of the setting, of the people and the share of them that are chosen, by path."""
+        ranges = {"people": (1, PEOPLE), "share": (0, 1), "size": (16, 1024), "seed": (0, 2**32)}
+        for option, (low, high) in ranges.items():
+            if not low <= (value := getattr(self, option)) <= high:
+                raise PolyfaceError(f"reader '{self.name}': {option} is {value}; expected {low} to {high}")
         chosen = {1 + number * PEOPLE // self.people for number in range(self.people)}
         below = round(self.share * 2**32)
-        for session, takes in RECORDINGS.items():
-            for subject in sorted(chosen.intersection(ATTENDANCE[session])):
-                for recording in range(1, len(takes) + 1):
-                    for camera in CAMERAS:
-                        for light in LIGHTS:
-                            shot = Shot(subject, session, recording, camera, light)
-                            if shot.plain or int(hash_order(shot.name)[:8], 16) < below:
-                                yield f"synthetic/{shot.folder}/{shot.name}.png", shot
+        for session, people in ATTENDANCE.items():
+            for shot in chain.from_iterable(setting.shots(subject, session) for subject in people if subject in chosen):
+                if self.share == 1 or shot.plain or int(hash_order(shot.name)[:8], 16) < below:
+                    yield f"synthetic/{shot.folder}/{shot.name}.png", shot
 
     def _images(self, root: Path, shots: dict[str, Shot]) -> Iterable[Picture]:
         views = [

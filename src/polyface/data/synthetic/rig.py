@@ -54,7 +54,7 @@ def light(flash: int, yaw: float) -> tuple[float, ...]:
     return ambient, strength, np.sin(across) * np.cos(up), -np.sin(up), np.cos(across) * np.cos(up)
 
 
-def _factors(views: Sequence[View], seed: int) -> dict[str, Any]:
+def factors(views: Sequence[View], seed: int) -> dict[str, Any]:
     """What `paint.chunk` needs to know of 32 pictures."""
     u = np.empty((CHUNK, 24), np.float32)
     person = np.empty((CHUNK, 32), np.float32)
@@ -92,7 +92,7 @@ def draw(views: Sequence[View], size: int, seed: int = 0) -> Array:
     pictures = np.empty((len(views), size, size, 3), np.uint8)
     for start in range(0, len(views), CHUNK):
         some = list(views[start : start + CHUNK])
-        drawn = chunk(_factors(some + some[:1] * (CHUNK - len(some)), seed), size)[0]
+        drawn = chunk(factors(some + some[:1] * (CHUNK - len(some)), seed), size)[0]
         pictures[start : start + CHUNK] = drawn[: len(some)]
     return pictures
 
