@@ -73,7 +73,10 @@ class Plan:
 
 
 class Reader(Protocol):
-    """Turns a public data set, in the layout its authors publish, into records. `verified`: tried on the real files."""
+    """Turns a public data set, in the layout its authors publish, into records. `verified`: tried on the real files.
+
+    One whose attribute `drawn` is true draws its pictures, and reads nothing at the path that it is given.
+    """
 
     name: str
     verified: bool
