@@ -20,6 +20,7 @@ from polyface.data.writing import Record, Skipped
 from polyface.errors import PolyfaceError
 from polyface.protocols.base import EvaluationSet
 from polyface.protocols.gallery_probe import GalleryProbe
+from polyface.schema import Column
 
 PNG = encode_png(np.full((20, 20, 3), 90, np.uint8))
 FRONTAL = "001_01_01_051_00"
@@ -125,7 +126,8 @@ def test_pictures_beside_the_multiview_ones_are_passed_over(tmp_path: Path) -> N
 
 
 def test_labels_come_from_the_name(tmp_path: Path) -> None:
-    put(tmp_path, "001_01_01_051_00", "249_02_02_240_18", "250_03_03_081_19", "005_04_02_130_07")
+    put(tmp_path, "001_01_01_051_00", "001_01_01_051_01", "001_01_01_051_13")
+    put(tmp_path, "249_02_02_240_18", "250_03_03_081_19", "005_04_02_130_07")
     found = labels(tmp_path, validation=0)
     assert found["249_02_02_240_18"] == {
         "source": "multipie",
@@ -135,15 +137,37 @@ def test_labels_come_from_the_name(tmp_path: Path) -> None:
         "pose_group": "right",
         "illumination": "18",
         "expression": "surprise",
-        "camera": "24_0",
+        "viewpoint": "90",
+        "light_side": None,
+        "light_from": None,
         "session": "2",
         "instant": "multipie-249 02 02 18",
         "split": "test",
     }
     told = ("yaw", "pose_group", "illumination", "expression", "split")
     assert [found["001_01_01_051_00"][key] for key in told] == [0, "frontal", "none", "neutral", "train"]
+    sides = {name: (face["light_side"], face["light_from"]) for name, face in found.items()}
+    assert sides["001_01_01_051_00"] == (None, "front")
+    assert sides["001_01_01_051_01"] == (0.66, "right")
+    assert sides["001_01_01_051_13"] == (-0.67, "left")
     assert [found["250_03_03_081_19"][key] for key in told] == [-45, "left", "none", "disgust", "test"]
     assert [found["005_04_02_130_07"][key] for key in told] == [-30, "frontal", "07", "neutral", "train"]
+
+
+def test_a_mirror_turns_the_viewpoint(tmp_path: Path) -> None:
+    column = reader("multipie").plan(tmp_path).columns["viewpoint"]  # type: ignore[attr-defined]
+    order = column.class_order()
+    assert len(column.vocabulary) == 13
+    for word, mirrored in zip(column.vocabulary, order, strict=True):
+        assert float(column.vocabulary[mirrored]) == -float(word)
+
+
+def test_its_columns_go_with_those_of_other_sets(tmp_path: Path) -> None:
+    declared: dict[str, set[Column]] = {}
+    for name in ("pie", "feret", "ar", "imm", "umist", "yaleb", "multipie", "synthetic-multipie"):
+        for column, held in reader(name).plan(tmp_path).columns.items():  # type: ignore[attr-defined]
+            declared.setdefault(column, set()).add(held)
+    assert {name for name, held in declared.items() if len(held) > 1} == set()
 
 
 def test_the_pose_groups_have_five_cameras_each(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ PART = {"kind": "pool", "levels": 0, "hidden": [6], "norm": True}
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    """Hard routing in the head, stochastic routing in the embedding, and a task beside them."""
+    """Hard routing in the head, stochastic routing in the embedding, a task beside them, and two embeddings that are no
+    task's."""
     torch.manual_seed(0)
     routed = {name: PART | {"rows": {"task": "pose", "classes": own}} for name, own in GROUPS.items()}
     network = networks.build({
@@ -39,7 +40,11 @@ def bundle() -> Bundle:
             "pose": {"reads": ["joint"], "outputs": 5},
             "smile": {"other": [1, 0]},
         },
-        "embeddings": {"who": {"reads": ["joint", *GROUPS], "merge": "stochastic", "similarity": "inner"}},
+        "embeddings": {
+            "who": {"reads": ["joint", *GROUPS], "merge": "stochastic", "similarity": "inner"},
+            "hard": {"reads": ["joint", *GROUPS], "merge": "hard"},
+            "soft": {"reads": list(GROUPS), "merge": "expected", "similarity": "inner"},
+        },
         "normalise": {"mean": [100.0, 110.0, 120.0], "std": [60.0, 61.0, 62.0]},
     })  # fmt: skip
     for norm in network.modules():
@@ -80,7 +85,7 @@ def test_a_routed_network_in_onnx_answers_as_in_pytorch(bundle: Bundle, tmp_path
         expected = bundle.network.eval()(images)
     assert len(expected.outputs["pose"].argmax(1).unique()) == 5
     found = ran(path, images)
-    assert set(found) == {"who", "pose", "smile", "embedding/other", "embedding/who"}
+    assert set(found) == {"who", "pose", "smile", *(f"embedding/{name}" for name in ("other", "who", "hard", "soft"))}
     for name, values in found.items():
         kind, _, embedding = name.partition("/")
         wanted = expected.embeddings[embedding] if embedding else expected.outputs[kind]
@@ -114,6 +119,16 @@ def test_one_embedding_keeps_the_head_that_routes_it(bundle: Bundle, tmp_path: P
     found = ran(path, images)
     assert list(found) == ["pose", "embedding/who"]
     np.testing.assert_allclose(found["embedding/who"], expected.embeddings["who"].numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["hard", "soft"])
+def test_an_embedding_that_is_no_tasks_is_kept_alone(bundle: Bundle, name: str) -> None:
+    with torch.inference_mode():
+        expected = bundle.network.eval()(pixels(8)).embeddings[name]
+        own = embedding_only(bundle.network, name)
+        assert (list(own.heads), list(own.embeddings)) == (["pose"], [name])
+        assert torch.equal(own(pixels(8)).embeddings[name], expected)
+    assert BundleEmbedder(bundle, branch=name).dim == expected.shape[1]
 
 
 def test_a_bundle_of_a_graph_is_read_as_it_was_written(bundle: Bundle, tmp_path: Path) -> None:

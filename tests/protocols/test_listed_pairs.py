@@ -177,7 +177,7 @@ def changed(task: str, key: str, change: Callable[[np.ndarray], np.ndarray]) -> 
         ({"visual": {}}, "'visual' has no probabilities; its answers are: none"),
         (
             {"a": HAND["verification"], "b": HAND["verification"]},
-            "tasks a, b have embeddings: name one by the",
+            "there is no 'verification' among the embeddings a, b: name one by the",
         ),
         (changed("verification", "embedding", lambda e: e[:5]), r"embedding \[5, 2\] for a table of 6 faces"),
         (changed("verification", "embedding", lambda e: 2 * e), "not of length 1"),

@@ -61,7 +61,7 @@ def test_a_recipe_names_parts_classes_and_what_heads_read(stage) -> None:
             "b": {"reads": ["trunk.conv4"], "rows": {"task": "pose", "classes": [3, "right profile"]}},
         },
         "heads": {"pose": "trunk", "smile": {"merge": "rows", "of": ["a", "b"]}, "landmarks": "a"},
-        "embeddings": {"smile": {"reads": ["a", "b"], "similarity": "euclidean"}},
+        "embeddings": {"smile": {"reads": ["a", "b"], "similarity": "euclidean"}, "features": {"reads": ["trunk"]}},
     }
     spec = stage(network, {"pose": POSE})
     config = network_config(spec, tasks := stages.stage_tasks(spec))
@@ -75,6 +75,7 @@ def test_a_recipe_names_parts_classes_and_what_heads_read(stage) -> None:
     built = build_network(spec, tasks, 0, {})
     assert built.routed_by == ["pose"]
     assert built.embedding_of("smile") == "smile"
+    assert built.own_embeddings == ["features"]
 
 
 def test_the_network_in_the_documentation_is_built(stage) -> None:
@@ -100,7 +101,7 @@ def test_the_network_in_the_documentation_is_built(stage) -> None:
         ({"parts": {"a": {"rows": {"task": "landmarks", "classes": ["left"]}}}}, "'left', no class of landmarks"),
         ({"parts": {"a": {"rows": {"task": "pos", "classes": ["left"]}}}}, "parts.a.rows.task names 'pos'.*'pose'"),
         ({"parts": {"a": {"rows": "left"}}}, "network.parts.a.rows is 'left'"),
-        ({"embeddings": {"smil": {"reads": ["a"]}}}, "network.embeddings names 'smil'.*'smile'"),
+        ({"embeddings": {"a/b": {"reads": ["a"]}}}, "network.embeddings.a/b.*nothing can be called 'a/b'"),
         ({"heads": {"smile": {"a": 3}}}, "network.heads.smile.a is 3; expected a list of the task's terms"),
         ({"heads": {"smile": "trunk.conv4"}}, "network.heads.smile names 'trunk.conv4'"),
     ],

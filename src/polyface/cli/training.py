@@ -104,10 +104,9 @@ def _table(rows: Sequence[Row], name: str) -> str:
     """Figures as aligned columns: of which faces, what, how much with its 95 % interval, of how many."""
     from polyface.report.results import format_row
 
-    cells = [("faces", "figure", "", "n")]
+    cells = []
     for row in rows:
         faces = row.row.removeprefix(name).removeprefix(": ") or "all"
         n = "" if row.n is None else f"{row.n:,}"
         cells.append((faces, row.metric, f"{format_row(row)} {row.unit}".strip(), n))
-    wide = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, wide)).rstrip() for line in cells)
+    return common.aligned(("faces", "figure", "", "n"), cells)

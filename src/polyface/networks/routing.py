@@ -102,9 +102,21 @@ def _concat(join: Join, walk: Walk) -> Tensor:
 
 
 def _rows(join: Join, walk: Walk) -> Tensor:
-    """What is not routed, then of every face the vector of the part whose rows it is in (hard routing)."""
-    own = [torch.where(walk.members(rows)[:, None], walk.maps[read], 0.0) for read, rows in join.rows.items()]
-    return torch.cat([*(walk.maps[read] for read in join.alone()), torch.stack(own).sum(0)], 1)
+    """What is not routed, then of every face the vector of the part whose rows it is in."""
+    return torch.cat(_blocks(join, walk, walk.maps, _own), 1)
+
+
+def _expected(join: Join, walk: Walk) -> Tensor:
+    """What is not routed, then Σ pᵢ·yᵢ over what is, pᵢ the probability that a face is in the rows of part i."""
+    return torch.cat(_blocks(join, walk, walk.maps, _share), 1)
+
+
+def _hard(join: Join, walk: Walk) -> Tensor:
+    """Stochastic routing with all probability on the part whose rows a face is in: of length 1.
+
+    With one that is not routed, the inner product of two faces is ½·h(d, d') + ½·h(i, j), i and j their own parts.
+    """
+    return _in_equal_shares(join, walk, _own)
 
 
 def _stochastic(join: Join, walk: Walk) -> Tensor:
@@ -112,10 +124,38 @@ def _stochastic(join: Join, walk: Walk) -> Tensor:
 
     With one that is not routed, the inner product of two faces is ½·h(d, d') + ½·Σᵢ Σⱼ pᵢ·p'ⱼ·h(i, j), h the cosine.
     """
+    return _in_equal_shares(join, walk, _share)
+
+
+def _own(walk: Walk, rows: Rows, values: Tensor) -> Tensor:
+    """Values [B, D] of the faces in these rows, 0 of all others."""
+    return torch.where(walk.members(rows)[:, None], values, 0.0)
+
+
+def _share(walk: Walk, rows: Rows, values: Tensor) -> Tensor:
+    """Values [B, D], each times the probability that it is in these rows."""
+    return walk.probability(rows)[:, None] * values
+
+
+def _blocks(
+    join: Join, walk: Walk, vectors: Mapping[str, Tensor], taken: Callable[[Walk, Rows, Tensor], Tensor]
+) -> list[Tensor]:
+    """The vectors that are not routed, then one from those that are: the sum of what is `taken` of each."""
+    routed = [taken(walk, rows, vectors[read]) for read, rows in join.rows.items()]
+    return [*(vectors[read] for read in join.alone()), torch.stack(routed).sum(0)]
+
+
+def _in_equal_shares(join: Join, walk: Walk, taken: Callable[[Walk, Rows, Tensor], Tensor]) -> Tensor:
+    """Vectors at length 1, so that each block counts alike in the inner product of two faces, which is at most 1."""
     unit = {read: F.normalize(walk.maps[read], eps=1e-5) for read in join.reads}
-    expected = torch.stack([walk.probability(rows)[:, None] * unit[read] for read, rows in join.rows.items()]).sum(0)
-    blocks = [*(unit[read] for read in join.alone()), expected]
+    blocks = _blocks(join, walk, unit, taken)
     return torch.cat(blocks, 1) / math.sqrt(len(blocks))
 
 
-MERGES: dict[str, Callable[[Join, Walk], Tensor]] = {"concat": _concat, "rows": _rows, "stochastic": _stochastic}
+MERGES: dict[str, Callable[[Join, Walk], Tensor]] = {
+    "concat": _concat,
+    "rows": _rows,
+    "expected": _expected,
+    "hard": _hard,
+    "stochastic": _stochastic,
+}

@@ -16,18 +16,21 @@ from polyface.data.readers import READERS, reader
 from polyface.data.table import FaceTable
 from polyface.data.writing import Reader
 from polyface.errors import NoDataError, PolyfaceError, nearest
+from polyface.metrics.clusters import clustered
 from polyface.metrics.groups import groups_of
-from polyface.metrics.recognition.pairs import Indices
-from polyface.metrics.resampling import Bools
+from polyface.metrics.recognition.pairs import Indices, pair_distances, squared_distances
+from polyface.metrics.resampling import Bools, Floats
 from polyface.metrics.result import Result
+from polyface.networks.heads import EMBEDDED
 from polyface.schema import VOCABULARIES
 from polyface.tasks import Task
 
 Answers = Mapping[str, Mapping[str, NDArray[Any]]]
-"""{task: {"probabilities": [N, K], "embedding": [N, E] of unit length, …}} over the faces of a table. The embedding of
-a network without tasks is under its own name."""
+"""{task: {"probabilities": [N, K], "embedding": [N, E] of unit length, …}} over the faces of a table; "inner" in place
+of "embedding" where it is compared by its product as it is. An embedding that is no task's is under its own name."""
 
 MIXED = "mixed"
+PEOPLE = "people"
 
 Words = Mapping[str, str | Sequence[str]]
 """Column → the word, or the words, that its faces have there: {"modality": "photo"}."""
@@ -129,6 +132,28 @@ class Protocol(typing.Protocol):
         """The figures of a model's answers, by the prefix that the names of their metrics have ("", "C2P ")."""
 
 
+def people_of(faces: EvaluationSet, rows: Indices, what: str) -> NDArray[Any]:
+    """Who is on each of these faces, by name."""
+    names = faces.table.words("identity")[rows]
+    if nameless := sum(name is None for name in names):
+        raise PolyfaceError(f"{nameless} of the {len(rows)} faces of the {what} have no identity: leave them out")
+    return names.astype(str)
+
+
+def rows_by_person(faces: EvaluationSet, rows: Indices, what: str) -> list[Indices]:
+    """These rows, those of each person together, by name."""
+    names = people_of(faces, rows, what)
+    return [rows[names == name] for name in np.unique(names)]
+
+
+def tasks_by_person(answers: Answers, faces: EvaluationSet, names: Sequence[str]) -> dict[str, Result]:
+    """How these tasks do, those that the model has, over people with all their faces."""
+    everybody = people_of(faces, np.arange(len(faces.table)), "tasks")
+    known = [name for name in names if name in faces.tasks and name in answers]
+    found = {name: faces.tasks[name].evaluate(answers[name], faces.table) for name in known}
+    return {name: clustered(one, everybody, PEOPLE) for name, one in found.items()}
+
+
 def answer(answers: Answers, task: str, key: str, table: FaceTable) -> NDArray[Any]:
     """A task's answer [N, …] over the faces of the table."""
     if key not in answers[task]:
@@ -140,12 +165,37 @@ def answer(answers: Answers, task: str, key: str, table: FaceTable) -> NDArray[A
 
 
 def embedding_name(answers: Answers, wanted: str = "") -> str:
-    """The task whose embedding faces are compared by: the wanted one, or else the only one that has any."""
-    having = [task for task in answers if "embedding" in answers[task]]
+    """The task, or the embedding that is no task's, by which faces are compared: the wanted one, or else the only
+    one."""
+    having = [name for name in answers if answers[name].keys() & set(EMBEDDED)]
     if wanted in having:
         return wanted
     if not having:
         raise PolyfaceError(f"answers of {', '.join(answers) or 'no task'}: none has an embedding to compare faces by")
     if len(having) > 1:
-        raise PolyfaceError(f"tasks {', '.join(having)} have embeddings: name one by the protocol's option embedding")
+        told = f"there is no '{wanted}' among the embeddings" if wanted else "there are embeddings of"
+        raise PolyfaceError(f"{told} {', '.join(having)}: name one by the protocol's option embedding")
     return having[0]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings [N, E] by which faces are compared: of length 1; or as they are, by their product (`inner`)."""
+
+    vectors: NDArray[Any]
+    inner: bool = False
+
+    def pairs(self, first: Indices, second: Indices) -> Floats:
+        """The distance of each listed pair of rows, [pairs]: the smaller, the more alike."""
+        return pair_distances(self.vectors[first], self.vectors[second], inner=self.inner)
+
+    def between(self, probes: Indices, gallery: Indices) -> Floats:
+        """The distances of all rows of both, [probes, gallery]."""
+        return squared_distances(self.vectors[probes], self.vectors[gallery], inner=self.inner)
+
+
+def embedded(answers: Answers, wanted: str, table: FaceTable) -> Embedded:
+    """The embeddings of the faces of a table that a protocol compares (`embedding_name`)."""
+    name = embedding_name(answers, wanted)
+    inner = "inner" in answers[name]
+    return Embedded(answer(answers, name, "inner" if inner else "embedding", table), inner)

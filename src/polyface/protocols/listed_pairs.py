@@ -11,11 +11,11 @@ import numpy as np
 from polyface.data.readers.common import Pair
 from polyface.errors import PolyfaceError
 from polyface.metrics.recognition.identification import evaluate_identification
-from polyface.metrics.recognition.pairs import Indices, pair_distances
+from polyface.metrics.recognition.pairs import Indices
 from polyface.metrics.recognition.verification import evaluate_verification
 from polyface.metrics.resampling import Bools
 from polyface.metrics.result import Result
-from polyface.protocols.base import Answers, Cases, EvaluationSet, Words, answer, embedding_name
+from polyface.protocols.base import Answers, Cases, EvaluationSet, Words, answer, embedded
 
 FARS = (0.1, 1.0)
 """The false acceptance rates, in percent, at which VAL is measured."""
@@ -37,7 +37,8 @@ class ListedPairs:
 
     reader: of the data set that lists them, by default the first of the evaluated ones that does. list: which of its
     lists, where it has several. folds: how many are dealt out where the list has none; the threshold for the pairs of
-    one is picked on the others. embedding: the task whose embedding is compared, where there are several.
+    one is picked on the others. embedding: the task whose embedding is compared, or the name of an embedding that is no
+    task's, where there are several.
     identification: metric → {task, faces}: beside it, how often a task names the right person of all that it learnt, on
     the faces with these words; left out for a model without that task.
     """
@@ -93,9 +94,7 @@ class ListedPairs:
                 truth = table.classes("identity", people)[faces]
                 identified[prefix] = evaluate_identification(scores[faces], truth, metric=name)
         if self.embedding in answers or not identified:
-            embedding = answer(answers, embedding_name(answers, self.embedding), "embedding", table)
-            first, second = cases.pairs.T
-            distances = pair_distances(embedding[first], embedding[second])
+            distances = embedded(answers, self.embedding, table).pairs(*cases.pairs.T)
             found[""] = evaluate_verification(distances, cases.same, folds=cases.folds, fars=FARS)
         return found | identified
 

@@ -26,6 +26,7 @@ from polyface.errors import PolyfaceError, short
 from polyface.files import atomic_path
 from polyface.models.bundle import Bundle, load_bundle
 from polyface.models.predict import TTA, predict
+from polyface.networks.heads import EMBEDDED
 from polyface.tasks import Task
 from polyface.training import stages
 from polyface.training.processes import asked_to_stop, end_with_parent
@@ -288,13 +289,14 @@ def _average(
     if lacking := [other for other in others if not answers_path(out, other, part).exists()]:
         raise PolyfaceError(f"variant '{job.variant}' averages '{lacking[0].variant}': run that one first")
     given = [stored(out, other, part) for other in others]
-    answers = {}
-    for name, task in tasks.items():
-        numbers = [key for key, value in given[0][name].items() if np.issubdtype(value.dtype, np.floating)]
-        mean = {key: np.mean([one[name][key] for one in given], axis=0) for key in numbers if key != "embedding"}
-        if "embedding" in numbers:
-            mean["embedding"] = np.hstack([one[name]["embedding"] for one in given]) / np.float32(len(given) ** 0.5)
-        answers[name] = task.conclude(mean)
+    no_tasks = (name for name in given[0] if name not in tasks and all(name in one for one in given))
+    answers: dict[str, dict[str, Any]] = {}
+    for name in [*tasks, *(name for name in no_tasks if set(given[0][name]) <= set(EMBEDDED))]:
+        mean = {}
+        for key in (key for key, value in given[0][name].items() if np.issubdtype(value.dtype, np.floating)):
+            each = [one[name][key] for one in given]
+            mean[key] = np.hstack(each) / np.float32(len(each) ** 0.5) if key in EMBEDDED else np.mean(each, axis=0)
+        answers[name] = tasks[name].conclude(mean) if name in tasks else mean
     _store(answers_path(out, job, part), answers, missed=0, source=source)
 
 

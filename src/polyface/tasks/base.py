@@ -151,6 +151,11 @@ def shares_of(counts: Tensor) -> Tensor:
     return counts.clamp(min=0.5) / counts.sum().clamp(min=1)
 
 
+def as_classes(prepared: Tensor) -> Tensor:
+    """Prepared targets of a task of classes as int64 [B]: of shares [B, classes] the class with the largest."""
+    return prepared.argmax(1) if prepared.ndim == 2 else prepared
+
+
 def masked_sums(losses: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
     """Losses and mask [B, K] → (sums [K], counts [K]) over labelled faces; an unlabelled loss may be anything."""
     return torch.where(labelled, losses, 0.0).sum(0), labelled.sum(0)

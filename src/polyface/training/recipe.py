@@ -29,7 +29,9 @@ class VariantSpec(Strict):
     variants' answers instead of a network. start: `init` may name a stage of that variant, which is trained first.
     predictor "detector": the face detector's own points instead of a network's; "start": the network as `init` leaves
     it, untrained. row: the row it stands in and `prefix` what its figures begin with, where a row has several variants.
-    splits: its seeds are splits of the people, each with test faces of its own."""
+    splits: its seeds are splits of the people, each with test faces of its own. folds: its seeds are, so many in a row,
+    the folds of one division of the people, each the test faces of a network that did not see it: one result over all
+    of them."""
 
     stages: list[str] = Field(min_length=1)
     set: dict[str, Any] = Field(default_factory=dict)
@@ -42,6 +44,7 @@ class VariantSpec(Strict):
     row: str = ""
     prefix: str = ""
     splits: bool = False
+    folds: int = Field(1, ge=1)
     minutes: float = Field(0.0, ge=0)
     """Estimated minutes a seed on one core."""
     note: str = ""
@@ -243,7 +246,8 @@ def _keep(tree: dict[str, Any], kept: Sequence[str], what: str) -> dict[str, Any
 
 
 def _keep_parts(network: dict[str, Any], dropped: Collection[str]) -> dict[str, Any]:
-    """A network without the heads of the dropped tasks, and without the parts that nothing else reads."""
+    """A network without the heads of the dropped tasks, without the embeddings of parts that only these read, and
+    without the parts that nothing else reads."""
     parts = {**network.get("branches", {}), **network.get("parts", {})}
 
     def read(ends: Mapping[str, Any]) -> set[str]:
@@ -260,7 +264,12 @@ def _keep_parts(network: dict[str, Any], dropped: Collection[str]) -> dict[str, 
     def without(key: str, gone: Collection[str]) -> dict[str, Any]:
         return {key: {name: one for name, one in network[key].items() if name not in gone}} if key in network else {}
 
-    ends = without("heads", dropped) | without("embeddings", dropped)
+    heads = without("heads", dropped)
+    untaught = read({"heads": network.get("heads")}) - read(heads)
+    of_these = {
+        name for name, one in network.get("embeddings", {}).items() if read({"embeddings": {name: one}}) & untaught
+    }
+    ends = heads | without("embeddings", {*dropped, *of_these})
     unread = read(network) - read(ends)
     return network | ends | without("branches", unread) | without("parts", unread)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from polyface.data.folders import look
+from polyface.data.readers._labelled import EXPRESSION, LIGHT_FROM, LIGHT_SIDE, SESSION, light_from
 from polyface.data.readers.common import Identification, check_word, demand, held_out, lacking, without_ending
 from polyface.data.writing import Picture, Plan, Record, Skipped
 from polyface.errors import PolyfaceError, nearest, short
@@ -33,8 +34,12 @@ RECORDINGS = {
 LIGHTS = range(20)
 UNLIT = (0, 19)
 """The first and the last picture of a recording are taken without a flash."""
-EXPRESSION = Column("words", ("neutral", "smile", "surprise", "squint", "disgust", "scream", "anger", "blink", "talk"))
-POSE_GROUP = Column("words", ("left", "frontal", "right"))
+SIDES = (
+    *(0.66, 0.74, 0.70, 0.56, 0.39, 0.21, 0.01, -0.17, -0.33, -0.49, -0.64, -0.68, -0.67),
+    *(0.43, 0.35, 0.04, -0.32, -0.43),
+)
+"""Of flashes 01 to 18 ln of the right half's brightness over the left one's: the mean of 20 people by camera 05_1."""
+_VIEWPOINTS = tuple(f"{yaw:g}" for yaw in sorted({*CAMERAS.values()}))
 _LISTS = ("all", "other instants")
 _NAME = re.compile(r"(\d{3})_(\d\d)_(\d\d)_(\d\d)(\d)_(\d\d)")
 _TREE = re.compile(r"session\d+/multiview/[^/]+/[^/]+/[^/]+$")
@@ -160,11 +165,12 @@ class MultiPIE:
     Labels: all come from the name. ``identity`` ("multipie-001"); ``yaw``, by the plan of the rig: -90 to 90 degrees in
     steps of 15, positive where the nose points to the picture's right edge, so 90 by camera 24_0 and -90 by 11_0;
     ``illumination``: the number of the flash, 01 to 18, or none (lights 00 and 19), so 19 words; ``expression``:
-    neutral, smile, surprise, squint, disgust, scream. Columns of its own: ``camera`` ("05_1"), of which the two for
-    surveillance, 08_1 and 19_1, count as -45 and 45 degrees, so that 15 cameras have 13 yaws; ``pose_group``: left (-90
-    to -45), frontal (-30 to 30), right (45 to 90), five cameras each; ``session`` (1 to 4); ``instant``, which the
-    pictures of one moment have in common (subject, session, recording, light). Also ``source`` and ``modality``
-    (photo).
+    neutral, smile, surprise, squint, disgust, scream. Columns of its own: ``viewpoint``, the yaw as a word: 15 cameras
+    have 13, since the two for surveillance, 08_1 and 19_1, count as -45 and 45; ``pose_group``: left (-90 to -45),
+    frontal (-30 to 30), right (45 to 90), five cameras each; ``light_side`` and ``light_from``, as `pie` has them, of
+    camera 05_1 alone; ``session`` (1 to 4); ``instant``, which the pictures of one moment have in common (subject,
+    session, recording, light). Also ``source`` and ``modality`` (photo). A mirror swaps flashes 01 and 13, 02 and 12, …,
+    06 and 08, 14 and 18, 15 and 17: a task on ``illumination`` that mirrors faces says so by its ``mirror``.
 
     Only pictures of camera 05_1 were there to be looked at. They show that flash 01 lights the right half of the
     picture; that it hangs beside camera 11_0, which therefore sees the left cheek, is what others tell of the rig.
@@ -208,8 +214,17 @@ class MultiPIE:
 
     def plan(self, root: Path) -> Plan:
         """The columns of its own."""
-        own = dict.fromkeys(("camera", "session", "instant"), Column("words"))
-        return Plan(own | {"pose_group": POSE_GROUP, "expression": EXPRESSION})
+        return Plan(
+            {
+                "viewpoint": Column("words", _VIEWPOINTS, mirror=tuple(reversed(range(len(_VIEWPOINTS))))),
+                "pose_group": Column("words", ("left", "frontal", "right")),
+                "light_side": LIGHT_SIDE,
+                "light_from": LIGHT_FROM,
+                "expression": EXPRESSION,
+                "session": SESSION,
+                "instant": Column("words"),
+            }
+        )
 
     def records(self, root: Path) -> Iterator[Record | Skipped]:
         """One face a picture of the setting, by path.
@@ -308,6 +323,7 @@ class MultiPIE:
         return f"{self.name}-{subject:03d}"
 
     def _labels(self, shot: Shot) -> dict[str, Any]:
+        side = SIDES[shot.flash - 1] if shot.flash and shot.camera == "05_1" else None
         return {
             "source": self.source,
             "modality": "photo",
@@ -316,7 +332,9 @@ class MultiPIE:
             "pose_group": "left" if shot.yaw <= -45 else "right" if shot.yaw >= 45 else "frontal",
             "illumination": f"{shot.flash:02d}" if shot.flash else "none",
             "expression": shot.expression,
-            "camera": shot.camera,
+            "viewpoint": f"{shot.yaw:g}",
+            "light_side": side,
+            "light_from": light_from(side or 0.0) if shot.camera == "05_1" else None,
             "session": str(shot.session),
             "instant": f"{self.name}-{shot.instant}",
         }

@@ -36,14 +36,20 @@ class FoldFigure:
         return cls(summary.mean if value is None else value, summary.std, tuple(map(float, folds)))
 
 
+def _vectors(embeddings: ArrayLike, what: str) -> Floats:
+    """Embeddings [N, D] as float64, after a check of their shape."""
+    vectors = np.asarray(embeddings, dtype=np.float64)
+    if vectors.ndim != 2:
+        raise PolyfaceError(f"{what} must have the shape [faces, dimensions], found {list(vectors.shape)}")
+    return vectors
+
+
 def unit_vectors(embeddings: ArrayLike, what: str = "embeddings") -> Floats:
     """Embeddings [N, D] as float64, after a check that they are finite and of length 1 (to 1 %, for half precision).
 
     They are not normalised here: an embedding says itself how it is compared.
     """
-    vectors = np.asarray(embeddings, dtype=np.float64)
-    if vectors.ndim != 2:
-        raise PolyfaceError(f"{what} must have the shape [faces, dimensions], found {list(vectors.shape)}")
+    vectors = _vectors(embeddings, what)
     lengths = np.linalg.norm(vectors, axis=1)
     wrong = np.flatnonzero(~(np.abs(lengths - 1) <= 0.01))
     if wrong.size:
@@ -54,24 +60,34 @@ def unit_vectors(embeddings: ArrayLike, what: str = "embeddings") -> Floats:
     return vectors
 
 
-def pair_distances(a: ArrayLike, b: ArrayLike) -> Floats:
-    """Squared Euclidean distance, 0 to 4, of the unit vectors a and b [N, D] of each pair: [N]."""
-    first, second = unit_vectors(a, "embeddings of first faces"), unit_vectors(b, "embeddings of second faces")
+def pair_distances(a: ArrayLike, b: ArrayLike, *, inner: bool = False) -> Floats:
+    """Squared Euclidean distance, 0 to 4, of the unit vectors a and b [N, D] of each pair: [N].
+
+    inner: vectors of any length, compared by their product: 2 − 2·a·b, which is that distance where both have length 1.
+    """
+    made = _vectors if inner else unit_vectors
+    first, second = made(a, "embeddings of first faces"), made(b, "embeddings of second faces")
     if first.shape != second.shape:
         raise PolyfaceError(f"a pair has two embeddings: found {list(first.shape)} and {list(second.shape)}")
+    if inner:
+        return np.asarray(2 - 2 * (first * second).sum(1))
     return np.asarray(np.clip(((first - second) ** 2).sum(1), 0, 4), dtype=np.float64)
 
 
-def squared_distances(a: ArrayLike, b: ArrayLike) -> Floats:
+def squared_distances(a: ArrayLike, b: ArrayLike, *, inner: bool = False) -> Floats:
     """Squared Euclidean distances, 0 to 4, of every unit vector of a [N, D] to every one of b [M, D]: [N, M].
 
-    Rounded to 1e-12, so that equal faces are equally far whatever order their products were summed in.
+    Rounded to 1e-12, so that equal faces are equally far whatever order their products were summed in. inner: as for
+    `pair_distances`.
     """
-    first, second = unit_vectors(a, "embeddings of probes"), unit_vectors(b, "embeddings of the gallery")
+    made = _vectors if inner else unit_vectors
+    first, second = made(a, "embeddings of probes"), made(b, "embeddings of the gallery")
     if first.shape[1] != second.shape[1]:
         raise PolyfaceError(f"embeddings of {first.shape[1]} and of {second.shape[1]} dimensions cannot be compared")
     distances = first @ second.T
     distances *= -2
+    if inner:
+        return np.asarray(np.round(distances + 2, 12))
     distances += (first**2).sum(1)[:, None] + (second**2).sum(1)
     return np.asarray(np.clip(np.round(distances, 12, out=distances), 0, 4, out=distances))
 
