@@ -169,8 +169,8 @@ class MultiPIE:
     have 13, since the two for surveillance, 08_1 and 19_1, count as -45 and 45; ``pose_group``: left (-90 to -45),
     frontal (-30 to 30), right (45 to 90), five cameras each; ``light_side`` and ``light_from``, as `pie` has them, of
     camera 05_1 alone; ``session`` (1 to 4); ``instant``, which the pictures of one moment have in common (subject,
-    session, recording, light). Also ``source`` and ``modality`` (photo). A mirror swaps flashes 01 and 13, 02 and 12, …,
-    06 and 08, 14 and 18, 15 and 17: a task on ``illumination`` that mirrors faces says so by its ``mirror``.
+    session, recording, light). Also ``source`` and ``modality`` (photo). A mirror swaps flashes 01 and 13, …, 06 and
+    08, 14 and 18, 15 and 17: a task on ``illumination`` that mirrors faces says so by its ``mirror``.
 
     Only pictures of camera 05_1 were there to be looked at. They show that flash 01 lights the right half of the
     picture; that it hangs beside camera 11_0, which therefore sees the left cheek, is what others tell of the rig.
