@@ -236,6 +236,15 @@ class TemplateSplit:
     gallery: Sequence[str]
 
 
+@dataclass(frozen=True)
+class Identification:
+    """Faces of a gallery, and the probes that are sought in it, by the paths that a table has of them. Every person of
+    the probes has a face in the gallery."""
+
+    gallery: list[str]
+    probes: list[str]
+
+
 class Images:
     """The images `depth` names below a folder, found by what a list writes of them.
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from polyface.data.readers.common import (
+    Identification,
     Images,
     Pair,
     check_word,
@@ -132,17 +133,6 @@ class Subject:
     photos: list[str]
 
 
-@dataclass(frozen=True)
-class Identification:
-    """A fold of caricature to photo identification, or the reverse: paths of images.
-
-    Every person of the probes has an image in the gallery; there is none of another modality in either.
-    """
-
-    gallery: list[str]
-    probes: list[str]
-
-
 def restricted_pairs(root: Path, view: int = 2) -> list[list[Pair]]:
     """Verification of given pairs: of view 2 the ten folds, of view 1 the pairs for development, training and test.
 
@@ -195,7 +185,7 @@ def training_people(root: Path, fold: int | None = None) -> list[Subject]:
 
 
 def identification(root: Path, direction: str, fold: int | None = None) -> Identification:
-    """Gallery and probes of a fold, of people whom `training_people` does not name.
+    """Gallery and probes of a fold, of people whom `training_people` does not name, and of one modality each.
 
     Images that are absent are left out, and so are probes of whose person no image is in the gallery; lines of the log
     count them.
