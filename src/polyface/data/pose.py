@@ -102,7 +102,7 @@ _WEIGHTS = np.where(np.arange(68) < 17, _JAW_WEIGHT, 1.0)
 
 def _measured(points: Floats) -> Floats:
     """Yaw, pitch, roll and residual [4, N] of points [N, 68, 2]; NaN where they cannot be measured."""
-    seen: npt.NDArray[np.bool_] = np.isfinite(points).all(axis=2)
+    seen = np.isfinite(points[:, :, 0]) & np.isfinite(points[:, :, 1])
     weights: Floats = np.where(seen, _WEIGHTS, 0.0)
     good = seen.sum(axis=1) >= _FEWEST
     weights[~good] = _WEIGHTS  # whatever cannot be measured is replaced by what can, and forgotten below
