@@ -178,7 +178,7 @@ def test_declared_maps_are_the_maps() -> None:
     trunks: list[dict[str, Any]] = [
         GREY, {"name": "tcdcn", "plan": "tcdcn68", "filters": "unshared"}, TINY, TINY | {"pool": "avg", "shared": 5},
         TINY | {"pool": "points", "shared": 5, "points": 3}, {"name": "face-resnet"},
-        {"name": "inception-resnet", "size": 160},
+        {"name": "inception-resnet", "size": 160}, {"name": "casia-net"}, {"name": "casia-net", "end": "pool4"},
     ]  # fmt: skip
     for options in trunks:
         network = built({"trunk": options, "heads": {}}).eval()
@@ -392,8 +392,8 @@ def test_a_trunk_that_pools_takes_any_size() -> None:
 
 
 def test_kinds_are_the_files() -> None:
-    assert {"pool", "inception", "residual"} <= set(PARTS.names())
-    assert {"timm", "tcdcn", "face-resnet", "inception-resnet"} <= set(TRUNKS.names())
+    assert {"pool", "inception", "residual", "casia"} <= set(PARTS.names())
+    assert {"timm", "tcdcn", "face-resnet", "inception-resnet", "casia-net"} <= set(TRUNKS.names())
     assert all("(" not in PARTS.about(name)[:1] for name in PARTS.names())
     assert [TRUNKS.get(name) for name in ("tcdcn", "timm")] == [TCDCN, TRUNKS.get("timm")]
 

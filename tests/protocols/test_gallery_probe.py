@@ -184,3 +184,48 @@ def test_faces_that_cannot_be_compared_are_refused(six: FaceTable, tmp_path: Pat
 def test_mistakes_in_options(options: dict[str, object], message: str) -> None:
     with pytest.raises(PolyfaceError, match=message):
         protocols.build(protocols.settings("webcaricature") | options)
+
+
+# -------------------------------------------------------------------------------- kinds of probes, moments, people
+
+
+def cameras(tmp_path: Path) -> FaceTable:
+    """ann and bob, each in the light (two cameras at one moment) and in the dark (likewise)."""
+    faces = [(person, "photo") for person in ("ann", "bob") for _ in range(4)]
+    pose, moment = ["frontal", "left"] * 4, [f"{p}{m}" for p in "ab" for m in (1, 1, 2, 2)]
+    illumination = ["day", "day", "night", "night"] * 2
+    return table_of(tmp_path / "t.parquet", faces, pose=pose, source=moment, illumination=illumination)
+
+
+ONE = {"searches": {"": {"gallery": {"pose": "frontal", "illumination": "day"}}}}
+TURNED = {"x": {"embedding": on_circle(0, 5, 10, 80, 90, 85, 15, 70)}}
+
+
+def test_kinds_of_probes_have_figures_of_their_own(tmp_path: Path) -> None:
+    """The gallery is at 0 (ann) and 90 (bob); ann at 80 and bob at 15 are taken for the other."""
+    groups = {"turned": {"pose": ["left", "right"]}, "dark": {"illumination": "night"}}
+    found = results("gallery-probe", TURNED, cameras(tmp_path), **ONE, groups=groups, draws=2)[""]
+    assert figures(found) == pytest.approx(
+        {"rank-1": 400 / 6, "rank-10": 100, "rank-1 turned": 75, "rank-1 dark": 50}, abs=1e-6
+    )
+    assert {metric.name: metric.n for metric in found.metrics}["rank-1 dark"] == 4
+    with pytest.raises(PolyfaceError, match="groups.dim: none of the 8 probes is of it|none of the 8 faces"):
+        results("gallery-probe", TURNED, cameras(tmp_path), **ONE, groups={"dim": {"illumination": "dim"}})
+
+
+def test_a_probe_of_the_moment_of_the_gallery_is_not_judged(tmp_path: Path) -> None:
+    found = results("gallery-probe", TURNED, cameras(tmp_path), **ONE, apart="source")[""]
+    assert found.metrics[0].n == 4  # those in the dark
+    assert figures(found)["rank-1"] == 50
+
+
+def test_people_are_drawn_with_all_their_faces(tmp_path: Path) -> None:
+    table = cameras(tmp_path)
+    found = results("gallery-probe", TURNED, table, **ONE, over="people")
+    assert (found[""].units, found[""].over) == (2, "people")
+    cases = protocols.build({"name": "gallery-probe", **ONE, "over": "people"}).cases(evaluation_set(table))
+    assert [rows.tolist() for rows in cases.units[""]] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    with pytest.raises(PolyfaceError, match="tasks needs over: people"):
+        results("gallery-probe", TURNED, table, **ONE, tasks=["pose"])
+    with pytest.raises(PolyfaceError, match="evaluation.protocol.over.*'persons'"):
+        results("gallery-probe", TURNED, table, **ONE, over="persons")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from polyface.data.readers import READERS, reader
 from polyface.data.table import FaceTable
 from polyface.errors import NoDataError, PolyfaceError, nearest
+from polyface.metrics.clusters import clustered
 from polyface.metrics.groups import groups_of
 from polyface.metrics.recognition.pairs import Indices
 from polyface.metrics.resampling import Bools
@@ -27,6 +28,7 @@ Answers = Mapping[str, Mapping[str, NDArray[Any]]]
 a network without tasks is under its own name."""
 
 MIXED = "mixed"
+PEOPLE = "people"
 
 Words = Mapping[str, str | Sequence[str]]
 """Column → the word, or the words, that its faces have there: {"modality": "photo"}."""
@@ -120,6 +122,28 @@ class Protocol(typing.Protocol):
 
     def evaluate(self, answers: Answers, cases: Any) -> Mapping[str, Result]:
         """The figures of a model's answers, by the prefix that the names of their metrics have ("", "C2P ")."""
+
+
+def people_of(faces: EvaluationSet, rows: Indices, what: str) -> NDArray[Any]:
+    """Who is on each of these faces, by name."""
+    names = faces.table.words("identity")[rows]
+    if nameless := sum(name is None for name in names):
+        raise PolyfaceError(f"{nameless} of the {len(rows)} faces of the {what} have no identity: leave them out")
+    return names.astype(str)
+
+
+def rows_by_person(faces: EvaluationSet, rows: Indices, what: str) -> list[Indices]:
+    """These rows, those of each person together, by name."""
+    names = people_of(faces, rows, what)
+    return [rows[names == name] for name in np.unique(names)]
+
+
+def tasks_by_person(answers: Answers, faces: EvaluationSet, names: Sequence[str]) -> dict[str, Result]:
+    """How these tasks do, those that the model has, over people with all their faces."""
+    everybody = people_of(faces, np.arange(len(faces.table)), "tasks")
+    known = [name for name in names if name in faces.tasks and name in answers]
+    found = {name: faces.tasks[name].evaluate(answers[name], faces.table) for name in known}
+    return {name: clustered(one, everybody, PEOPLE) for name, one in found.items()}
 
 
 def answer(answers: Answers, task: str, key: str, table: FaceTable) -> NDArray[Any]:

@@ -7,18 +7,24 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from polyface.errors import PolyfaceError, check_names
+from polyface.metrics.clusters import together
 from polyface.metrics.result import Result
-from polyface.protocols.base import Answers, Cases, EvaluationSet
+from polyface.protocols.base import PEOPLE, Answers, Cases, EvaluationSet, rows_by_person, tasks_by_person
+
+FACES = "faces"
 
 
 class PerTask:
     """Each task's own figures, over the faces that are labelled for it.
 
-    tasks: which; by default the main one, and without a main one all that any face is labelled for.
+    tasks: which; by default the main one, and without a main one all that any face is labelled for. over: "faces" are
+    resampled for intervals, or "people", each with all of theirs; then the first figure of each task is called as the
+    task is, and no name has a prefix.
     """
 
-    def __init__(self, tasks: Sequence[str] = ()) -> None:
-        self.tasks = tuple(tasks)
+    def __init__(self, tasks: Sequence[str] = (), over: str = FACES) -> None:
+        self.tasks, self.over = tuple(tasks), over
+        check_names([over], (FACES, PEOPLE), "evaluation.protocol.over")
 
     def cases(self, faces: EvaluationSet) -> Cases:
         """Raises a `PolyfaceError` for a task that the model does not have, or if no face is labelled."""
@@ -28,12 +34,16 @@ class PerTask:
         labelled = [name for name in asked if known[name].targets(faces.table).labelled.any()]
         if not labelled:
             raise PolyfaceError(f"none of the {len(faces.table)} faces is labelled for {', '.join(asked) or 'a task'}")
-        everybody = np.arange(len(faces.table))[:, None]
-        return Cases(faces, {_prefix(name, faces.main): everybody for name in labelled})
+        everybody = np.arange(len(faces.table))
+        if self.over == PEOPLE:
+            return Cases(faces, {"": rows_by_person(faces, everybody, "tasks")})
+        return Cases(faces, {_prefix(name, faces.main): everybody[:, None] for name in labelled})
 
     def evaluate(self, answers: Answers, cases: Cases) -> Mapping[str, Result]:
         """The main task's figures have no prefix, those of any other its name."""
         faces = cases.faces
+        if self.over == PEOPLE:
+            return {"": together(tasks_by_person(answers, faces, self.tasks or list(faces.tasks)))}
         named = {_prefix(name, faces.main): name for name in faces.tasks}
         return {
             prefix: faces.tasks[named[prefix]].evaluate(answers[named[prefix]], faces.table) for prefix in cases.units

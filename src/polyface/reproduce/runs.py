@@ -10,6 +10,7 @@ from typing import Any
 from polyface import protocols
 from polyface.data.loader import FacePool
 from polyface.errors import PolyfaceError
+from polyface.metrics.folds import pooled
 from polyface.metrics.result import Result, Row
 from polyface.protocols.base import EvaluationSet, Protocol
 from polyface.reproduce.jobs import Answers, Job, answers_path, finished, record, stored, trains
@@ -83,8 +84,9 @@ class Runs:
         return self._tasks[job]
 
     def _of(self, name: str, seed: int) -> Job:
-        """The seeds of a variant differ in their faces if they are splits, and in nothing else."""
-        return Job(name, seed if self.recipe.variants[name].splits else 0)
+        """The seeds of a variant differ in their faces if they are splits or folds, and in nothing else."""
+        variant = self.recipe.variants[name]
+        return Job(name, seed if variant.splits or variant.folds > 1 else 0)
 
     def seeds(self, name: str) -> list[int]:
         """The finished seeds of a variant."""
@@ -125,6 +127,18 @@ class Runs:
         """The results of the finished seeds of a variant, each by the prefix of its metrics."""
         return {seed: self._result(name, seed, part) for seed in self.seeds(name)}
 
+    def whole(self, name: str, found: Mapping[str, Mapping[int, Result]]) -> dict[str, dict[int, Result]]:
+        """Results of a variant by prefix and seed, those of all folds of one division as one, numbered from 0; without
+        a prefix of which no division is whole."""
+        folds = self.recipe.variants[name].folds
+        made: dict[str, dict[int, Result]] = {}
+        for prefix, one in found.items():
+            for run in sorted({seed // folds for seed in one}):
+                seeds = range(run * folds, (run + 1) * folds)
+                if all(seed in one for seed in seeds):
+                    made.setdefault(prefix, {})[run] = pooled([one[seed] for seed in seeds])
+        return made
+
     def _result(
         self, name: str, seed: int, part: str, settings: Mapping[str, Any] | None = None
     ) -> Mapping[str, Result]:
@@ -142,10 +156,11 @@ class Runs:
         for seed, told in self.results(name, part).items():
             stage, answers = self.stage(name, seed), self.answers(name, seed, part)
             table = self.faces.of(stage, part).table
+            named = {metric.name for one in told.values() for metric in one.metrics}
             asked = [
                 task
                 for task, one in self.tasks(name, seed).items()
-                if task != stage.evaluation.main and f"{task} " not in told and task in answers
+                if task != stage.evaluation.main and f"{task} " not in told and task not in named and task in answers
                 if one.targets(table).labelled.any()
             ]
             settings = {"name": protocols.DEFAULT, "tasks": asked}

@@ -32,10 +32,10 @@ def rows_of(runs: Runs) -> list[Row]:
     for name, variant in runs.recipe.variants.items():
         title, of_variant = runs.title(name), []
         about: dict[str, Any] = {"splits": variant.splits, "note": variant.note}
-        for prefix, found in by_prefix(runs.results(name)).items():
+        for prefix, found in runs.whole(name, by_prefix(runs.results(name))).items():
             of_variant += rows(title, found, prefix=variant.prefix + prefix, **about)
             of_variant += _per_group(runs, name, prefix, found)
-        for prefix, found in runs.side(name).items():
+        for prefix, found in runs.whole(name, runs.side(name)).items():
             whole = rows(title, found, prefix=variant.prefix + prefix, **about)
             of_variant += [row for row in whole if row.row == title]
         of_variant += _validation_time(runs, name)
@@ -47,7 +47,7 @@ def rows_of(runs: Runs) -> list[Row]:
 
 def _compared(runs: Runs, pair: ComparisonSpec) -> list[Row]:
     """The differences of two variants, of all that both have."""
-    first, second = (by_prefix(runs.results(name)) for name in (pair.better, pair.than))
+    first, second = (runs.whole(name, by_prefix(runs.results(name))) for name in (pair.better, pair.than))
     names, variant = (runs.title(pair.better), runs.title(pair.than)), runs.recipe.variants[pair.better]
     made = []
     for prefix in (prefix for prefix in first if prefix in second):
@@ -75,7 +75,12 @@ def _validation_time(runs: Runs, name: str) -> list[Row]:
 def _per_group(runs: Runs, name: str, prefix: str, found: Mapping[int, Result], column: str = _GROUPED) -> list[Row]:
     """Figures of faces by the words of a column, where the test faces have it."""
     _, cases = runs.protocol(name)
-    if any(one.over != "faces" for one in found.values()) or column not in cases.faces.table.columns:
+    one_division = runs.recipe.variants[name].folds == 1  # else each fold has groups of its own
+    if (
+        not one_division
+        or any(one.over != "faces" for one in found.values())
+        or column not in cases.faces.table.columns
+    ):
         return []
     prefixed = runs.recipe.variants[name].prefix + prefix
     return [

@@ -29,7 +29,9 @@ class VariantSpec(Strict):
     variants' answers instead of a network. start: `init` may name a stage of that variant, which is trained first.
     predictor "detector": the face detector's own points instead of a network's; "start": the network as `init` leaves
     it, untrained. row: the row it stands in and `prefix` what its figures begin with, where a row has several variants.
-    splits: its seeds are splits of the people, each with test faces of its own."""
+    splits: its seeds are splits of the people, each with test faces of its own. folds: its seeds are, so many in a row,
+    the folds of one division of the people, each the test faces of a network that did not see it: one result over all
+    of them."""
 
     stages: list[str] = Field(min_length=1)
     set: dict[str, Any] = Field(default_factory=dict)
@@ -42,6 +44,7 @@ class VariantSpec(Strict):
     row: str = ""
     prefix: str = ""
     splits: bool = False
+    folds: int = Field(1, ge=1)
     minutes: float = Field(0.0, ge=0)
     """Estimated minutes a seed on one core."""
     note: str = ""

@@ -56,8 +56,8 @@ def test_a_probe_never_finds_itself() -> None:
     distances = np.abs(np.subtract.outer([0.0, 3, 1, 5], [0.0, 3, 1, 5]))  # places on a line
     assert rates(distances, people, people) == [100]
     # without itself: ann's other picture is second for 0 and third for 3, bob's third for 1 and second for 5
-    assert rates(distances, people, people, 1, 2, 3, itself=range(4)) == [0, 50, 100]
-    assert rates(distances[:1], people[:1], people, itself=[-1]) == [100]
+    assert rates(distances, people, people, 1, 2, 3, never=np.eye(4, dtype=bool)) == [0, 50, 100]
+    assert rates(distances[:1], people[:1], people, never=np.zeros((1, 4), bool)) == [100]
 
 
 @given(st.integers(1, 6), st.integers(1, 12), st.integers(0, 1000))
@@ -139,7 +139,8 @@ def test_the_interval_is_that_of_a_share_of_probes() -> None:
         ({"galleries": []}, "no gallery to search"),
         ({"galleries": [[0, 0]]}, "different ones from 0 to 3"),
         ({"galleries": [[0.5]]}, "a gallery is a list of rows, found float64"),
-        ({"itself": [0, 1, 4]}, "itself must be a row from 0 to 3, or -1, for each of the 3 probes"),
+        ({"never": [0, 1, 4]}, r"never must be bool \[3, 4\], found int64 \[3\]"),
+        ({"groups": {"dark": [True, False]}}, r"group dark must be bool \[3\], found bool \[2\]"),
     ],
 )
 def test_what_is_wrong_is_said(change: dict[str, Any], message: str) -> None:

@@ -42,6 +42,7 @@ _SPELLINGS = {
     "robert_downey_jr": "robert_downey_junior",
     "robin_wright_penn": "robin_wright",
     "saurav_ganguly": "sourav_ganguly",
+    "shakira_isabel_mebarak": "shakira",
     "slyvester_stallone": "sylvester_stallone",
     "steven_speilberg": "steven_spielberg",
     "totti": "francesco_totti",
@@ -203,7 +204,8 @@ def person_name(name: str) -> str:
     """One spelling for a person: small letters, and _ for whatever is neither letter nor digit.
 
     "George W. Bush", "George_W_Bush" and "George_Bush" are all george_w_bush, so that people in two data sets are those
-    whose names here are the same: known misspellings of CaVI, WebCaricature and Labeled Faces in the Wild are mended.
+    whose names here are the same: known misspellings of CaVI, WebCaricature, Pins and Labeled Faces in the Wild are
+    mended.
     """
     plain = "_".join(re.findall(r"[^\W_]+", name.casefold())) or name
     return _SPELLINGS.get(plain, plain)

@@ -6,7 +6,7 @@ and photos the gallery, one a person; P2C: the reverse.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,8 @@ class RetrievalResult:
 
     `rate` maps k to rank-k: the mean over draws and its spread over draws. `excluded` probes are of people whom no
     gallery holds: they are part of nothing. `places` [draws, probes] is the place of the nearest face of the probe's
-    person, from 1; NaN where the gallery holds none. `prefix` comes before the names of the metrics ("C2P ").
+    person, from 1; NaN where that gallery holds none. `groups` are kinds of probes [N] by name, each with figures
+    of its own ("rank-1 turned"). `prefix` comes before the names of the metrics ("C2P ").
     """
 
     prefix: str
@@ -37,6 +38,7 @@ class RetrievalResult:
     rate: dict[int, FoldFigure]
     key: str
     places: Floats = field(repr=False, compare=False)
+    groups: Mapping[str, Bools] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def over(self) -> str:
@@ -67,29 +69,44 @@ class RetrievalResult:
     def metrics(self) -> list[Metric]:
         note = f"{self.excluded} probes without their person in the gallery" if self.excluded else ""
         folds = f"{self.draws} draws of the gallery"
-        return [Metric(f"{self.prefix}rank-{rank}", n=self.n, note=note, folds=folds) for rank in self.rate]
+        whole = [Metric(f"{self.prefix}rank-{rank}", n=self.n, note=note, folds=folds) for rank in self.rate]
+        of_groups = [
+            Metric(f"{self.prefix}rank-{min(self.rate)} {name}", n=int((self.found & kind).sum()))
+            for name, kind in self.groups.items()
+        ]
+        return whole + of_groups
 
-    def _rank(self, metric: Metric) -> int:
-        return int(metric.name.rpartition("-")[2])
+    def _asked(self, metric: Metric) -> tuple[int, Bools | None]:
+        """The rank of a metric, and the kind of probes that it is of."""
+        rank, _, group = metric.name.removeprefix(f"{self.prefix}rank-").partition(" ")
+        return int(rank), self.groups[group] if group else None
 
     def figure(self, metric: Metric) -> float:
-        return self.rate[self._rank(metric)].value
+        rank, kind = self._asked(metric)
+        if kind is None:
+            return self.rate[rank].value
+        return float(self.at(self.defined(metric)[None].astype(np.int32), [metric])[metric][0])
 
     def spread(self, metric: Metric) -> float | None:
-        return self.rate[self._rank(metric)].std
+        rank, kind = self._asked(metric)
+        return self.rate[rank].std if kind is None else None
 
     def defined(self, metric: Metric) -> Bools:
-        return self.found
+        _, kind = self._asked(metric)
+        return self.found if kind is None else self.found & kind
 
     def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
         """The galleries stay as drawn."""
         scored = counts if judged is None else counts * judged
-        known = scored @ (~np.isnan(self.places)).T.astype(np.float64)
-        ranks = {metric: self._rank(metric) for metric in wanted}
-        return {
-            metric: 100 * mean_of_defined(ratio(scored @ (self.places <= rank).T.astype(np.float64), known))
-            for metric, rank in ranks.items()
-        }
+        known = ~np.isnan(self.places)
+        figures = {}
+        for metric in wanted:
+            rank, kind = self._asked(metric)
+            of_kind = known if kind is None else known & kind
+            right = of_kind & (self.places <= rank)
+            hits, all_of_kind = scored @ right.T.astype(np.float64), scored @ of_kind.T.astype(np.float64)
+            figures[metric] = 100 * mean_of_defined(ratio(hits, all_of_kind))
+        return figures
 
     def sections(self) -> list[Section]:
         ranks, rate = cmc(self, 20)
@@ -130,18 +147,21 @@ def evaluate_retrieval(
     gallery_people: ArrayLike,
     *,
     galleries: Sequence[ArrayLike] | None = None,
-    itself: ArrayLike | None = None,
+    never: ArrayLike | None = None,
+    groups: Mapping[str, ArrayLike] | None = None,
     ranks: Sequence[int] = (1, 10),
     prefix: str = "",
 ) -> RetrievalResult:
     """Evaluate distances [P, G] of probes to faces of a gallery (`squared_distances`), given who is on each [P], [G].
 
     galleries: rows of the G faces that form each gallery to be searched (`draw_gallery`), one or several faces a
-    person; None: all of them at once. itself: the row [P] among the G faces that is the probe's own picture, or −1: it
-    is never found. prefix: of the metrics' names.
+    person; None: all of them at once. never: bool [P, G], the faces that a probe is never found as, such as its own
+    picture. groups: kinds of probes, bool [P] each, that have figures of their own at the smallest rank.
+    prefix: of the metrics' names.
 
     A probe is found at rank k if a face of its person is among the k nearest. A face of another person that is exactly
-    as near counts as nearer, so that ties lose. Intervals take probes as independent, though a person's are not.
+    as near counts as nearer, so that ties lose. Intervals take probes as independent, though a person's are not (see
+    `clusters.clustered`).
     """
     values = np.asarray(distances, dtype=np.float64)
     probes, faces = _people(probe_people, "probes"), _people(gallery_people, "gallery")
@@ -156,8 +176,9 @@ def evaluate_retrieval(
         raise PolyfaceError(f"ranks count from 1, found {list(ranks)}")
     codes = np.unique(np.concatenate([probes, faces]), return_inverse=True)[1]
     probe_codes, face_codes = codes[: len(probes)], codes[len(probes) :]
-    if itself is not None:
-        values = _without_itself(values, np.asarray(itself))
+    if never is not None:
+        values = np.where(_mask(never, values.shape, "never"), np.inf, values)
+    kinds = {name: _mask(kind, probes.shape, f"group {name}") for name, kind in (groups or {}).items()}
     drawn = [np.arange(len(faces))] if galleries is None else [_rows(rows, len(faces)) for rows in galleries]
     if not drawn:
         raise PolyfaceError("no gallery to search: give the rows of at least one")
@@ -166,18 +187,15 @@ def evaluate_retrieval(
     if not judged.any(1).all():
         raise PolyfaceError("a gallery holds nobody that a probe shows: nothing to find")
     rate = {rank: FoldFigure.of((100 * ((places <= rank).sum(1) / judged.sum(1))).tolist()) for rank in ranks}
-    key = digest(probes.astype(str), *drawn, list(ranks), prefix)
-    return RetrievalResult(prefix, min(map(len, drawn)), rate, key, places)
+    key = digest(probes.astype(str), *drawn, list(ranks), prefix, *kinds, *kinds.values())
+    return RetrievalResult(prefix, min(map(len, drawn)), rate, key, places, kinds)
 
 
-def _without_itself(distances: Floats, itself: NDArray[Any]) -> Floats:
-    probes, faces = distances.shape
-    whole = itself.shape == (probes,) and np.issubdtype(itself.dtype, np.integer)
-    if not whole or itself.min() < -1 or itself.max() >= faces:
-        raise PolyfaceError(f"itself must be a row from 0 to {faces - 1}, or -1, for each of the {probes} probes")
-    answer, rows = distances.copy(), np.flatnonzero(itself >= 0)
-    answer[rows, itself[rows]] = np.inf
-    return answer
+def _mask(given: ArrayLike, shape: tuple[int, ...], what: str) -> Bools:
+    mask = np.asarray(given)
+    if mask.shape != shape or mask.dtype != bool:
+        raise PolyfaceError(f"{what} must be bool {list(shape)}, found {mask.dtype} {list(mask.shape)}")
+    return mask
 
 
 def _rows(rows: ArrayLike, faces: int) -> Indices:
