@@ -40,9 +40,9 @@ def label_table(
 
     model: a bundle's folder or a shipped model's name; it finds and crops the faces as it was trained to. tasks: some
     of its tasks instead of all. pose: also measure how heads are turned, by the 68 points that it answers or the table
-    holds (`polyface.data.pose`): those of the columns yaw, pitch, roll and pose (words) that the table has no label in.
-    A face that the model's detector does not find, or whose points leave the picture by more than its size, is not
-    labelled. Returns what was written.
+    holds (`polyface.data.pose`): yaw, pitch, roll and pose (words), where neither the table has labels in that column
+    nor the model answers it. A face that the model's detector does not find, or whose points leave the picture by more
+    than its size, is not labelled. Returns what was written.
 
     Raises:
         PolyfaceError: an unknown model or task, a column that is labelled already (pseudo-labels among a person's
@@ -85,7 +85,7 @@ def label_table(
     said = dict.fromkeys(columns, Path(model).name)
     if pose:
         measured = _turns(columns[points]) if answers_points else _turns(table.points(points))
-        columns |= {name: values for name, values in measured.items() if not _has_labels(table, name)}
+        columns = {name: values for name, values in measured.items() if not _has_labels(table, name)} | columns
         by = said.get(points) or table.pseudo(points) or "the mean face"
         said = dict.fromkeys(columns, by) | said
     answered = {task.column: held for task in chosen.values() if (held := task.declares())}
