@@ -22,7 +22,7 @@ import numpy.typing as npt
 from polyface.data.synthetic.head import CHUNK, Array, N
 from polyface.data.synthetic.paint import chunk
 from polyface.errors import PolyfaceError, nearest
-from polyface.schema import VOCABULARIES
+from polyface.schema import POSE_FROM, VOCABULARIES
 
 if TYPE_CHECKING:
     from polyface.data.writing import Record
@@ -41,7 +41,6 @@ ILLUMINATIONS: tuple[str, ...] = tuple(_LIGHTS)
 MODALITIES = ("photo", "caricature")
 # Happiness is drawn more often than the others, so that smiles are not rare.
 _EXPRESSION_DECK = VOCABULARIES["expression"] + ("neutral", "happiness", "happiness")
-_POSE_FROM = (-45, -15, 15, 45)  # degrees of yaw at which the second to fifth pose begins
 _AGE_FROM = [int(group.split("-")[0].rstrip("+")) for group in VOCABULARIES["age_group"]]
 
 
@@ -99,7 +98,7 @@ def _labels(f: dict[str, Any], truth: dict[str, Array], first: int) -> dict[str,
         "identity": np.array([f"synthetic-{k}" for k in f["identity"]]),
         **{name: f[name] for name in ("modality", "illumination", "expression", "glasses")},
         "yaw": f["yaw"].astype(np.float32),
-        "pose": words["pose"][np.searchsorted(_POSE_FROM, f["yaw"], side="right")],
+        "pose": words["pose"][np.searchsorted(POSE_FROM, f["yaw"], side="right")],
         "smile": np.where(f["expression"] == "happiness", "yes", "no"),
         "age": f["age"].astype(np.float32),
         "age_group": words["age_group"][np.searchsorted(_AGE_FROM, np.floor(f["age"]), side="right") - 1],
