@@ -222,8 +222,8 @@ def _chosen(
 def _rows(table: FaceTable, part: str, source: SourceSpec) -> np.ndarray:
     split = table.words("split")
     keep = split == part
-    if part == "train":
-        keep |= split == None  # noqa: E711  a table without splits is all for training
+    if part == "train" and not (split != None).any():  # noqa: E711  in an array of words
+        keep[:] = True  # a table without splits is all for training; of one with splits a face without is in no part
     for conditions, wanted in ((source.where, True), (source.without, False)):
         for column, words in conditions.items():
             keep &= (table.classes(column, [words] if isinstance(words, str) else words) >= 0) == wanted
