@@ -203,6 +203,7 @@ class MultiPIE:
     validation: float = 0.1
 
     name = "multipie"
+    folder: ClassVar[str] = "controlled/multipie"  # or multipie
     source: ClassVar[str] = "multipie"
     verified = True  # 396 frontal neutral pictures of 20 people; not other cameras, sessions and expressions
     about = "Multi-PIE: 754,200 pictures of 337 people by 15 cameras under 19 lights (Gross et al. 2010)"
