@@ -26,11 +26,13 @@ from trials import carried_out, read
 
 TRIALS: dict[str, tuple[str, dict[str, Any]]] = {}
 """Name → the row that is trained and its changes, of the recipe's own settings where they say nothing else."""
-ROWS = ("PIE s-CNN", "PIE m-CNN dynamic")
-
-for row in ROWS:
-    for lr in (0.02, 0.05, 0.15):
+for row in ("PIE s-CNN", "PIE m-CNN dynamic"):
+    for lr in (0.003, 0.01, 0.03):
         TRIALS[f"{row}, rate {lr}"] = row, {"pie.optimisation.lr": lr}
+for decay in (0.002, 0.005, 0.02):
+    TRIALS[f"id+L2, decay {decay}"] = "PIE s-CNN", {"pie.optimisation.weight_decay": decay}
+for weighting in ("uncertainty", "gls", "upgrad"):
+    TRIALS[f"weighting {weighting}"] = "PIE m-CNN dynamic", {"pie.weighting": {"name": weighting}}
 
 
 def run(name: str, recipe_name: str, data: Path, folder: Path) -> dict[str, Any]:

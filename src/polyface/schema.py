@@ -23,6 +23,8 @@ import pyarrow as pa
 from polyface.errors import PolyfaceError, nearest, utf8
 
 POSES = ("left profile", "left", "frontal", "right", "right profile")
+POSE_FROM = (-45, -15, 15, 45)
+"""Degrees of yaw at which the second to fifth of `POSES` begins, where they are told from a yaw."""
 _ATTRIBUTES = """
 5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair
 Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones Male
@@ -123,6 +125,8 @@ _BUILT_IN: dict[str, Column] = {
     "identity": Column("words"),
     "illumination": Column("words"),
     "yaw": Column("number", mirror="negate", unit="degrees"),
+    "pitch": Column("number", mirror="none", unit="degrees"),
+    "roll": Column("number", mirror="negate", unit="degrees"),
     "age": Column("number", unit="years"),
     "attributes": Column("attributes", mirror="none"),
     "source": Column("words"),

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from polyface import demo
 from polyface.data.boxes import BoxSpec
 from polyface.data.readers import READERS
 from polyface.data.table import FaceTable
@@ -130,3 +131,22 @@ def test_label_adds_a_models_answers_and_marks_them(
     assert "(answers of asker, not labels)" in polyface("data", "show", out).out
     assert "pseudo-labels may not mix" in polyface("data", "label", table, saved, out, "--task", "smile").mistake
     assert "did you mean 'pose'" in polyface("data", "label", table, saved, out, "--task", "posse").mistake
+    without = polyface("data", "label", table, saved, out, "--task", "pose", "--pose").mistake
+    assert "pose is measured by landmarks_68" in without
+
+
+def test_label_measures_pose_by_the_shipped_model(polyface: Command, tmp_path: Path) -> None:
+    pictures = sorted((Path(demo.__file__).parent / "faces").rglob("neutral.jpg"))[:3]
+    photos = [np.asarray(Image.open(path)) for path in pictures]
+    mirrored = [np.ascontiguousarray(photo[:, ::-1]) for photo in photos]
+    records = [Record(photo, "", f"{row}.png", {}) for row, photo in enumerate([*photos, *mirrored])]
+    write_table(records, tmp_path / "faces.parquet")
+    told = polyface("data", "label", tmp_path / "faces.parquet", "face68", tmp_path / "out.parquet", "--pose")
+    assert told.status == 0, told.err
+    assert told.out.endswith("labelled by face68: landmarks_68 6, pitch 6, pose 6, roll 6, yaw 6\n")
+    faces = FaceTable.open(tmp_path / "out.parquet")
+    yaw = faces.numbers("yaw")
+    assert np.abs(yaw).max() < 15  # they look into the camera
+    assert set(faces.words("pose")) == {"frontal"}
+    np.testing.assert_allclose(yaw[:3], -yaw[3:], atol=5)
+    np.testing.assert_allclose(faces.numbers("pitch")[:3], faces.numbers("pitch")[3:], atol=5)

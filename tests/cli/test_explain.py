@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from polyface.cli.common import aligned
 from polyface.networks.trunks import TRUNKS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "explain"))
@@ -63,10 +64,37 @@ def test_on_faces_with_a_page(polyface: Command, model: Path, tmp_path: Path) ->
     text = page.read_text()
     assert text.count("data:image/png") == 4  # energies, weights, and rank-1 by x and by outputs
     assert "Recognition by the outputs of identity" in text
-    assert polyface(*command).status == 0  # its own page is made again
+
+
+def test_a_page_is_made_again_and_nothing_else_is_overwritten(polyface: Command, model: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    command = ("explain", "energy", model, "--out", page)
+    for _ in range(2):
+        assert polyface(*command).status == 0
+    assert "dimensions grouped by task" in page.read_text()
     page.write_text("mine")
     assert "was not made by Polyface" in polyface(*command).mistake
+    assert page.read_text() == "mine"
     assert polyface(*command, "--overwrite").status == 0
+
+
+def test_without_scikit_learn_all_but_the_probes_is_there(
+    polyface: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces(tmp_path / "faces.parquet")
+    monkeypatch.setattr("polyface.explain.probes.can_probe", lambda: False)
+    told = polyface("explain", "energy", model, tmp_path / "faces.parquet", "--protocol-option", "draws=1")
+    assert told.status == 0
+    assert "Recognition by the outputs of identity" in told.out
+    assert "Not measured: linear probes need scikit-learn, `pip install polyface[explain]`." in told.out
+
+
+def test_columns_of_a_table_are_aligned() -> None:
+    assert aligned(["a", ">count", "b"], [["x", "7", ""], ["longer", "1,234", "y"]]).splitlines() == [
+        "a       count  b",
+        "x           7",
+        "longer  1,234  y",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from polyface.explain.energy import (
     SIDE,
     blocks,
     common_heads,
-    comparable,
     dims_for,
+    directions,
     effective_number,
     held_by,
     kept_dims,
@@ -182,11 +182,9 @@ def test_dimensions_that_are_looked_at_by_themselves() -> None:
 
 def test_masked_vectors_are_compared_by_their_angle() -> None:
     x = np.array([[3.0, 4, 9], [6, 8, 1], [0, 0, 5]])
-    found = comparable(mask_dims(x, [2]))
-    assert found[0] == pytest.approx(found[1])
-    assert np.linalg.norm(found, axis=1) == pytest.approx([1, 1, 1])
-    assert found @ found[2] == pytest.approx([0, 0, 1])  # nothing is left of the third: like nobody
-    np.testing.assert_array_equal(comparable(x), comparable(mask_dims(x, [])))
+    found = directions(mask_dims(x, [2]))
+    assert found.tolist() == [[0.6, 0.8, 0], [0.6, 0.8, 0], [0, 0, 0]]
+    np.testing.assert_array_equal(directions(x), directions(mask_dims(x, [])))
 
 
 # ------------------------------------------------------------------------------------------------ of networks
@@ -208,7 +206,7 @@ def test_heads_are_compared_that_read_what_the_main_one_reads() -> None:
     assert (found.main, list(found.heads)) == ("identity", ["identity", "pose", "more"])  # the largest group
     assert found.left_out == {
         "smile": "reads trunk",
-        "age": "the head of 'age' has a layer on each of a, b, not one on a common vector",
+        "age": "the outputs of 'age' come from a, b, not from one linear layer",
         "b": "reads trunk",
     }
     assert common_heads(made, prefer=["pose"]).main == "pose"
@@ -225,7 +223,27 @@ def test_networks_whose_heads_share_no_vector_are_told_so() -> None:
         common_heads(network({"x": ON["a"], "y": ON["b"]}))
     with pytest.raises(PolyfaceError, match="no linear head"):
         common_heads(network({"x": {"a": [0], "b": [1]}}))
-    with pytest.raises(PolyfaceError, match="the head of 'x' has a layer on each of a, b"):
+    with pytest.raises(PolyfaceError, match="the outputs of 'x' come from a, b, not from one linear"):
         common_heads(network({"x": {"a": [0], "b": [1]}, "y": 2, "z": 2}), "x")
     with pytest.raises(PolyfaceError, match="main names 'v'"):
         common_heads(network({"x": ON["a"], "y": ON["b"]}), "v")
+
+
+def test_a_linear_part_that_is_a_tasks_output_is_its_layer() -> None:
+    """And the merged outputs of several are no one layer's (the pose-directed network)."""
+    torch.manual_seed(0)
+    linear = {"kind": "linear", "reads": ["trunk"], "width": 4}
+    parts = {"joint": linear} | {
+        name: linear | {"rows": {"task": "pose", "classes": [place]}} for place, name in enumerate(("left", "right"))
+    }
+    given: dict[str, Any] = {"outputs": 4, "layer": "none"}
+    heads = {"identity": given | {"reads": ["joint"]}, "grouped": given | {"of": ["left", "right"], "merge": "rows"}}
+    made = networks.build({"trunk": {"name": "tcdcn"}, "parts": parts, "heads": heads | {"pose": 2}}).eval()
+    found = common_heads(made)
+    assert list(found.heads) == ["identity", "pose"]
+    assert found.left_out == {"grouped": "the outputs of 'grouped' come from left, right, not from one linear layer"}
+    output = made(torch.rand(3, 1, 40, 40) * 255)
+    for name, head in found.heads.items():
+        np.testing.assert_allclose(
+            head(output.shared.detach().numpy()), output.outputs[name].detach().numpy(), atol=1e-5
+        )

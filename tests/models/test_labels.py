@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from polyface import networks, tasks
-from polyface.data.boxes import BoxSpec, boxes_of
+from polyface.data.boxes import Boxes, BoxSpec, boxes_of
 from polyface.data.crops import CropSpec
 from polyface.data.loader import FacePool
+from polyface.data.pose import head_pose, mean_face, pose_words
 from polyface.data.store import open_source
 from polyface.data.table import FaceTable
 from polyface.data.writing import Record, write_table
@@ -154,6 +155,87 @@ def test_labels_of_people_are_never_mixed_with_answers(faces: FaceTable, tmp_pat
     assert not (tmp_path / "out.parquet").exists()
 
 
+TURNS = ("yaw", "pitch", "roll", "pose")
+
+
+def staring(folder: Path, yaw: float = 30, source: str = "table") -> Path:
+    """A network that sees in every crop the mean face, turned."""
+    turn = np.radians(yaw)
+    x, y, z = mean_face().T
+    points = np.stack([x * np.cos(turn) + z * np.sin(turn), y], axis=1) / 4 + 0.5  # in parts of the crop
+    task = tasks.build("points", dict(ASKED["points"]))
+    network = networks.build({"trunk": {"name": "tcdcn"}, "heads": {"points": 136}}).eval()
+    head = network.heads["points"]
+    torch.nn.init.zeros_(head.weight)  # type: ignore[arg-type]
+    head.bias.data = torch.from_numpy(points.ravel().astype(np.float32))  # type: ignore[union-attr]
+    boxes = BoxSpec.model_validate({"source": source})
+    return Bundle(network, {"points": task}, CropSpec(size=40, channels=1), boxes).save(folder)
+
+
+def test_pose_is_measured_by_points_where_it_is_asked_for(faces: FaceTable, tmp_path: Path) -> None:
+    model = staring(tmp_path / "staring")
+    label_table(faces, model, tmp_path / "plain.parquet")
+    assert not set(TURNS) & set(FaceTable.open(tmp_path / "plain.parquet").columns)
+    label_table(faces, model, tmp_path / "out.parquet", pose=True)
+    told = FaceTable.open(tmp_path / "out.parquet")
+    assert [told.pseudo(name) for name in TURNS] == ["staring"] * 4
+    np.testing.assert_allclose(told.numbers("yaw"), 30, atol=0.01)
+    np.testing.assert_allclose([told.numbers("pitch"), told.numbers("roll")], 0, atol=0.01)
+    assert set(told.words("pose")) == {"right"}
+
+
+def test_a_pose_that_people_labelled_is_never_overwritten_or_filled(faces: FaceTable, tmp_path: Path) -> None:
+    known = [{"yaw": 5.0, "pose": "frontal"}, {"pose": "left"}, {}]
+    records = [
+        Record(faces.image(row), "", f"{row}.png", {"box": faces.numbers("box")[row], **labels})
+        for row, labels in enumerate(known)
+    ]
+    write_table(records, tmp_path / "faces.parquet")
+    label_table(
+        FaceTable.open(tmp_path / "faces.parquet"), staring(tmp_path / "it"), tmp_path / "out.parquet", pose=True
+    )
+    told = FaceTable.open(tmp_path / "out.parquet")
+    assert told.column("yaw").to_pylist() == [5, None, None]
+    assert told.column("pose").to_pylist() == ["frontal", "left", None]
+    assert told.pseudo("yaw") is told.pseudo("pose") is None
+    np.testing.assert_allclose(told.numbers("roll"), 0, atol=0.01)
+    assert told.pseudo("roll") == "it"
+
+
+def test_faces_without_points_or_without_a_pose_stay_null(faces: FaceTable, tmp_path: Path, monkeypatch: Any) -> None:
+    def some_missed(table: FaceTable, spec: BoxSpec, **others: Any) -> Any:
+        return Boxes(boxes_of(table, BoxSpec(source="table")).xyxy, np.array([0, 7]))
+
+    monkeypatch.setattr(module, "boxes_of", some_missed)
+    label_table(faces, staring(tmp_path / "it", source="detector"), tmp_path / "out.parquet", pose=True)
+    told = FaceTable.open(tmp_path / "out.parquet")
+    for name in TURNS:
+        assert np.flatnonzero(told.column(name).is_null().to_numpy(zero_copy_only=False)).tolist() == [0, 7]
+    label_table(faces, staring(tmp_path / "away", yaw=120), tmp_path / "away.parquet", pose=True)
+    told = FaceTable.open(tmp_path / "away.parquet")
+    assert told.column("landmarks_68").null_count == 2
+    assert not set(TURNS) & set(told.columns)  # nobody's can be measured
+    label_table(faces, saved(tmp_path / "far", far=True), tmp_path / "far.parquet", pose=True)
+    assert not {"landmarks_68", *TURNS} & set(FaceTable.open(tmp_path / "far.parquet").columns)
+
+
+def test_pose_is_also_measured_by_points_that_the_table_holds(faces: FaceTable, bundle: Path, tmp_path: Path) -> None:
+    found = open_source("synthetic", None, {"n": 6, "size": 48, "seed": 5})
+    points, boxes = found.points("landmarks_68"), found.numbers("box")
+    given = [{"box": boxes[row], "landmarks_68": points[row] if row else None} for row in range(6)]
+    write_table((Record(found.image(row), "", "", given[row]) for row in range(6)), tmp_path / "faces.parquet")
+    table = FaceTable.open(tmp_path / "faces.parquet")
+    label_table(table, bundle, tmp_path / "out.parquet", tasks=["gender"], pose=True)
+    told = FaceTable.open(tmp_path / "out.parquet")
+    expected = head_pose(table.points("landmarks_68"))
+    np.testing.assert_allclose(told.numbers("yaw"), expected.yaw, atol=1e-3)
+    assert list(told.words("pose")) == pose_words(expected.yaw)
+    assert told.words("pose")[0] is None
+    assert (told.pseudo("yaw"), told.pseudo("landmarks_68"), told.pseudo("gender")) == ("the mean face", None, "asker")
+    with pytest.raises(PolyfaceError, match="pose is measured by landmarks_68, which neither .*asker nor the table"):
+        label_table(faces, bundle, tmp_path / "out.parquet", tasks=["gender"], pose=True)
+
+
 def test_wrong_models_and_tasks_are_named(faces: FaceTable, bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(PolyfaceError, match="asker has no task 'gendre'; did you mean 'gender'?"):
         label_table(faces, bundle, tmp_path / "out.parquet", tasks=["gendre"])
@@ -176,3 +258,21 @@ def test_a_stage_learns_from_answers_made_once(
     assert pool.table.pseudo("landmarks_68") == "asker"
     monkeypatch.setattr(module, "label_table", lambda *args, **kwargs: pytest.fail("labelled again"))
     assert labelled(FaceTable.open(path), str(bundle)).columns == pool.table.columns
+
+
+def test_a_stage_learns_from_measured_pose(faces: FaceTable, toy: Callable[..., Path], tmp_path: Path) -> None:
+    path = tmp_path / "faces.parquet"
+    write_table((Record(faces.image(r), "", f"{r}.png", {"box": faces.numbers("box")[r]}) for r in range(12)), path)
+    source = {"name": str(path), "labels": [str(staring(tmp_path / "it"))]}
+    changes: dict[str, Any] = {"data": {"boxes": {"source": "table", "landmarks": None}, "batch": 4}}
+    asked = {"turn": tasks.build("turn", {"kind": "regression", "column": "yaw"})}
+    changes["data"]["tables"] = [source | {"pose": True}]
+    pool = stages.stage_pool(load(toy(changes)).stages[0], "train", None, asked)
+    assert pool is not None
+    np.testing.assert_allclose(pool.targets["turn"].values, 30, atol=0.01)
+    changes["data"]["tables"] = [source]  # not asked for: the cache must not give it
+    with pytest.raises(PolyfaceError, match="no face with split 'train' is labelled"):
+        stages.stage_pool(load(toy(changes)).stages[0], "train", None, asked)
+    changes["data"]["tables"] = [source | {"pose": True, "labels": []}]
+    with pytest.raises(PolyfaceError, match="pose of .* needs labels: a model that gives 68 points, such as .face68."):
+        load(toy(changes))

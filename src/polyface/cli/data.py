@@ -104,6 +104,9 @@ def data_label(
     model: Annotated[str, typer.Argument(help="A model bundle's folder, or a shipped model's name.")],
     out: Annotated[Path, typer.Argument(help="The face table (.parquet) to write.")],
     task: Annotated[list[str] | None, typer.Option(help="Only these tasks of the model (default: all).")] = None,
+    pose: Annotated[
+        bool, typer.Option("--pose", help="Also yaw, pitch, roll and pose, measured by 68 points such as face68's.")
+    ] = False,
     device: DeviceOption = "cpu",
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -115,7 +118,13 @@ def data_label(
     check_output(out, overwrite, inputs=_files(table))
     with bar() as progress:
         report = label_table(
-            FaceTable.open(table), model, out, tasks=task or (), device=device_of(device), progress=progress
+            FaceTable.open(table),
+            model,
+            out,
+            tasks=task or (),
+            pose=pose,
+            device=device_of(device),
+            progress=progress,
         )
     faces = FaceTable.open(out)
     told = [f"{name} {count:,}" for name, count in report.labelled.items() if faces.pseudo(name)]

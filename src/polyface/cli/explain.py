@@ -21,11 +21,6 @@ app = typer.Typer(help="Why a network answers as it does.", no_args_is_help=True
 _SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)  # of the dimensions that are taken out
 
 
-@app.callback()
-def _explain() -> None:
-    """Why a network answers as it does."""
-
-
 @app.command("energy")
 def explain_energy(
     model: Annotated[str, typer.Argument(help="A model bundle's folder, or a shipped model's name.")],

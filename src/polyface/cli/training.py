@@ -56,7 +56,7 @@ def evaluate(
     data: common.DataOption = None,
     split: Annotated[str, typer.Option("--split", "--part", help="Which faces: test, val, train or all.")] = "test",
     protocol: Annotated[
-        str | None, typer.Option(help="What is compared: per-task, listed-pairs, gallery-probe, or a data set's own.")
+        str | None, typer.Option(help="By what: a protocol (`polyface parts protocol`), or a data set's own.")
     ] = None,
     protocol_option: Annotated[list[str] | None, typer.Option(help="An option of the protocol: name=value.")] = None,
     by: Annotated[str, typer.Option(help="Every figure also by the words of these columns: gender,age_group.")] = "",

@@ -180,16 +180,11 @@ def kept_dims(orders: Mapping[str, Sequence[Indices]], main: str) -> dict[str, I
     return found | {f"top {100 * TOP:.0f}% {main}": own[: max(1, share_of(TOP, len(own)))]}
 
 
-def comparable(vectors: ArrayLike) -> Floats:
-    """Vectors [N, D] as protocols compare them by cosine: of length 1, in [N, D + 1].
-
-    The last number is 0; of a vector of which nothing is left it is 1, and all others are 0: such faces are like
-    nobody, and cannot be told from each other.
-    """
+def directions(vectors: ArrayLike) -> Floats:
+    """Vectors [N, D] at length 1, whose product is their cosine. One of which nothing is left stays 0: it is as near to
+    all as to itself."""
     given = np.asarray(vectors, dtype=np.float64)
-    lengths = np.linalg.norm(given, axis=1, keepdims=True)
-    empty = lengths < 1e-12
-    return np.hstack([given / np.where(empty, 1, lengths), empty])
+    return np.asarray(given / np.maximum(np.linalg.norm(given, axis=1, keepdims=True), 1e-12))
 
 
 # ------------------------------------------------------------------------------------------------ of a network
@@ -222,7 +217,7 @@ def common_heads(network: FaceNetwork, main: str = "", prefer: Sequence[str] = (
     """
     heads: dict[str, LinearHead] = {}
     left: dict[str, str] = {}
-    for task in network.heads:
+    for task in network.graph.heads:
         try:
             heads[task] = linear_head(network, task)
         except PolyfaceError as reason:

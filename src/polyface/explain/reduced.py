@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from polyface.data.loader import FacePool
 from polyface.data.table import Progress
-from polyface.explain.energy import Indices, comparable, without
+from polyface.explain.energy import Indices, directions, without
 from polyface.explain.weights import LinearHead
 from polyface.metrics.resampling import Floats
 from polyface.metrics.result import Result
@@ -44,7 +44,7 @@ def results_without(
     need x itself; where x is compared, its length is of no account.
     """
     left = without(x, order, share)
-    return protocol.evaluate({_READ: {"embedding": comparable(left if head is None else head(left))}}, cases)
+    return protocol.evaluate({_READ: {"inner": directions(left if head is None else head(left))}}, cases)
 
 
 def figures_without(

@@ -33,25 +33,21 @@ class LinearHead:
 
 
 def linear_head(network: FaceNetwork, task: str) -> LinearHead:
-    """The linear layer of a task.
+    """The linear layer of a task: that of its head, or of the linear part that is its output already.
 
     Raises:
-        PolyfaceError: an unknown task, or one whose outputs come from several layers.
+        PolyfaceError: an unknown task, or one whose outputs come from several layers, or from none that is linear.
     """
     if task not in network.heads:
         raise PolyfaceError(f"the network has no task '{task}' (it has {', '.join(network.heads)})")
     layer, reads, merge = network.output_layer(task)
-    node, parameters = network.graph.heads[task], dict(layer.named_parameters())
-    if "weight" not in parameters:
-        raise PolyfaceError(
-            f"the head of '{task}' has a layer on each of {', '.join(node.reads)}, not one on a common vector"
-        )
-    weight, *bias = (
-        parameters[name].detach().cpu().double().numpy() for name in ("weight", "bias") if name in parameters
-    )
-    if node.cosine:
+    found = {name: values.detach().cpu().double().numpy() for name, values in layer.named_parameters(recurse=False)}
+    if "weight" not in found:
+        raise PolyfaceError(f"the outputs of '{task}' come from {', '.join(reads)}, not from one linear layer")
+    weight, cosine = found["weight"], network.graph.heads[task].cosine
+    if cosine:
         weight = weight / np.maximum(np.linalg.norm(weight, axis=1, keepdims=True), 1e-5)
-    return LinearHead(reads, merge, weight, bias[0] if bias else np.zeros(len(weight)), cosine=node.cosine)
+    return LinearHead(reads, merge, weight, found.get("bias", np.zeros(len(weight))), cosine)
 
 
 def head_weights(network: FaceNetwork, task: str) -> Floats:

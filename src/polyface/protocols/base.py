@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from polyface.data.readers import READERS, reader
 from polyface.data.table import FaceTable
+from polyface.data.writing import Reader
 from polyface.errors import NoDataError, PolyfaceError, nearest
 from polyface.metrics.clusters import clustered
 from polyface.metrics.groups import groups_of
@@ -85,14 +86,20 @@ class EvaluationSet:
         made = reader(name, **self.sources.get(name, {}))
         if not hasattr(made, what):
             raise PolyfaceError(f"reader '{name}' has no {what}; {nearest(name, offering)}")
-        if self.data is None:
-            raise NoDataError(f"data set '{name}': no data folder was given; pass --data DIR that holds {name}/")
-        places = (self.data / one for one in (name, getattr(made, "folder", name)))
-        root = next((place for place in places if place.exists()), self.data / name)
+        root = self._root(name, made)
         key = f"{made} {what} {root} {self.part} {wanted}"
         if key not in self.offered:
             self.offered[key] = getattr(made, what)(root, self.part, *(one for one in wanted if one))
         return self.offered[key]
+
+    def _root(self, name: str, made: Reader) -> Path:
+        """Where a data set lies; one that its reader draws lies nowhere."""
+        if getattr(made, "drawn", False):
+            return Path()
+        if self.data is None:
+            raise NoDataError(f"data set '{name}': no data folder was given; pass --data DIR that holds {name}/")
+        places = (self.data / one for one in (name, getattr(made, "folder", name)))
+        return next((place for place in places if place.exists()), self.data / name)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,8 @@ class SourceSpec(Strict):
     size, seed of the synthetic faces; the value `seed` stands for the run's seed); where: words its columns must hold;
     without: words that they must not; faces: how many it holds if it is whole; fewer are not trained on (null: however
     many are); labels: models (bundles, shipped names or earlier stages) whose answers stand in for labels that it
-    lacks, as `polyface data label` writes them."""
+    lacks, as `polyface data label` writes them; pose: whether yaw, pitch, roll and pose are measured by their 68 points
+    where it has none."""
 
     name: str
     ratio: float = Field(1.0, gt=0)
@@ -64,6 +65,13 @@ class SourceSpec(Strict):
     options: dict[str, Any] = {}
     faces: Annotated[int, BeforeValidator(lambda given: 0 if given is None else given)] = Field(0, ge=0)
     labels: list[str] = []
+    pose: bool = False
+
+    @model_validator(mode="after")
+    def _points(self) -> SourceSpec:
+        if self.pose and not self.labels:
+            raise ValueError(f"pose of {self.name} needs labels: a model that gives 68 points, such as [face68]")
+        return self
 
 
 class DataSpec(Strict):

@@ -171,8 +171,9 @@ def stage_pool(
         if not len(rows):
             continue
         table = opened
-        for model in source.labels:
-            table = labelled(table, str((earlier or {}).get(model, model)), progress)
+        for place, model in enumerate(source.labels, 1):
+            pose = source.pose and place == len(source.labels)  # by points of the table or of any of the models
+            table = labelled(table, str((earlier or {}).get(model, model)), progress, pose)
         # once a table, whatever part is asked for; once its pictures, whatever models say of them
         detected = stage.data.boxes.source in ("detector", "points")
         whole = boxes_of(opened if detected else table, stage.data.boxes, progress=progress)

@@ -7,7 +7,7 @@ for the pairs as they are and for resamples of them, in which thresholds are pic
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -192,6 +192,14 @@ def checked(scores: ArrayLike, same: ArrayLike, similarity: bool) -> tuple[Float
     return -values if similarity else values, truth.astype(bool)
 
 
+def checked_fars(fars: Sequence[float]) -> tuple[float, ...]:
+    """False acceptance rates in percent, each once, or an error that says which is none."""
+    for far in fars:
+        if not 0 < far < 100:
+            raise PolyfaceError(f"a FAR is a percentage between 0 and 100, not {far:g}")
+    return tuple(dict.fromkeys(fars))
+
+
 def shuffled_folds(same: ArrayLike, folds: int = 10, seed: int = 0) -> NDArray[np.int64]:
     """A fold from 0 to `folds` − 1 for each pair [N], at random by `seed`; each gets its share of same pairs."""
     truth = np.asarray(same, dtype=bool)
@@ -226,12 +234,18 @@ def val_name(far: float) -> str:
     return f"VAL@{far:g}%"
 
 
+def figure_names(fars: Sequence[float]) -> list[str]:
+    """The figures of pairs, with VAL at these FARs in percent."""
+    return ["verification", "AUC", "EER", *map(val_name, fars)]
+
+
 class SortedPairs:
     """Pairs in the order of their distance, and how they are evaluated.
 
     distances, same, folds: of each pair [N]; those of fold −1 come after all others and only pick thresholds. grid:
     candidate thresholds (a pair is the same if it is closer), rising; None: every distance that occurs (a pair is the
-    same if it is not farther). fars: in percent. val_on: "test", or "train" for the folds that give the threshold.
+    same if it is not farther). fars: in percent. val_on: "test", "train" for the folds that give the threshold, or
+    "itself" where the threshold of a fold is picked on that very one. each_fold: AUC and EER are means over folds.
 
     `threshold` and `cut`, the number of pairs of all folds that it accepts, are those of each fold's accuracy.
     """
@@ -244,10 +258,11 @@ class SortedPairs:
         grid: Floats | None,
         fars: tuple[float, ...],
         val_on: str,
+        each_fold: bool = False,
     ) -> None:
         self.order, self.ends = _sorted(distances)
         self.same, self.folds = same[self.order], folds[self.order]
-        self.fars, self.val_on = fars, val_on
+        self.fars, self.val_on, self.each_fold = fars, val_on, each_fold
         self.judged = self.folds >= 0
         self.closer = self.ends[np.searchsorted(self.ends, np.arange(len(same)), side="right") - 1]
         ranked = distances[self.order]
@@ -261,11 +276,6 @@ class SortedPairs:
         """The place in `cuts` of the one that is right most often for the other folds, the smallest of equals."""
         gain = np.where(self.folds == fold, 0, np.where(self.same, 1, -1))
         return int(np.argmax(_cumulated(gain[None])[0, cuts]))
-
-    @property
-    def metrics(self) -> list[str]:
-        """The names of all figures."""
-        return ["verification", "AUC", "EER", *map(val_name, self.fars)]
 
     @property
     def accepted(self) -> Bools:
@@ -289,17 +299,25 @@ class SortedPairs:
         return np.asarray(np.hstack([drawn, calibrating])[:, self.order])
 
     def figures(self, counts: Counts, wanted: Collection[str], scored: Counts | None = None) -> dict[str, Floats]:
-        """The wanted figures [rows] of `ranked` counts: means over folds; AUC and EER of all pairs at once. `scored`:
-        counts of the pairs that are scored, where thresholds are picked on others too."""
+        """The wanted figures [rows] of `ranked` counts: means over folds; AUC and EER of all pairs at once, but with
+        `each_fold`. `scored`: counts of the pairs that are scored, where thresholds are picked on others too."""
         scored = counts if scored is None else scored
         found = self.val(counts, [far for far in self.fars if val_name(far) in wanted], scored)
         if "verification" in wanted:
             found["verification"] = self.accuracy(scored)
         figures = {name: mean_of_defined(values) for name, values in found.items()}
-        if {"AUC", "EER"} & set(wanted):
-            same, other = (_cumulated(scored * (self.judged & kind))[:, self.ends] for kind in (self.same, ~self.same))
-            figures |= {"AUC": _area(same, other), "EER": _crossing(same, other)}
+        whole = {name: of for name, of in (("AUC", _area), ("EER", _crossing)) if name in wanted}
+        accepted = [*self._accepted(scored)] if whole else []
+        figures |= {name: mean_of_defined(np.stack([of(*one) for one in accepted], 1)) for name, of in whole.items()}
         return {name: figures[name] for name in wanted}
+
+    def _accepted(self, scored: Counts) -> Iterator[tuple[Counts, Counts]]:
+        """Same and different pairs accepted at each cut [rows, cuts], of all pairs, or of each fold."""
+        for part in [self.folds == fold for fold in range(len(self.cut))] if self.each_fold else [self.judged]:
+            places = np.flatnonzero(part)
+            cuts = np.unique(np.searchsorted(places, self.ends))
+            same, other = (_cumulated(scored[:, places] * kind[places])[:, cuts] for kind in (self.same, ~self.same))
+            yield same, other
 
     def accuracy(self, counts: Counts) -> Floats:
         """Percent of each fold's pairs that its threshold tells rightly: [rows, folds].
@@ -320,7 +338,8 @@ class SortedPairs:
         found: dict[str, list[Floats]] = {}
         for fold in range(len(self.cut)) if fars else ():
             inside = self.folds == fold
-            others, judged = np.flatnonzero(~self.same & ~inside), inside if self.val_on == "test" else ~inside
+            others = np.flatnonzero(~self.same & (inside if self.val_on == "itself" else ~inside))
+            judged = ~inside if self.val_on == "train" else inside
             kinds = [np.flatnonzero(judged & self.same), np.flatnonzero(judged & ~self.same)]
             sums = [_cumulated(scored[:, places]) for places in kinds]
             known = counts[:, others].sum(1)  # a resample without any gives no threshold
