@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from polyface import networks, weighting
 from polyface.networks import FaceNetwork
+from polyface.networks.routing import Join, Rows, Walk
 from polyface.weighting import Context
 
 SIDES = {"pose": 13, "illumination": 19, "expression": 6}
@@ -207,6 +208,18 @@ def test_both_identity_losses_and_the_side_tasks_have_a_budget_each() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ embeddings
+
+
+def test_groups_of_13_classes_share_all_probability() -> None:
+    """Cut points after the classes 3 and 8: by hand, softmax of log 1 … log 13 is 1/91 … 13/91, of which the classes
+    0-3 have 10, 4-8 have 35 and 9-12 have 46. With the unit vectors as what the parts say, the merge is the shares."""
+    maps = {name: torch.eye(3)[place].expand(2, 3) for place, name in enumerate(GROUPS)}
+    outputs = torch.stack([torch.arange(1.0, 14).log(), torch.zeros(13)])
+    join = Join(tuple(GROUPS), "expected", {name: Rows("pose", tuple(own)) for name, own in GROUPS.items()})
+    found = join(Walk(maps, {}, {"pose": outputs}))
+    expected = torch.tensor([[46 / 91, 35 / 91, 10 / 91], [4 / 13, 5 / 13, 4 / 13]])  # left, frontal, right
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found.sum(1), torch.ones(2))
 
 
 def test_one_network_has_an_embedding_for_each_kind_of_routing() -> None:
