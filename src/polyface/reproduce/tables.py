@@ -135,7 +135,9 @@ def collect(
     papers = {(figure.row, figure.metric): figure.value for figure in published}
     rows = [replace(row, published=papers.get(row.key, row.published)) for row in [*rows_of(runs), *extra]]
     if not rows:
-        raise PolyfaceError(f"{runs.out}: no finished run to collect")
+        raise PolyfaceError(
+            f"{runs.out}: no finished run to collect; one of several folds is finished with all of them"
+        )
     write_results(results, rows, command=command, data=about)
     return rows
 
