@@ -34,7 +34,7 @@ _HALF: dict[int, tuple[float, float, float]] = {
 }
 _JAW_WEIGHT = 0.3  # of a point of the jaw, which is marked less surely, against 1 of any other
 _FAR_JAW = 20.0  # degrees of yaw at which the hidden half of the jaw no longer counts: what is marked is the contour
-_HEIGHTS = 0.07  # by which share faces are longer or shorter than the mean face (standard deviation)
+_LENGTHS = 0.07  # by which share faces are longer or shorter than the mean face (standard deviation)
 _NOISE = 0.05  # how far a point lies from where the fitted face has it (standard deviation), in half face widths
 _ROBUST = 0.1  # distance at which a point counts half, in half face widths
 _STEPS = 15
@@ -96,50 +96,62 @@ def pose_words(yaw: npt.ArrayLike) -> list[str | None]:
 
 
 _FACE = mean_face()
-_SIDE = np.sign(_FACE[:, 0]) * (np.arange(68) < 17)  # −1 and 1: the left and the right half of the jaw; 0: any other
-_WEIGHTS = np.where(np.arange(68) < 17, _JAW_WEIGHT, 1.0)
+_JAW = np.arange(68) < 17
+WEIGHTS: Floats = np.where(_JAW, _JAW_WEIGHT, 1.0)
+"""How much each of the 68 points counts in the fit."""
 
 
 def _measured(points: Floats) -> Floats:
     """Yaw, pitch, roll and residual [4, N] of points [N, 68, 2]; NaN where they cannot be measured."""
+    measured = np.full((4, len(points)), np.nan)
     seen = np.isfinite(points[:, :, 0]) & np.isfinite(points[:, :, 1])
-    weights: Floats = np.where(seen, _WEIGHTS, 0.0)
-    good = seen.sum(axis=1) >= _FEWEST
-    weights[~good] = _WEIGHTS  # whatever cannot be measured is replaced by what can, and forgotten below
-    points = np.where(seen[:, :, None], points, 0.0)
-    points[~good] = _FACE[:, :2]
-    points = _centred(points, weights)
-    largest = np.abs(points * (weights > 0)[:, :, None]).max(axis=(1, 2))
+    rows = np.flatnonzero(seen.sum(axis=1) >= _FEWEST)
+    seen, points = seen[rows], points[rows]
+    weights: Floats = np.where(seen, WEIGHTS, 0.0)
+    points = _centred(np.where(seen[:, :, None], points, 0.0), weights)
+    largest = np.abs(np.where(seen[:, :, None], points, 0.0)).max(axis=(1, 2), initial=0)
     points /= np.where(largest > 0, largest, 1.0)[:, None, None]
     along, across = np.linalg.svd(points * np.sqrt(weights)[:, :, None], compute_uv=False).T
     face = _centred(np.broadcast_to(_FACE, (len(points), 68, 3)), weights)
     depth = np.linalg.eigvalsh(_product(face, face, weights))[:, 0]
-    good &= (across > _FLATTEST * along) & (depth > _SHALLOWEST)
-    points[~good], weights[~good] = _centred(_FACE[None, :, :2], _WEIGHTS[None]), _WEIGHTS
-    rotation, residual = _fitted(points, weights)
-    yaw = np.arctan2(-rotation[:, 2, 0], rotation[:, 2, 2])
-    pitch = np.arcsin(np.clip(rotation[:, 2, 1], -1, 1))
-    roll = np.arctan2(-rotation[:, 0, 1], rotation[:, 1, 1])
-    found = np.stack([*np.degrees([yaw, pitch, roll]), residual])
-    found[:, ~good | (residual > _WORST) | (np.abs(found[0]) > 90)] = np.nan
-    return found
+    solid = (across > _FLATTEST * along) & (depth > _SHALLOWEST)
+    found = fit(points[solid], weights[solid], _FACE)
+    rotation = found.rotation
+    yaw, pitch = _yaw(rotation), np.degrees(np.arcsin(np.clip(rotation[:, 2, 1], -1, 1)))
+    roll = np.degrees(np.arctan2(-rotation[:, 0, 1], rotation[:, 1, 1]))
+    known = (found.residual <= _WORST) & (np.abs(yaw) <= 90)
+    measured[:, rows[solid]] = np.where(known, [yaw, pitch, roll, found.residual], np.nan)
+    return measured
 
 
-def _fitted(points: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Rotations [N, 3, 3] of the mean face to points [N, 68, 2] of weights [N, 68], and what is left [N]."""
-    face = _centred(np.broadcast_to(_FACE, (len(points), 68, 3)), weights)
-    affine = _product(points, face, weights) @ np.linalg.inv(_product(face, face, weights))
+@dataclass(frozen=True)
+class Fit:
+    """How a face [68, 3] lies in a picture: a point p of it at scale · (rotation · (p, but 1 + length times as far
+    down)) + a shift, without the depth. rotation [N, 3, 3]; scale in pixels, length [N]; weights [N, 68]: how much each
+    point counted in the end; residual [N] as in `HeadPose`."""
+
+    rotation: Floats
+    scale: Floats
+    length: Floats
+    weights: Floats
+    residual: Floats
+
+
+def fit(points: Floats, weights: Floats, face: Floats) -> Fit:
+    """Fit a face [68, 3] to finite points [N, 68, 2] of weights [N, 68] (see `head_pose`)."""
+    shape = _centred(np.broadcast_to(face, (len(points), 68, 3)), weights)
+    affine = _product(_centred(points, weights), shape, weights) @ np.linalg.inv(_product(shape, shape, weights))
     left, _, right = np.linalg.svd(affine, full_matrices=False)
     two = left @ right  # the first two rows of the nearest rotation
     rotation = np.concatenate([two, np.cross(two[:, 0], two[:, 1])[:, None]], axis=1)
+    side, height = np.sign(face[:, 0]) * _JAW, face * [0, 1, 0]
+    prior = (_NOISE / _LENGTHS) ** 2
     length, robust = np.zeros(len(points)), np.ones_like(weights)
     for _ in range(_STEPS):
-        yaw = np.degrees(np.arctan2(-rotation[:, 2, 0], rotation[:, 2, 2]))
-        counted = weights * np.clip(1 - _SIDE * yaw[:, None] / _FAR_JAW, 0, 1)
+        counted = weights * np.clip(1 - side * _yaw(rotation)[:, None] / _FAR_JAW, 0, 1)
         used = counted * robust
-        long = _FACE * (1 + length[:, None, None] * np.array([0, 1, 0]))
-        turned = _centred(long @ rotation.transpose(0, 2, 1), used)
-        longer = _centred((_FACE * [0, 1, 0]) @ rotation.transpose(0, 2, 1), used)
+        turned = _centred((face + length[:, None, None] * height) @ rotation.transpose(0, 2, 1), used)
+        longer = _centred(height @ rotation.transpose(0, 2, 1), used)
         flat, wanted = turned[:, :, :2], _centred(points, used)
         scale = np.einsum("np,npi,npi->n", used, flat, wanted) / np.einsum("np,npi,npi->n", used, flat, flat)
         rest = wanted / scale[:, None, None] - flat
@@ -149,7 +161,6 @@ def _fitted(points: Floats, weights: Floats) -> tuple[Floats, Floats]:
         across, down = [none, z, -y, x, longer[:, :, 0]], [-z, none, x, y, longer[:, :, 1]]
         moves = np.stack([np.stack(across, -1), np.stack(down, -1)], axis=2).reshape(len(x), -1, 5)
         weighted = moves * np.repeat(used, 2, axis=1)[:, :, None]
-        prior = (_NOISE / _HEIGHTS) ** 2
         wish = (weighted * rest.reshape(len(x), -1, 1)).sum(axis=1)
         wish[:, 4] -= prior * length
         step = np.linalg.solve(weighted.transpose(0, 2, 1) @ moves + np.diag([1e-9] * 4 + [prior]), wish[:, :, None])
@@ -158,7 +169,12 @@ def _fitted(points: Floats, weights: Floats) -> tuple[Floats, Floats]:
         rotation = Rotation.from_rotvec(turn).as_matrix() @ rotation
         squares = (rest**2).sum(axis=2)
         robust = 1 / (1 + squares / _ROBUST**2)
-    return rotation, np.sqrt((counted * squares).sum(axis=1) / counted.sum(axis=1))
+    return Fit(rotation, scale, length, used, np.sqrt((counted * squares).sum(axis=1) / counted.sum(axis=1)))
+
+
+def _yaw(rotation: Floats) -> Floats:
+    """In degrees, −180 … 180."""
+    return np.asarray(np.degrees(np.arctan2(-rotation[:, 2, 0], rotation[:, 2, 2])))
 
 
 def _centred(values: Floats, weights: Floats) -> Floats:
