@@ -226,7 +226,7 @@ def _rows(table: FaceTable, part: str, source: SourceSpec) -> np.ndarray:
         keep[:] = True  # a table without splits is all for training; of one with splits a face without is in no part
     for conditions, wanted in ((source.where, True), (source.without, False)):
         for column, words in conditions.items():
-            keep &= (table.classes(column, [words] if isinstance(words, str) else words) >= 0) == wanted
+            keep &= table.holding(column, words) == wanted
     return np.flatnonzero(keep)
 
 
