@@ -7,8 +7,8 @@ row group by row group when they are asked for, so a table larger than memory op
 from __future__ import annotations
 
 import hashlib
-import re
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
