@@ -138,9 +138,7 @@ def _source(recipe: Recipe, out: Path, job: Job, part: str, data: Path | None) -
     told["views"] = [view.translations, view.spread, view.mirror]
     told["crop"], told["boxes"] = stage.data.crop.model_dump(), stage.data.boxes.model_dump()
     told["tasks"] = stage.tasks
-    told["tables"] = [
-        table.model_dump(include={"name", "options", "where", "without", "labels"}) for table in stage.data.tables
-    ]
+    told["tables"] = [table.model_dump(exclude={"ratio", "faces"}) for table in stage.data.tables]
     faces = inputs_of(stage, data, {}).data
     told["faces"] = faces and [one.fingerprint for one in faces]
     return told
