@@ -17,7 +17,8 @@ TRUNK = "tcdcn"
 """A trunk has the name of its paper, which rooms that name trunks may say."""
 
 PAPERS = ("tcdcn", "dmm", "cavinet", "ming", "mao")
-DATA_SETS = ("cavi", "webcaricature", "celeba", "lfwa", "lfw", "mtfl", "aflw", "helen", "lfpw", "300w", "ibug", "cfp")
+_OF_FACES = ("cavi", "webcaricature", "celeba", "lfwa", "lfw", "cfp", "ijba")
+DATA_SETS = (*_OF_FACES, "mtfl", "aflw", "helen", "lfpw", "300w", "ibug")
 WORDS = re.compile(rf"(?i)(?<![a-z0-9])({'|'.join(PAPERS + DATA_SETS)})(?![a-z0-9])")
 FILES = [path for path in SOURCE.rglob("*.py") if not path.relative_to(SOURCE).as_posix().startswith(EXEMPT)]
 

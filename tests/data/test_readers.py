@@ -56,7 +56,7 @@ def test_every_reader_describes_itself_in_one_line(name):
         assert word in (type(found).__doc__ or "")
 
 
-@pytest.mark.parametrize("name", sorted(READERS.names()))
+@pytest.mark.parametrize("name", [name for name in sorted(READERS.names()) if not hasattr(READERS.get(name), "drawn")])
 def test_every_reader_says_what_it_expected_where(name, tmp_path):
     with pytest.raises(PolyfaceError) as caught:
         read(name, tmp_path / "nowhere")

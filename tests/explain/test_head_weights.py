@@ -19,7 +19,7 @@ def test_only_heads_on_the_trunk_have_comparable_weights() -> None:
     assert isinstance(layer, nn.Linear)
     assert torch.equal(torch.from_numpy(head_weights(network, "smile")), layer.weight.detach().double())
     assert head_weights(network, "pose").shape == (5, 100)
-    with pytest.raises(PolyfaceError, match="the head of 'gender' reads a: only heads on the trunk"):
+    with pytest.raises(PolyfaceError, match="the outputs of 'gender' come from a, not from one linear"):
         head_weights(network, "gender")
     with pytest.raises(PolyfaceError, match="no task 'age'"):
         head_weights(network, "age")

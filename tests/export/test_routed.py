@@ -28,7 +28,8 @@ PART = {"kind": "pool", "levels": 0, "hidden": [6], "norm": True}
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    """Hard routing in the head, stochastic routing in the embedding, and a task beside them."""
+    """Hard routing in the head, stochastic routing in the embedding, a task beside them, and two embeddings that are no
+    task's."""
     torch.manual_seed(0)
     routed = {name: PART | {"rows": {"task": "pose", "classes": own}} for name, own in GROUPS.items()}
     network = networks.build({
@@ -39,7 +40,11 @@ def bundle() -> Bundle:
             "pose": {"reads": ["joint"], "outputs": 5},
             "smile": {"other": [1, 0]},
         },
-        "embeddings": {"who": {"reads": ["joint", *GROUPS], "merge": "stochastic", "similarity": "inner"}},
+        "embeddings": {
+            "who": {"reads": ["joint", *GROUPS], "merge": "stochastic", "similarity": "inner"},
+            "hard": {"reads": ["joint", *GROUPS], "merge": "hard"},
+            "soft": {"reads": list(GROUPS), "merge": "expected", "similarity": "inner"},
+        },
         "normalise": {"mean": [100.0, 110.0, 120.0], "std": [60.0, 61.0, 62.0]},
     })  # fmt: skip
     for norm in network.modules():
@@ -80,7 +85,7 @@ def test_a_routed_network_in_onnx_answers_as_in_pytorch(bundle: Bundle, tmp_path
         expected = bundle.network.eval()(images)
     assert len(expected.outputs["pose"].argmax(1).unique()) == 5
     found = ran(path, images)
-    assert set(found) == {"who", "pose", "smile", "embedding/other", "embedding/who"}
+    assert set(found) == {"who", "pose", "smile", *(f"embedding/{name}" for name in ("other", "who", "hard", "soft"))}
     for name, values in found.items():
         kind, _, embedding = name.partition("/")
         wanted = expected.embeddings[embedding] if embedding else expected.outputs[kind]
@@ -116,6 +121,16 @@ def test_one_embedding_keeps_the_head_that_routes_it(bundle: Bundle, tmp_path: P
     np.testing.assert_allclose(found["embedding/who"], expected.embeddings["who"].numpy(), atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["hard", "soft"])
+def test_an_embedding_that_is_no_tasks_is_kept_alone(bundle: Bundle, name: str) -> None:
+    with torch.inference_mode():
+        expected = bundle.network.eval()(pixels(8)).embeddings[name]
+        own = embedding_only(bundle.network, name)
+        assert (list(own.heads), list(own.embeddings)) == (["pose"], [name])
+        assert torch.equal(own(pixels(8)).embeddings[name], expected)
+    assert BundleEmbedder(bundle, branch=name).dim == expected.shape[1]
+
+
 def test_a_bundle_of_a_graph_is_read_as_it_was_written(bundle: Bundle, tmp_path: Path) -> None:
     again = load_bundle(bundle.save(tmp_path / "tiny"), quiet=True)
     assert again.network.config == bundle.network.config
@@ -144,3 +159,42 @@ def test_a_network_of_one_embedding_is_cut_to_itself() -> None:
     """The shipped embedder was made so: cut again, its config (which its galleries' id depends on) is the same."""
     network = load_bundle(find("identity"), quiet=True).network
     assert embedding_only(network, "verification").config == network.config
+
+
+def test_heads_without_a_layer_in_onnx(tmp_path: Path) -> None:
+    """Logits that are a part's output are an output of their own, beside the embedding of the same numbers."""
+    torch.manual_seed(0)
+    logits = {"kind": "linear", "width": 3, "reads": ["block"]}
+    routed = {name: logits | {"rows": {"task": "pose", "classes": own}} for name, own in GROUPS.items()}
+    network = networks.build({
+        "trunk": {"name": "casia-net", "size": 32, "width": 0.1, "end": "pool4"},
+        "parts": {"block": {"kind": "casia", "width": 0.1}, "joint": logits, **routed},
+        "heads": {
+            "who": {"reads": ["joint"], "outputs": 3, "layer": "none"},
+            "who_by_pose": {"merge": "rows", "of": list(GROUPS), "outputs": 3, "layer": "none"},
+            "pose": {"reads": logits["reads"], "outputs": 5},
+        },
+        "embeddings": {
+            "as they are": {"reads": ["joint"], "similarity": "inner"},
+            "stochastic": {"reads": ["joint", *GROUPS], "merge": "stochastic", "similarity": "inner"},
+        },
+    })  # fmt: skip
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = 1.0
+    images = pixels(16)[:, :1]
+    network.train()(images, {"pose": torch.arange(16) % 5})
+    kinds = {name: tasks.build(name, {"kind": "identity", "people": ["a", "b", "c"]}) for name in network.heads}
+    kinds["pose"] = tasks.build("pose", {"kind": "classification", "column": "pose"})
+    bundle = Bundle(network.eval(), kinds, CropSpec(size=32, channels=1), BoxSpec(), {"name": "tiny"})
+    assert export_onnx(bundle, tmp_path / "model.onnx") <= 1e-4
+    found = ran(tmp_path / "model.onnx", images)
+    with torch.inference_mode():
+        expected, lean = network(images), folded(embedding_only(network, "stochastic"))(images)
+    np.testing.assert_allclose(found["embedding/as they are"], found["who"])
+    np.testing.assert_allclose(found["who_by_pose"], expected.outputs["who_by_pose"].numpy(), atol=1e-4)
+    assert float(expected.outputs["who_by_pose"].std(0).min()) > 0.01
+    torch.testing.assert_close(lean.embeddings["stochastic"], expected.embeddings["stochastic"])
+    whole = load_bundle(bundle.save(tmp_path / "tiny"), quiet=True).network
+    with torch.inference_mode():
+        assert torch.equal(whole(images).outputs["who"], expected.outputs["who"])

@@ -277,7 +277,7 @@ def test_all_pairs_of_a_group_keep_the_thresholds_of_all() -> None:
 
 
 @given(
-    arrays(np.float64, (2, 12), elements=st.floats(-50, 50) | st.just(NAN)),
+    arrays(np.float64, (2, 12), elements=st.floats(-50, 50, width=16) | st.just(NAN)),
     st.permutations(range(12)),
 )
 @settings(max_examples=30)

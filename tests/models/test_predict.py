@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +31,9 @@ TASKS = {
 
 class Plain(nn.Module):
     """A network without embeddings."""
+
+    embeddings: Mapping[str, Embedding] = {}
+    own_embeddings: Sequence[str] = ()
 
     def embedding_of(self, task: str) -> None:
         return None
@@ -165,14 +170,14 @@ def test_wrong_views_are_refused(wrong: dict[str, float]) -> None:
         TTA(**wrong)  # type: ignore[arg-type]
 
 
-class Turned(nn.Module):
+class Turned(Plain):
     """A network whose embedding is the centre of brightness in the crop, from its corner, at the given length."""
 
     def __init__(self, similarity: str) -> None:
         super().__init__()
         self.embeddings = {"face": Embedding(2, similarity)}
 
-    def embedding_of(self, task: str) -> str:
+    def embedding_of(self, task: str) -> str:  # type: ignore[override]
         return "face"
 
     def forward(self, images: Tensor) -> FaceOutput:
@@ -193,3 +198,44 @@ def test_the_mean_of_unit_embeddings_is_of_length_one_and_that_of_others_is_the_
     np.testing.assert_allclose(
         unit["smile"]["embedding"], mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=2e-3
     )
+
+
+@pytest.fixture(scope="module")
+def several() -> networks.FaceNetwork:
+    """A task with an embedding of its own, one that reads a part's, and two embeddings that are no task's."""
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "trunk": {"name": "tcdcn"},
+        "parts": {"a": {"levels": 0, "reads": ["trunk.conv4"], "similarity": "cosine"}},
+        "heads": {"landmarks": 2, "smile": {"a": [0, 1]}},
+        "embeddings": {
+            "landmarks": {"reads": ["a"]},
+            "features": {"reads": ["trunk"]},
+            "whole": {"reads": ["trunk", "a"], "similarity": "inner"},
+        },
+    }
+    return networks.build(config).eval()
+
+
+def test_embeddings_that_are_no_tasks_are_answered_beside_the_tasks(pool, several) -> None:
+    answers = predict(several, TASKS, pool)
+    assert {name: set(answer) for name, answer in answers.items()} == {
+        "landmarks": {"points", "embedding"},
+        "smile": {"probabilities", "label", "embedding"},
+        "features": {"embedding"},
+        "whole": {"inner"},
+    }
+    assert [answers[name][key].shape[1] for name, key in (("features", "embedding"), ("whole", "inner"))] == [100, 164]
+    np.testing.assert_allclose(np.linalg.norm(answers["features"]["embedding"], axis=1), 1, rtol=1e-5)
+    # of some tasks as well, and of none all of them
+    assert predict(several, {"smile": TASKS["smile"]}, pool).keys() == {"smile", "features", "whole"}
+    assert predict(several, {}, pool).keys() == {"a", "landmarks", "features", "whole"}
+
+
+def test_an_inner_embedding_is_averaged_as_it_is(pool, several) -> None:
+    """The product of two means is the mean of the products over all crops of both: no length is put right."""
+    many, none = predict(several, TASKS, pool, tta=TTA(3, 0.1)), predict(several, TASKS, pool, tta=TTA(3, 0.0))
+    plain = predict(several, TASKS, pool)
+    np.testing.assert_allclose(none["whole"]["inner"], plain["whole"]["inner"], rtol=1e-3, atol=1e-5)
+    assert np.abs(many["whole"]["inner"] - plain["whole"]["inner"]).max() > 1e-3
+    np.testing.assert_allclose(np.linalg.norm(many["features"]["embedding"], axis=1), 1, rtol=1e-5)

@@ -171,13 +171,39 @@ def test_stochastic_routing_is_the_double_sum_over_pairs() -> None:
     assert network.embeddings["who"].dim == found.shape[1] == 12
 
 
-def test_stochastic_routing_by_a_certain_answer_is_hard_routing() -> None:
-    network, pixels = built(embeddings=embedding("stochastic", list(POSES))).eval(), images(8)
+def test_hard_routing_is_half_of_both_cosines() -> None:
+    """½·h(d, d') + ½·h(own, own'): unit blocks, where merged rows would let the longer block count more."""
+    network, pixels = built(embeddings=embedding("hard")).eval(), images(8)
+    vectors, poses = by_hand(network, pixels), network(pixels).outputs["pose"].argmax(1).tolist()
+    own = normalize(torch.stack([vectors[part_of(pose)][row] for row, pose in enumerate(poses)]))
+    joint = normalize(vectors["joint"])
+    found = network(pixels).embeddings["who"]
+    torch.testing.assert_close(found @ found.T, 0.5 * joint @ joint.T + 0.5 * own @ own.T)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(8))
+
+
+@pytest.mark.parametrize("certain, uncertain", [("hard", "stochastic"), ("rows", "expected")])
+def test_certain_probabilities_are_hard_routing(certain: str, uncertain: str) -> None:
+    network, pixels = built(embeddings=embedding(uncertain)).eval(), images(8)
     network.heads["pose"].weight.data *= 1e6  # type: ignore[operator]
-    hard = built(embeddings=embedding("rows", list(POSES))).eval()
+    hard = built(embeddings=embedding(certain)).eval()
     hard.load_state_dict(network.state_dict())
-    expected = normalize(hard(pixels).embeddings["who"])
-    torch.testing.assert_close(network(pixels).embeddings["who"], expected)
+    torch.testing.assert_close(network(pixels).embeddings["who"], hard(pixels).embeddings["who"])
+
+
+def test_routing_of_features_is_the_double_sum_where_they_have_length_1() -> None:
+    """Σ pᵢ·fᵢ: one vector a face in place of a sum over pairs of parts."""
+    network, pixels = built(embeddings=embedding("expected", list(POSES))).eval(), images(8)
+    for part in POSES:
+        network.branches[part].register_forward_hook(lambda *args: normalize(args[2]))
+    output, vectors = network(pixels), by_hand(network, pixels)
+    p = output.outputs["pose"].softmax(1)
+    shares = torch.stack([p[:, own].sum(1) for own in POSES.values()])
+    torch.testing.assert_close(shares.sum(0), torch.ones(8))
+    unit = torch.stack([vectors[part] for part in POSES])
+    expected = torch.einsum("in,jm,ind,jmd->nm", shares, shares, unit, unit)
+    found = output.embeddings["who"]
+    torch.testing.assert_close(found @ found.T, expected)
 
 
 def test_what_is_not_routed_stands_before_what_is_merged() -> None:

@@ -110,6 +110,10 @@ class MadeUp:
         found: list[Pair] = self.offered["pairs"]
         return found
 
+    def templates(self, root: Path, part: str, list: str = "") -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.offered["templates"]
+        return found
+
     def searches(self, root: Path, part: str, list: str = "") -> Mapping[str, Any]:
         found: Mapping[str, Any] = self.offered["searches"]
         return found

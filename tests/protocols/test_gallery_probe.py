@@ -150,7 +150,7 @@ def test_rows_and_differences_of_splits(many: FaceTable) -> None:
     [
         ({}, "answers of no task: none has an embedding"),
         ({"caricature": HAND["caricature"]}, "answers of caricature: none has an embedding"),
-        ({"a": HAND["verification"], "b": HAND["verification"]}, "tasks a, b have embeddings: name one"),
+        ({"a": HAND["verification"], "b": HAND["verification"]}, "among the embeddings a, b: name one"),
         ({"x": {"embedding": HAND["verification"]["embedding"][:, 0]}}, r"embedding \[6\] for a table of 6 faces"),
         ({"x": {"embedding": HAND["verification"]["embedding"] * np.nan}}, "not of length 1"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +68,44 @@ def test_the_folds_of_a_list_are_taken(six: FaceTable) -> None:
     found = listed(HAND, six, pairs)[""]
     assert figures(found)["verification"] == pytest.approx(75)
     assert found.metrics[0].folds == "2 folds"
+
+
+def test_several_lists_each_have_a_prefix_and_figures_the_words_of_the_field(six: FaceTable) -> None:
+    """Fold by fold as in the test above; of two folds each threshold at a FAR is picked on the other's one different
+    pair: 60 lets in the own pair of fold 7 at 40, 75 that of fold 9 at 15."""
+    paths = [six.path(row) for row in range(6)]
+    MadeUp.offered["pairs"] = [
+        Pair(paths[0], paths[1], True, 7),
+        Pair(paths[0], paths[5], False, 7),
+        Pair(paths[4], paths[5], True, 9),
+        Pair(paths[2], paths[1], False, 9),
+    ]
+    names = {"verification": "accuracy", "VAL@25%": "TAR@FAR 25%"}
+    options = {"lists": {"A": "first", "B": ""}, "names": names, "fars": [25], "identification": {}}
+    found = results("made-up", HAND, six, **options)
+    assert [asked for *_, asked in MadeUp.asked] == ["first", ""]
+    assert list(found) == ["A ", "B "]
+    expected = {"accuracy": 75, "AUC": 100, "EER": 0, "TAR@FAR 25%": 100}
+    assert figures(found["A "]) == pytest.approx(expected)
+    each = results("made-up", HAND, six, **options, each_fold=True)["A "]
+    assert (figures(each), each.key == found["A "].key) == (pytest.approx(expected), False)
+    made = rows("x", {0: found["A "]}, prefix="A ", resamples=20)
+    assert [row.metric for row in made] == [f"A {name}" for name in expected]
+    assert made[0].note == "± 35.36 over 2 folds"  # of 100 and 50
+    assert made[3].interval == (100, 100)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"list": "a", "lists": {"A": "a"}}, "list and lists are both given: remove one of them"),
+        ({"names": {"VAL@2%": "TAR"}}, "names names 'VAL@2%'; did you mean"),
+        ({"names": {"verification": "AUC"}}, "names: two figures are called 'AUC'"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(PolyfaceError, match=message):
+        protocols.build({"name": "listed-pairs", **options})
 
 
 def test_what_a_model_lacks_is_not_evaluated(six: FaceTable) -> None:
@@ -177,7 +216,7 @@ def changed(task: str, key: str, change: Callable[[np.ndarray], np.ndarray]) -> 
         ({"visual": {}}, "'visual' has no probabilities; its answers are: none"),
         (
             {"a": HAND["verification"], "b": HAND["verification"]},
-            "tasks a, b have embeddings: name one by the",
+            "there is no 'verification' among the embeddings a, b: name one by the",
         ),
         (changed("verification", "embedding", lambda e: e[:5]), r"embedding \[5, 2\] for a table of 6 faces"),
         (changed("verification", "embedding", lambda e: 2 * e), "not of length 1"),

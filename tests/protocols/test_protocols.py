@@ -45,7 +45,7 @@ def polyface() -> Command:
 
 
 def test_the_names_of_protocols() -> None:
-    assert protocols.PROTOCOLS.names() == ["gallery-probe", "listed-pairs", "per-task"]
+    assert protocols.PROTOCOLS.names() == ["gallery-probe", "listed-pairs", "per-task", "templates"]
     assert protocols.settings(None) == protocols.settings("per-task") == {"name": "per-task"}
     assert protocols.settings("cavi")["name"] == "listed-pairs"
     assert protocols.settings("webcaricature")["name"] == "gallery-probe"
@@ -241,7 +241,10 @@ def test_a_shipped_embedder_needs_a_protocol_that_compares(
         records.append(Record(picture, f"{row}", f"{row}.png", labels))
     write_table(records, tmp_path / "t.parquet")
     message = polyface("evaluate", "identity", tmp_path / "t.parquet", code=1)
-    assert "an embedding and no task: name a protocol that compares faces (gallery-probe, listed-pairs)" in message
+    assert (
+        "an embedding and no task: name a protocol that compares faces (gallery-probe, listed-pairs, templates)"
+        in message
+    )
     load_bundle(find("identity")).save(tmp_path / "model")
     manifest = json.loads((tmp_path / "model" / "polyface.json").read_text())
     manifest["boxes"] = {"source": "image"}  # noise has no face that a detector would find

@@ -13,7 +13,7 @@ from PIL import Image
 from polyface.errors import PolyfaceError
 from polyface.metrics.sections import Curves
 from polyface.report.faces import PREDICTED, TRUE, as_image, contact_sheet, draw_face, png
-from polyface.report.plots import PALETTE, plot, plot_scatter
+from polyface.report.plots import PALETTE, plot, plot_rows, plot_scatter
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
 FIVE = np.array([[60.0, 40], [100, 40], [80, 60], [65, 85], [95, 85]])
@@ -198,3 +198,19 @@ def test_drawing_loads_neither_torch_nor_matplotlib() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["set()", "False"]
+
+
+def test_matrices_over_each_other_are_white_to_black_with_lines_between_blocks() -> None:
+    """The columns of two blocks: one of zeros, one of each matrix's largest."""
+    matrices = {"pose": np.tile([0.0, 0, 7, 7], (3, 1)), "light": np.tile([0.0, 0, 0.1, 0.1], (5, 1))}
+    drawn = Image.open(io.BytesIO(plot_rows(matrices, {"left": 2, "right": 2}, x_label="", value="")))
+    picture = np.asarray(drawn.convert("RGB")).astype(int)
+    dark, line = (picture.max(-1) < 12), (np.abs(picture - (0xD5, 0x5E, 0x00)).max(-1) < 40)
+    assert line.any(0).sum() in (1, 2, 3)  # one line, a pixel or two wide, at the same place in both
+    at = int(np.flatnonzero(line.any(0)).mean())
+    right, left = (dark[:, at + shift].mean() for shift in (25, -25))
+    assert right > 0.5
+    assert left < 0.1
+    for some, blocks in (({}, {"left": 2}), (matrices, {})):
+        with pytest.raises(PolyfaceError, match="at least one matrix and one block"):
+            plot_rows(some, blocks, x_label="", value="")

@@ -61,7 +61,7 @@ def test_a_recipe_names_parts_classes_and_what_heads_read(stage) -> None:
             "b": {"reads": ["trunk.conv4"], "rows": {"task": "pose", "classes": [3, "right profile"]}},
         },
         "heads": {"pose": "trunk", "smile": {"merge": "rows", "of": ["a", "b"]}, "landmarks": "a"},
-        "embeddings": {"smile": {"reads": ["a", "b"], "similarity": "euclidean"}},
+        "embeddings": {"smile": {"reads": ["a", "b"], "similarity": "euclidean"}, "features": {"reads": ["trunk"]}},
     }
     spec = stage(network, {"pose": POSE})
     config = network_config(spec, tasks := stages.stage_tasks(spec))
@@ -75,19 +75,26 @@ def test_a_recipe_names_parts_classes_and_what_heads_read(stage) -> None:
     built = build_network(spec, tasks, 0, {})
     assert built.routed_by == ["pose"]
     assert built.embedding_of("smile") == "smile"
+    assert built.own_embeddings == ["features"]
 
 
-def test_the_network_in_the_documentation_is_built(stage) -> None:
+def test_the_networks_in_the_documentation_are_built(stage) -> None:
     text = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
-    (block,) = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "stochastic" in block]
-    network = yaml.safe_load(block)["network"]
-    network["trunk"] |= {"size": 40, "channels": 1}
-    network["heads"]["landmarks"] = "joint"
-    network["normalise"] = {"mean": 0, "std": 1}
-    spec = stage(network, {"pose": POSE, "identity": {"kind": "identity", "people": ["anna", "bert"]}})
-    built = build_network(spec, stages.stage_tasks(spec), 0, {})
-    assert built.embeddings["identity"].dim == 256
-    assert built.routed_by == ["pose"]
+    blocks = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "stochastic" in block]
+    graph, logits = (yaml.safe_load(block)["network"] for block in blocks)
+    people = {"kind": "identity", "people": ["anna", "bert"]}
+    graph["trunk"] |= {"size": 40, "channels": 1}
+    graph["normalise"] = {"mean": 0, "std": 1}
+    logits["trunk"]["size"] = 40
+    groups = POSE | {"vocabulary": ["left", "frontal", "right"]}
+    dims = []
+    for network, pose, more in ((graph, POSE, {}), (logits, groups, {"identity_by_pose": people})):
+        network["heads"]["landmarks"] = "joint"
+        spec = stage(network, {"pose": pose, "identity": people} | more)
+        built = build_network(spec, stages.stage_tasks(spec), 0, {})
+        assert built.routed_by == ["pose"]
+        dims.append({name: embedding.dim for name, embedding in built.embeddings.items()})
+    assert dims == [{"identity": 256, "features": 128}, {"identity": 2, "features": 160, "hard": 4, "stochastic": 4}]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +107,7 @@ def test_the_network_in_the_documentation_is_built(stage) -> None:
         ({"parts": {"a": {"rows": {"task": "landmarks", "classes": ["left"]}}}}, "'left', no class of landmarks"),
         ({"parts": {"a": {"rows": {"task": "pos", "classes": ["left"]}}}}, "parts.a.rows.task names 'pos'.*'pose'"),
         ({"parts": {"a": {"rows": "left"}}}, "network.parts.a.rows is 'left'"),
-        ({"embeddings": {"smil": {"reads": ["a"]}}}, "network.embeddings names 'smil'.*'smile'"),
+        ({"embeddings": {"a/b": {"reads": ["a"]}}}, "network.embeddings.a/b.*nothing can be called 'a/b'"),
         ({"heads": {"smile": {"a": 3}}}, "network.heads.smile.a is 3; expected a list of the task's terms"),
         ({"heads": {"smile": "trunk.conv4"}}, "network.heads.smile names 'trunk.conv4'"),
     ],

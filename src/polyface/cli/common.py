@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -97,6 +97,17 @@ def say(text: str) -> None:
 def tell(line: object) -> None:
     """A line on stderr; names in it break it in no two."""
     typer.echo(one_line(line), err=True)
+
+
+def aligned(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table as aligned columns; those whose header starts with `>` hold numbers and are set right-aligned."""
+    lines = [[name.removeprefix(">") for name in header], *rows]
+    wide = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    set_ = [str.rjust if name.startswith(">") else str.ljust for name in header]
+    return "\n".join(
+        "  ".join(place(cell, size) for place, cell, size in zip(set_, line, wide, strict=True)).rstrip()
+        for line in lines
+    )
 
 
 HERE = {"out", "results", "report", "device", "workers", "yes", "collect"}  # options that change no figure

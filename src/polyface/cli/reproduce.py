@@ -46,7 +46,7 @@ def reproduce(
     command = common.command_of(context)
     runs = rows.Runs(chosen, data, place)
     of = paper(chosen.name)
-    rows.collect(runs, file, command, ", ".join(rows.sources(chosen)), of.figures)
+    rows.collect(runs, file, command, ", ".join(rows.sources(chosen)), of.figures, of.rows(runs))
     rows.table_report(page, runs, file, of.figures, of.statements, of.sections(runs))
     common.say(rows.printed(chosen, file))
     common.say(f"results: {file}\nreport: {page}")

@@ -56,7 +56,7 @@ def evaluate(
     data: common.DataOption = None,
     split: Annotated[str, typer.Option("--split", "--part", help="Which faces: test, val, train or all.")] = "test",
     protocol: Annotated[
-        str | None, typer.Option(help="What is compared: per-task, listed-pairs, gallery-probe, or a data set's own.")
+        str | None, typer.Option(help="By what: a protocol (`polyface parts protocol`), or a data set's own.")
     ] = None,
     protocol_option: Annotated[list[str] | None, typer.Option(help="An option of the protocol: name=value.")] = None,
     by: Annotated[str, typer.Option(help="Every figure also by the words of these columns: gender,age_group.")] = "",
@@ -104,10 +104,9 @@ def _table(rows: Sequence[Row], name: str) -> str:
     """Figures as aligned columns: of which faces, what, how much with its 95 % interval, of how many."""
     from polyface.report.results import format_row
 
-    cells = [("faces", "figure", "", "n")]
+    cells = []
     for row in rows:
         faces = row.row.removeprefix(name).removeprefix(": ") or "all"
         n = "" if row.n is None else f"{row.n:,}"
         cells.append((faces, row.metric, f"{format_row(row)} {row.unit}".strip(), n))
-    wide = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, wide)).rstrip() for line in cells)
+    return common.aligned(("faces", "figure", "", "n"), cells)

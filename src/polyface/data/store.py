@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -11,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from polyface.data.table import FaceTable, Progress
-from polyface.data.writing import import_table, write_table
+from polyface.data.writing import Reader, import_table
 from polyface.errors import NoDataError, PolyfaceError
 from polyface.files import atomic_path, cache_folder, lock
-from polyface.registry import check_options
 
 _PATIENCE = 24 * 3600  # seconds that a process waits for another one to make the same table
 _log = logging.getLogger(__name__)
@@ -25,16 +25,16 @@ def open_source(
     name: str, root: Path | None, options: Mapping[str, Any] | None = None, progress: Progress | None = None
 ) -> FaceTable:
     """The table called `name`: a .parquet file, `<root>/<name>.parquet`, the raw data set `<root>/<name>` (or the
-    `folder` that its reader names; imported once into the cache, with the reader's `options`), or "synthetic", rendered
-    once with `options` (n, size, seed).
+    `folder` that its reader names; imported once into the cache, with the reader's `options`), or one that its reader
+    draws.
 
     Raises:
         NoDataError: there is none, or it is a raw data set of which more than half of the faces are missing or bad.
     """
     from polyface.data.readers import READERS, reader
 
-    if name == "synthetic":
-        return _synthetic(dict(options or {}), progress)
+    if name in READERS and getattr(READERS.get(name), "drawn", False):
+        return _drawn(reader(name, **(options or {})), progress)
     file = Path(name) if name.endswith(".parquet") else None
     for candidate in [file, root / f"{name}.parquet" if root else None, root / name if root and file else None]:
         if candidate is not None and candidate.exists():
@@ -82,10 +82,11 @@ def listing(*roots: Path) -> str:
                 continue
             seen.add((here.st_dev, here.st_ino))
             inner.sort()
+            below = "" if folder == os.fspath(root) else os.path.relpath(folder, root)  # once: of every file it is dear
             for name in sorted(names):
                 with suppress(OSError):  # a link that leads nowhere
                     found = os.stat(os.path.join(folder, name))
-                    place = os.path.relpath(os.path.join(folder, name), root)
+                    place = os.path.join(below, name)
                     content.update(f"{place!r} {found.st_size} {found.st_mtime_ns}\n".encode())
         if root.is_file():
             content.update(f"{root.stat().st_size} {root.stat().st_mtime_ns}".encode())
@@ -123,12 +124,12 @@ def _made(path: Path) -> FaceTable | None:
     return None
 
 
-def _synthetic(options: dict[str, Any], progress: Progress | None) -> FaceTable:
+def _drawn(made: Reader, progress: Progress | None) -> FaceTable:
+    """The table of a reader that draws its pictures."""
     from polyface.data import synthetic
 
-    check_options(synthetic.render, options, "data set 'synthetic'")
-    options = {"n": 4000, "size": 64, "seed": 0} | options
-    sources = sorted(Path(synthetic.__file__).parent.glob("*.py"))  # what draws them is part of what they are
-    content = b"".join(source.read_bytes() for source in sources) + repr(sorted(options.items())).encode()
-    faces = synthetic.records(**options)
-    return cached_table("synthetic", content, lambda path: write_table(faces, path, progress=progress))
+    # What draws them is part of what they are.
+    own = [Path(inspect.getfile(kind)) for kind in type(made).__mro__[:-1]]
+    sources = [*sorted(Path(synthetic.__file__).parent.glob("*.py")), *own]
+    content = b"".join(source.read_bytes() for source in sources) + repr(made).encode()
+    return cached_table(made.name, content, lambda path: import_table(made, Path(), path, progress=progress))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,16 +28,20 @@ GROUP_BYTES = 2**28  # of a row group's pictures: Arrow reads at most 2 GiB of t
 _AT_ONCE = 64  # faces that are decoded before they are written
 
 
+Picture = Path | bytes | np.ndarray | Callable[[], np.ndarray]
+"""A file, encoded bytes, uint8 RGB [H, W, 3], or what draws such an array when the face is written."""
+
+
 @dataclass(frozen=True)
 class Record:
     """One face as a reader found it.
 
-    image: a file, encoded bytes, or uint8 RGB [H, W, 3]. where: file and line, for errors. path: the image's stable
+    where: file and line, for errors. path: the image's stable
     name inside its data set, with '/' separators. labels: column → value; a missing key or None is "not labelled";
     landmarks are [N, 2] pixels with NaN for an invisible point.
     """
 
-    image: Path | bytes | np.ndarray
+    image: Picture
     where: str
     path: str
     labels: dict[str, Any]
@@ -69,7 +73,10 @@ class Plan:
 
 
 class Reader(Protocol):
-    """Turns a public data set, in the layout its authors publish, into records. `verified`: tried on the real files."""
+    """Turns a public data set, in the layout its authors publish, into records. `verified`: tried on the real files.
+
+    One whose attribute `drawn` is true draws its pictures, and reads nothing at the path that it is given.
+    """
 
     name: str
     verified: bool
@@ -117,7 +124,8 @@ class ImportReport:
 def _row(record: Record, columns: Mapping[str, Column]) -> dict[str, Any]:
     path = values.word(utf8(record.path), f"{record.where}: path")
     where = f"{record.where}: {short(path)}" if record.where != path else path
-    image = images.encode_png(record.image) if isinstance(record.image, np.ndarray) else record.image
+    image = record.image() if callable(record.image) else record.image
+    image = images.encode_png(image) if isinstance(image, np.ndarray) else image
     data = image if isinstance(image, bytes) else read_bytes(image, where)
     height, width = images.decode(data, where, images.log).shape[:2]
     row: dict[str, Any] = {"image": {"bytes": data, "path": path}}

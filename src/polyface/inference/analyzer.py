@@ -246,10 +246,9 @@ class Analyzer:
                 raise PolyfaceError(
                     f"{model.name}: failed on {len(queue)} faces at once ({short(error)}); give a smaller batch"
                 ) from error
-            for name, answer in found.items():
-                task = model.bundle.tasks[name]
+            for name, task in model.bundle.tasks.items():
                 for face, here in enumerate(told):
-                    here[model.names[name]] = task, {key: value[face] for key, value in answer.items()}
+                    here[model.names[name]] = task, {key: value[face] for key, value in found[name].items()}
         for (image, _), here in zip(queue, told, strict=True):
             face = len(image.faces)
             image.faces.append(_face(image.boxes[face], image.scores[face], here, self.top))

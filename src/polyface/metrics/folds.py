@@ -1,4 +1,4 @@
-"""One result of several folds: disjoint units, each judged by a network of its own."""
+"""One result of several folds or splits, each with units of its own."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from polyface.errors import PolyfaceError
-from polyface.metrics.resampling import Bools, Counts, Floats
+from polyface.metrics.resampling import Bools, Counts, Floats, summarise
 from polyface.metrics.result import Metric, Result, digest
 from polyface.metrics.sections import Section
 
 
-def pooled(folds: Sequence[Result]) -> Result:
+def pooled(folds: Sequence[Result], told: str = "") -> Result:
     """The results of several folds as one over all their units, which are drawn again together; every figure is the
-    mean of those of the folds.
+    mean of those of the folds. told: what they are called ("10 splits") where the spread of figures is that over them;
+    else it is the mean of their own.
 
     Raises:
         PolyfaceError: folds with different figures.
@@ -23,12 +24,13 @@ def pooled(folds: Sequence[Result]) -> Result:
     first, *others = folds
     if any(list(other.metrics) != list(first.metrics) for other in others):
         raise PolyfaceError("folds that are one result must have the same figures")
-    return _Pooled(tuple(folds)) if others else first
+    return _Pooled(tuple(folds), told) if others else first
 
 
 @dataclass(frozen=True)
 class _Pooled:
     folds: tuple[Result, ...]
+    told: str
 
     @property
     def units(self) -> int:
@@ -46,7 +48,12 @@ class _Pooled:
     def metrics(self) -> Sequence[Metric]:
         of_each = zip(*(fold.metrics for fold in self.folds), strict=True)
         return [
-            replace(same[0], n=None if any(one.n is None for one in same) else sum(one.n or 0 for one in same), note="")
+            replace(
+                same[0],
+                n=None if any(one.n is None for one in same) else sum(one.n or 0 for one in same),
+                note="",
+                folds=self.told or same[0].folds,
+            )
             for same in of_each
         ]
 
@@ -54,6 +61,8 @@ class _Pooled:
         return float(np.mean([fold.figure(metric) for fold in self.folds]))
 
     def spread(self, metric: Metric) -> float | None:
+        if self.told:
+            return summarise([fold.figure(metric) for fold in self.folds]).std
         spreads = [one for fold in self.folds if (one := fold.spread(metric)) is not None]
         return float(np.mean(spreads)) if spreads else None
 

@@ -316,7 +316,10 @@ def paired_differences(
         """Figures [R, runs] of each group → those of a minus those of b, run by run."""
         return np.hstack([one[:, :own] - one[:, own:] for one in each])
 
-    chosen = [m for m in _common([*a, *b], groups) if m.compared and m.resampled and m.trained]
+    if not set(a[0].metrics) & set(b[0].metrics):
+        raise PolyfaceError(f"results to be compared have no figure in common: {_listed(a[0])}; {_listed(b[0])}")
+    shared = [metric for metric in _common(a, groups) if metric in _common(b, groups)]
+    chosen = [metric for metric in shared if metric.compared and metric.resampled and metric.trained]
     drawn = _drawn(groups, chosen, resamples, seed)
     found = {}
     for metric in (one for one in chosen if one in drawn[0]):
@@ -338,8 +341,7 @@ def _common(runs: Sequence[Result], groups: Sequence[Sequence[Result]]) -> list[
     for other in runs[1:]:
         if list(other.metrics) != list(first.metrics):
             raise PolyfaceError(
-                "results to be averaged or compared must have the same figures, found "
-                f"{_listed(first)} and {_listed(other)}"
+                f"results to be averaged must have the same figures, found {_listed(first)} and {_listed(other)}"
             )
     for group in groups:
         if len({run.key for run in group}) > 1:

@@ -71,8 +71,9 @@ def answers(
     """Decoded answers of every task for cuts uint8 [B, C, P, P] with their image→input crops [B, 2, 3].
 
     All crops of all faces go through the network as one batch; points are moved back and averaged, class probabilities,
-    scores of attributes and embeddings averaged. A task that reads an embedding answers it too ("embedding" [B, E]); a
-    network without tasks answers its embeddings alone, {name: {"embedding": [B, E]}}.
+    scores of attributes and embeddings averaged. A task that has an embedding answers it too, as "embedding" [B, E], or
+    as "inner" where it is compared by its product as it is (`Embedding.answer`). Embeddings that are no task's, and all
+    of a network that is asked for no task, are answered under their own names, {name: {"embedding": [B, E]}}.
     """
     faces, to_input = len(cuts), torch.from_numpy(spec.cut_to_input()).to(cuts.device)
     each, count = tta.matrices(spec.size, cuts.device), len(tta)
@@ -81,23 +82,21 @@ def answers(
     output = network(images)
     moved = compose(each.repeat(faces, 1, 1), crops.repeat_interleave(count, dim=0))
 
-    def averaged(numbers: Mapping[str, np.ndarray], branch: str | None) -> dict[str, np.ndarray]:
-        """Over the crops of each face; an embedding among them is that of `branch`."""
+    def averaged(numbers: Mapping[str, np.ndarray], name: str | None) -> dict[str, np.ndarray]:
+        """Over the crops of each face; an embedding among them is the one of that name."""
         found = dict(numbers)
-        if branch:
-            found["embedding"] = output.embeddings[branch].float().cpu().numpy()
+        if name:
+            found[network.embeddings[name].answer] = output.embeddings[name].float().cpu().numpy()
         if count > 1:
             found = {k: v.reshape(faces, count, *v.shape[1:]).mean(axis=1) for k, v in found.items()}
-            if branch and network.embeddings[branch].similarity == "cosine":
+            if name and network.embeddings[name].similarity == "cosine":
                 found["embedding"] /= np.linalg.norm(found["embedding"], axis=1, keepdims=True)
         return found
 
-    if not tasks:
-        return {branch: averaged({}, branch) for branch in network.embeddings}
-    return {
-        name: task.conclude(averaged(task.read(output.outputs[name], moved, spec.size), network.embedding_of(name)))
-        for name, task in tasks.items()
-    }
+    read = {name: task.read(output.outputs[name], moved, spec.size) for name, task in tasks.items()}
+    of_tasks = {name: tasks[name].conclude(averaged(each, network.embedding_of(name))) for name, each in read.items()}
+    others = network.own_embeddings if tasks else network.embeddings
+    return of_tasks | {name: averaged({}, name) for name in others}
 
 
 def predict(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from polyface.errors import PolyfaceError, check_names, nearest
-from polyface.networks.heads import SIMILARITIES, Embedding, GroupedHead
+from polyface.networks.heads import LAYERS, SIMILARITIES, Embedding, Given, GroupedHead
 from polyface.networks.layers import CosineLinear
 from polyface.networks.parts import PARTS
 from polyface.networks.routing import MERGES, Join, Rows, Walk, on_own_rows
@@ -18,7 +18,7 @@ from polyface.networks.shapes import Shape, declared, length_of, shape_of
 
 KEYS = ("kind", "reads", "frozen", "rows", "similarity")
 """What stands beside the options of a part."""
-TAKEN = ("trunk", "reads", "of", "merge", "outputs", "frozen")
+TAKEN = ("trunk", "reads", "of", "merge", "outputs", "frozen", "layer")
 """Names that a part cannot have, since they mean something where parts are named."""
 
 
@@ -59,19 +59,27 @@ class PartNode(Node):
 
 @dataclass(frozen=True)
 class HeadNode(Node):
-    """A task's linear layer on `join`; or with groups, part → places of its outputs in the task's, one on each part."""
+    """A task's linear layer on `join`; or with groups, part → places of its outputs in the task's, one on each part.
+    layer: "none" where `join` is the task's output already."""
 
     kept_in = "heads"
     outputs: int = 0
     join: Join = field(default_factory=Join)
     groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
     cosine: bool = False
+    layer: str = "linear"
 
     def build(self, shapes: dict[str, Shape]) -> nn.Module:
         if self.groups:
             lengths = {part: length_of(part, shapes, self.where) for part in self.groups}
             return GroupedHead(lengths, self.groups, self.cosine)
-        return (CosineLinear if self.cosine else nn.Linear)(self.join.length(shapes, self.where), self.outputs)
+        length = self.join.length(shapes, self.where)
+        if self.layer == "linear":
+            return (CosineLinear if self.cosine else nn.Linear)(length, self.outputs)
+        if length != self.outputs or self.cosine:
+            wrong = "cosines come from a layer of the head" if self.cosine else f"what it reads has {length} numbers"
+            raise PolyfaceError(f"{self.where}: layer none, but {wrong}, and the task has {self.outputs} outputs")
+        return Given(self.outputs)
 
     def step(self, head: nn.Module, walk: Walk) -> None:
         """Add the task's outputs, in float32: bfloat16 coordinates would be 0.3 % of a crop apart."""
@@ -115,7 +123,7 @@ class Graph:
         given = {f"network.branches.{name}": (name, part) for name, part in branches.items()}
         given |= {f"network.parts.{name}": (name, part) for name, part in parts.items()}
         cosine = config.get("cosine", ())
-        self.owned: Mapping[str, Any] = config.get("embeddings", {})  # by task, beside those of parts
+        embeddings: Mapping[str, Any] = config.get("embeddings", {})  # beside those of parts
         self.parts = {name: _part(name, where, part) for where, (name, part) in given.items()}
         self.heads = {name: self._head(name, head, name in cosine) for name, head in config["heads"].items()}
         self.embeddings = {
@@ -123,10 +131,10 @@ class Graph:
             for where, (name, part) in given.items()
             if (similarity := part.get("similarity")) is not None
         }
-        if twice := [name for name in self.owned if name in self.embeddings]:
+        if twice := [name for name in embeddings if name in self.embeddings]:
             hint = "its part has a similarity already; remove one of them"
             raise PolyfaceError(f"network.embeddings.{twice[0]}: {hint}")
-        self.embeddings |= {name: self._embedding(name, one) for name, one in self.owned.items()}
+        self.embeddings |= {name: self._embedding(name, one) for name, one in embeddings.items()}
         self.order = self.needed([*self.parts.values(), *self.heads.values(), *self.embeddings.values()])
         self._check()
 
@@ -166,9 +174,9 @@ class Graph:
     def _check(self) -> None:
         """Refuse names that cannot be, parts that would learn nothing, and rows and merges that would leave faces
         without a vector."""
-        for node in (*self.parts.values(), *self.heads.values()):
+        for node in (*self.parts.values(), *self.heads.values(), *self.embeddings.values()):
             name: Any = node.name  # YAML has keys that are no words
-            word = isinstance(name, str) and name and "." not in name
+            word = isinstance(name, str) and name and not set(name) & {".", "/"}
             if not word or hasattr(nn.ModuleDict, node.name) or (node.name in TAKEN and node.name in self.parts):
                 raise PolyfaceError(f"{node.where}: nothing can be called '{node.name}' here; take another name")
         joined: list[HeadNode | EmbeddingNode] = [*self.heads.values(), *self.embeddings.values()]
@@ -197,8 +205,11 @@ class Graph:
             given = {"reads": ["trunk"], "outputs": given}
         frozen = bool(given.get("frozen", False))
         if "outputs" in given:
-            join = self._join(given, where, ("outputs", "frozen"))
-            return HeadNode(name, where, join.reads, frozen, outputs=given["outputs"], join=join, cosine=cosine)
+            join, layer = self._join(given, where, ("outputs", "frozen", "layer")), str(given.get("layer", "linear"))
+            if layer not in LAYERS:
+                raise PolyfaceError(f"{where}: layer is '{layer}'; {nearest(layer, LAYERS)}")
+            outputs = given["outputs"]
+            return HeadNode(name, where, join.reads, frozen, outputs=outputs, join=join, cosine=cosine, layer=layer)
         groups = {part: places for part, places in given.items() if part != "frozen"}
         check_names(groups, self.parts, where)
         outputs = sum(map(len, groups.values()))

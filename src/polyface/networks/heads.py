@@ -12,6 +12,9 @@ from polyface.errors import PolyfaceError
 from polyface.networks.layers import CosineLinear
 
 SIMILARITIES = ("cosine", "euclidean", "inner")
+LAYERS = ("linear", "none")
+EMBEDDED = ("embedding", "inner")
+"""What an embedding is called among the answers for a face: "inner" if it is compared by its product as it is."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,11 @@ class Embedding:
     dim: int
     similarity: str
 
+    @property
+    def answer(self) -> str:
+        """Which of `EMBEDDED` it is."""
+        return "inner" if self.similarity == "inner" else "embedding"
+
     def __call__(self, features: Tensor) -> Tensor:
         """Features [B, dim], as the heads read them, → the embedding [B, dim]."""
         return nn.functional.normalize(features, eps=1e-5) if self.similarity == "cosine" else features
@@ -29,7 +37,8 @@ class Embedding:
 
 @torch.no_grad()
 def set_bias(head: nn.Module, bias: Tensor) -> None:
-    """Give a task's head these biases [outputs]; one without biases stays as it is."""
+    """Give a task's head these biases [outputs]; one without biases stays as it is, and so does one without a layer:
+    what it reads may be compared as an embedding, where a common shift would make all faces alike."""
     if isinstance(head, GroupedHead):
         places = head.order.argsort()
         for layer in head.parts.values():
@@ -37,6 +46,14 @@ def set_bias(head: nn.Module, bias: Tensor) -> None:
             set_bias(layer, bias[own])
     elif isinstance(head, nn.Linear):
         head.bias.copy_(bias)
+
+
+class Given(nn.Identity):
+    """A head without a layer: what it reads, [B, outputs], is the task's output already."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.out_features = outputs
 
 
 class GroupedHead(nn.Module):

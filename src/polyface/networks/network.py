@@ -74,11 +74,27 @@ class FaceNetwork(PartlyFrozen):
         return self.trunk((images.float() - self.mean) / self.std)  # type: ignore[no-any-return]
 
     def embedding_of(self, task: str) -> str | None:
-        """The embedding of a task: its own, or that of the one part that it reads; None where there is neither."""
-        if task in self.graph.owned:
+        """The embedding of a task: that of its name, or of the one part that it reads; None where there is neither."""
+        if task in self.embeddings:
             return task
         reads = self.graph.heads[task].reads
         return reads[0] if len(reads) == 1 and reads[0] in self.embeddings else None
+
+    def output_layer(self, task: str) -> tuple[nn.Module, tuple[str, ...], str]:
+        """(what gives a task's outputs, the names of what it reads, how these are merged): the head; or, of a head
+        without a layer, the fully connected part that it reads."""
+        head = self.graph.heads[task]
+        part = self.graph.parts.get(head.reads[0]) if head.layer == "none" and len(head.reads) == 1 else None
+        layer = getattr(self.branches[part.name], "layer", None) if part else None
+        if part is None or layer is None:
+            return self.heads[task], head.reads, head.join.merge
+        return layer, part.reads, "concat"
+
+    @property
+    def own_embeddings(self) -> list[str]:
+        """The embeddings that are no task's."""
+        read = {self.embedding_of(task) for task in self.heads}
+        return [name for name in self.embeddings if name not in read]
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """The parameters that learn and that tasks share: the trunk's, and those of parts that two or more read."""
@@ -139,9 +155,10 @@ def build(config: Mapping[str, Any]) -> FaceNetwork:
 
     trunk: {name, options…, frozen: true}. parts (or branches, as older configs say): name → {kind, options…, reads,
     frozen, rows: {task, classes}, similarity}. heads: task → the number of its outputs on the trunk's vector, {part:
-    places of its outputs} or {reads (or of), merge, outputs}, both with frozen. embeddings: task → {reads, merge,
-    similarity}. cosine: tasks whose outputs are cosines. normalise: {mean, std} of pixel values 0..255, subtracted and
-    divided here so that a network is whole without the code that trained it; numbers or lists of one a channel.
+    places of its outputs} or {reads (or of), merge, outputs, layer}, both with frozen. embeddings: name, that of a task
+    or another → {reads, merge, similarity}. cosine: tasks whose outputs are cosines. normalise: {mean, std} of pixel
+    values 0..255, subtracted and divided here so that a network is whole without the code that trained it; numbers or
+    lists of one a channel.
 
     Raises:
         PolyfaceError: what is wrong, by the recipe's key.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -33,17 +34,18 @@ class Walk:
     outputs: dict[str, Tensor] = field(default_factory=dict)
     embeddings: dict[str, Tensor] = field(default_factory=dict)
 
-    def members(self, rows: Rows) -> Tensor:
-        """Bool [B]: the faces of these rows, by their label, or by the network's answer where it is −1 or not given."""
-        classes = self.outputs[rows.task].argmax(1)
-        if rows.task in self.routes:
-            label = self.routes[rows.task]
-            classes = torch.where(label < 0, classes, label)
-        return torch.stack([classes == one for one in rows.classes]).any(0)
+    def classes(self, task: str) -> Tensor:
+        """int64 [B]: the label of each face, or the network's answer where it is −1 or not given."""
+        answers = self.outputs[task].argmax(1)
+        if task not in self.routes:
+            return answers
+        label = self.routes[task]
+        return torch.where(label < 0, answers, label)
 
-    def probability(self, rows: Rows) -> Tensor:
-        """[B]: how probable the network holds it that a face is one of these rows; no gradient passes."""
-        return self.outputs[rows.task].detach().softmax(1)[:, list(rows.classes)].sum(1)
+    def members(self, rows: Rows) -> Tensor:
+        """Bool [B]: the faces of these rows."""
+        classes = self.classes(rows.task)
+        return torch.stack([classes == one for one in rows.classes]).any(0)
 
 
 def on_own_rows(part: nn.Module, reads: Sequence[Tensor], own: Tensor) -> dict[str, Tensor]:
@@ -95,6 +97,18 @@ class Join:
         """What no other can take the place of."""
         return [read for read in self.reads if read not in self.rows]
 
+    @cached_property
+    def routed_by(self) -> str:
+        """The task whose classes route."""
+        (task,) = {rows.task for rows in self.rows.values()}
+        return task
+
+    @cached_property
+    def places(self) -> list[list[float]]:
+        """Which class of that task is in the rows of which part: 1 or 0, [classes, routed parts]."""
+        classes = range(sum(len(rows.classes) for rows in self.rows.values()))  # each is in one part's rows
+        return [[float(one in rows.classes) for rows in self.rows.values()] for one in classes]
+
 
 def _concat(join: Join, walk: Walk) -> Tensor:
     vectors = [walk.maps[read] for read in join.reads]
@@ -102,9 +116,21 @@ def _concat(join: Join, walk: Walk) -> Tensor:
 
 
 def _rows(join: Join, walk: Walk) -> Tensor:
-    """What is not routed, then of every face the vector of the part whose rows it is in (hard routing)."""
-    own = [torch.where(walk.members(rows)[:, None], walk.maps[read], 0.0) for read, rows in join.rows.items()]
-    return torch.cat([*(walk.maps[read] for read in join.alone()), torch.stack(own).sum(0)], 1)
+    """What is not routed, then of every face the vector of the part whose rows it is in."""
+    return torch.cat([*_alone(join, walk), _own(join, walk, _routed(join, walk))], 1)
+
+
+def _expected(join: Join, walk: Walk) -> Tensor:
+    """What is not routed, then Σ pᵢ·yᵢ over what is, pᵢ the probability that a face is in the rows of part i."""
+    return torch.cat([*_alone(join, walk), _mean(join, walk, _routed(join, walk))], 1)
+
+
+def _hard(join: Join, walk: Walk) -> Tensor:
+    """Stochastic routing with all probability on the part whose rows a face is in: of length 1.
+
+    With one that is not routed, the inner product of two faces is ½·h(d, d') + ½·h(i, j), i and j their own parts.
+    """
+    return _in_equal_shares([*map(_unit, _alone(join, walk)), _own(join, walk, _unit(_routed(join, walk)))])
 
 
 def _stochastic(join: Join, walk: Walk) -> Tensor:
@@ -112,10 +138,43 @@ def _stochastic(join: Join, walk: Walk) -> Tensor:
 
     With one that is not routed, the inner product of two faces is ½·h(d, d') + ½·Σᵢ Σⱼ pᵢ·p'ⱼ·h(i, j), h the cosine.
     """
-    unit = {read: F.normalize(walk.maps[read], eps=1e-5) for read in join.reads}
-    expected = torch.stack([walk.probability(rows)[:, None] * unit[read] for read, rows in join.rows.items()]).sum(0)
-    blocks = [*(unit[read] for read in join.alone()), expected]
-    return torch.cat(blocks, 1) / math.sqrt(len(blocks))
+    return _in_equal_shares([*map(_unit, _alone(join, walk)), _mean(join, walk, _unit(_routed(join, walk)))])
 
 
-MERGES: dict[str, Callable[[Join, Walk], Tensor]] = {"concat": _concat, "rows": _rows, "stochastic": _stochastic}
+def _alone(join: Join, walk: Walk) -> list[Tensor]:
+    return [walk.maps[read] for read in join.alone()]
+
+
+def _routed(join: Join, walk: Walk) -> Tensor:
+    """The vectors of all routed parts, [B, parts, D]."""
+    return torch.stack([walk.maps[read] for read in join.rows], 1)
+
+
+def _own(join: Join, walk: Walk, vectors: Tensor) -> Tensor:
+    """Of the vectors [B, parts, D] of each face that of the part whose rows it is in: [B, D]."""
+    own = vectors.new_tensor(join.places)[walk.classes(join.routed_by)]
+    return torch.where(own[:, :, None] > 0, vectors, 0.0).sum(1)
+
+
+def _mean(join: Join, walk: Walk, vectors: Tensor) -> Tensor:
+    """Their mean [B, D] by how probable the network holds a part's rows; these get no gradient from here."""
+    shares = walk.outputs[join.routed_by].detach().softmax(1) @ vectors.new_tensor(join.places)
+    return (shares[:, :, None] * vectors).sum(1)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return F.normalize(vectors, dim=-1, eps=1e-5)
+
+
+def _in_equal_shares(blocks: Sequence[Tensor]) -> Tensor:
+    """Blocks of length 1 as one vector, in whose inner product with another each counts alike: at most 1."""
+    return torch.cat(list(blocks), 1) / math.sqrt(len(blocks))
+
+
+MERGES: dict[str, Callable[[Join, Walk], Tensor]] = {
+    "concat": _concat,
+    "rows": _rows,
+    "expected": _expected,
+    "hard": _hard,
+    "stochastic": _stochastic,
+}

@@ -64,3 +64,14 @@ def single_map(reads: Sequence[Shape]) -> Shape:
         what = "a vector" if len(reads) == 1 else f"{len(reads)} of them"
         raise PolyfaceError(f"it reads {what}; expected one map (of the trunk: set network.trunk.pool to map)")
     return reads[0]
+
+
+def joined_length(reads: Sequence[Shape]) -> int:
+    """The length of the vectors that a part reads, one after another.
+
+    Raises:
+        PolyfaceError: one of them is a map.
+    """
+    if any(shape.stride for shape in reads):
+        raise PolyfaceError("it reads a map; expected vectors: let it read a part that pools the map")
+    return sum(shape.channels for shape in reads)

@@ -1,8 +1,8 @@
 """Papers: a folder each, with what it takes to reproduce one and to put what is measured beside what was printed.
 
 `recipe.yaml` says what is trained and compared, `published.yaml` (see `polyface.report.published`) what the paper
-prints, and `page.py` has, where a paper has pictures of its own, `sections(runs)`. The recipe alone is needed. The
-folder's name, with - for _, is the paper's and its recipe's: `polyface reproduce dmm-cnn`.
+prints, and `page.py` has, where a paper has rows or pictures of its own, `rows(runs)` or `sections(runs)`. The recipe
+alone is needed. The folder's name, with - for _, is the paper's and its recipe's: `polyface reproduce dmm-cnn`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import module_from_spec, spec_from_file_location
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from polyface.report.published import Published, Statement, read_published
 from polyface.training.papers import PAPERS
 
 if TYPE_CHECKING:
+    from polyface.metrics.result import Row
     from polyface.report.page import Section
     from polyface.reproduce import Runs
 
@@ -31,8 +32,18 @@ class Paper:
     figures: Sequence[Published] = field(default=(), repr=False)
     statements: Sequence[Statement] = field(default=(), repr=False)
 
+    def rows(self, runs: Runs) -> Sequence[Row]:
+        """The rows of the paper's own that its finished runs give, beside those of every recipe."""
+        made: Sequence[Row] = self._page("rows", runs)
+        return made
+
     def sections(self, runs: Runs) -> Sequence[Section]:
         """What the paper's own page shows of its finished runs."""
+        made: Sequence[Section] = self._page("sections", runs)
+        return made
+
+    def _page(self, what: str, runs: Runs) -> Any:
+        """What a function of the paper's page gives; nothing where there is none."""
         file = PAPERS.get(self.name) / "page.py" if self.name in PAPERS else None
         if file is None or not file.is_file():
             return []
@@ -41,8 +52,8 @@ class Paper:
         assert spec.loader is not None
         sys.modules[spec.name] = module = module_from_spec(spec)  # where dataclasses look for it
         spec.loader.exec_module(module)
-        made: Sequence[Section] = module.sections(runs)
-        return made
+        given = getattr(module, what, None)
+        return given(runs) if given else []
 
 
 def paper(name: str) -> Paper:

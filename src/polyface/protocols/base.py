@@ -14,18 +14,20 @@ from numpy.typing import NDArray
 
 from polyface.data.readers import READERS, reader
 from polyface.data.table import FaceTable
+from polyface.data.writing import Reader
 from polyface.errors import NoDataError, PolyfaceError, nearest
 from polyface.metrics.clusters import clustered
 from polyface.metrics.groups import groups_of
-from polyface.metrics.recognition.pairs import Indices
-from polyface.metrics.resampling import Bools
+from polyface.metrics.recognition.pairs import Indices, pair_distances, squared_distances
+from polyface.metrics.resampling import Bools, Floats
 from polyface.metrics.result import Result
+from polyface.networks.heads import EMBEDDED
 from polyface.schema import VOCABULARIES
 from polyface.tasks import Task
 
 Answers = Mapping[str, Mapping[str, NDArray[Any]]]
-"""{task: {"probabilities": [N, K], "embedding": [N, E] of unit length, …}} over the faces of a table. The embedding of
-a network without tasks is under its own name."""
+"""{task: {"probabilities": [N, K], "embedding": [N, E] of unit length, …}} over the faces of a table; "inner" in place
+of "embedding" where it is compared by its product as it is. An embedding that is no task's is under its own name."""
 
 MIXED = "mixed"
 PEOPLE = "people"
@@ -55,7 +57,7 @@ class EvaluationSet:
         """The rows of the faces with these words; an error if there are none."""
         keep = np.ones(len(self.table), dtype=bool)
         for column, wanted in words.items():
-            keep &= self.table.classes(column, [wanted] if isinstance(wanted, str) else wanted) >= 0
+            keep &= self.table.holding(column, wanted)
         if not keep.any():
             told = " and ".join(f"{column} {wanted}" for column, wanted in words.items())
             raise PolyfaceError(f"none of the {len(self.table)} faces is one of {told or 'any kind'}: some are needed")
@@ -84,14 +86,20 @@ class EvaluationSet:
         made = reader(name, **self.sources.get(name, {}))
         if not hasattr(made, what):
             raise PolyfaceError(f"reader '{name}' has no {what}; {nearest(name, offering)}")
-        if self.data is None:
-            raise NoDataError(f"data set '{name}': no data folder was given; pass --data DIR that holds {name}/")
-        places = (self.data / one for one in (name, getattr(made, "folder", name)))
-        root = next((place for place in places if place.exists()), self.data / name)
+        root = self._root(name, made)
         key = f"{made} {what} {root} {self.part} {wanted}"
         if key not in self.offered:
             self.offered[key] = getattr(made, what)(root, self.part, *(one for one in wanted if one))
         return self.offered[key]
+
+    def _root(self, name: str, made: Reader) -> Path:
+        """Where a data set lies; one that its reader draws lies nowhere."""
+        if getattr(made, "drawn", False):
+            return Path()
+        if self.data is None:
+            raise NoDataError(f"data set '{name}': no data folder was given; pass --data DIR that holds {name}/")
+        places = (self.data / one for one in (name, getattr(made, "folder", name)))
+        return next((place for place in places if place.exists()), self.data / name)
 
 
 @dataclass(frozen=True)
@@ -157,12 +165,37 @@ def answer(answers: Answers, task: str, key: str, table: FaceTable) -> NDArray[A
 
 
 def embedding_name(answers: Answers, wanted: str = "") -> str:
-    """The task whose embedding faces are compared by: the wanted one, or else the only one that has any."""
-    having = [task for task in answers if "embedding" in answers[task]]
+    """The task, or the embedding that is no task's, by which faces are compared: the wanted one, or else the only
+    one."""
+    having = [name for name in answers if answers[name].keys() & set(EMBEDDED)]
     if wanted in having:
         return wanted
     if not having:
         raise PolyfaceError(f"answers of {', '.join(answers) or 'no task'}: none has an embedding to compare faces by")
     if len(having) > 1:
-        raise PolyfaceError(f"tasks {', '.join(having)} have embeddings: name one by the protocol's option embedding")
+        told = f"there is no '{wanted}' among the embeddings" if wanted else "there are embeddings of"
+        raise PolyfaceError(f"{told} {', '.join(having)}: name one by the protocol's option embedding")
     return having[0]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings [N, E] by which faces are compared: of length 1; or as they are, by their product (`inner`)."""
+
+    vectors: NDArray[Any]
+    inner: bool = False
+
+    def pairs(self, first: Indices, second: Indices) -> Floats:
+        """The distance of each listed pair of rows, [pairs]: the smaller, the more alike."""
+        return pair_distances(self.vectors[first], self.vectors[second], inner=self.inner)
+
+    def between(self, probes: Indices, gallery: Indices) -> Floats:
+        """The distances of all rows of both, [probes, gallery]."""
+        return squared_distances(self.vectors[probes], self.vectors[gallery], inner=self.inner)
+
+
+def embedded(answers: Answers, wanted: str, table: FaceTable) -> Embedded:
+    """The embeddings of the faces of a table that a protocol compares (`embedding_name`)."""
+    name = embedding_name(answers, wanted)
+    inner = "inner" in answers[name]
+    return Embedded(answer(answers, name, "inner" if inner else "embedding", table), inner)

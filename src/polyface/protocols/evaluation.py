@@ -92,6 +92,20 @@ def evaluate_tables(
 ) -> Evaluation:
     """A bundle on the faces of named tables that are of a part (a split, or "all"), cropped as the bundle says."""
     protocol = _protocol(bundle, protocol)  # before any picture is decoded
+    pool = pool_of_tables(bundle, names, data, part, progress)
+    return evaluate(
+        bundle, pool, protocol, part=part, data=data, sources=names, tta=tta, device=device, progress=progress
+    )
+
+
+def pool_of_tables(
+    bundle: Bundle, names: Sequence[str], data: Path | None, part: str = "test", progress: Progress | None = None
+) -> FacePool:
+    """The faces of named tables that are of a part (a split, or "all"), cropped as a bundle says.
+
+    Raises:
+        PolyfaceError: no face is of that part; those that there are are told.
+    """
     tables = [open_source(name, data, progress=progress) for name in names]
     chosen = [table if part == EVERY else table.where(split=part) for table in tables]
     if not any(map(len, chosen)):
@@ -100,10 +114,7 @@ def evaluate_tables(
             f"{', '.join(names)}: no face has split '{part}'; splits: {', '.join(sorted(known)) or 'none'}, or {EVERY}"
         )
     parts = [(table, boxes_of(table, bundle.boxes, progress=progress), 1.0) for table in chosen if len(table)]
-    pool = FacePool(parts, bundle.crop, {}, progress)
-    return evaluate(
-        bundle, pool, protocol, part=part, data=data, sources=names, tta=tta, device=device, progress=progress
-    )
+    return FacePool(parts, bundle.crop, {}, progress)
 
 
 def _protocol(bundle: Bundle, given: Mapping[str, Any] | None) -> Mapping[str, Any]:

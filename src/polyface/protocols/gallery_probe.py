@@ -11,7 +11,7 @@ import numpy as np
 from polyface.errors import PolyfaceError, check_names
 from polyface.metrics.clusters import clustered, together
 from polyface.metrics.recognition.all_pairs import evaluate_all_pairs
-from polyface.metrics.recognition.pairs import Indices, squared_distances
+from polyface.metrics.recognition.pairs import Indices
 from polyface.metrics.recognition.retrieval import draw_gallery, evaluate_retrieval
 from polyface.metrics.resampling import Bools
 from polyface.metrics.result import Result
@@ -21,8 +21,7 @@ from polyface.protocols.base import (
     Cases,
     EvaluationSet,
     Words,
-    answer,
-    embedding_name,
+    embedded,
     people_of,
     rows_by_person,
     tasks_by_person,
@@ -59,7 +58,8 @@ class GalleryProbe:
     searched; by default every face is sought among one face of each other person and of its own. Galleries of one face
     a person are drawn `draws` times by `seed`. reader: instead, the data set that lists probes and galleries, and
     `list`, which of its lists. verify: the prefix of a search of which, beside it, all pairs are verified. embedding:
-    the task whose embedding is compared, where there are several; distances are squared Euclidean ones.
+    the task whose embedding is compared, or the name of an embedding that is no task's, where there are several;
+    distances are squared Euclidean ones.
 
     groups: name → the words of a kind of probes, each with a rank-1 of its own ({turned: {pose: [left, right]}} gives
     "rank-1 turned"). apart: a column of moments, such as one of pictures that several cameras took at once: a probe is
@@ -145,18 +145,16 @@ class GalleryProbe:
     def evaluate(self, answers: Answers, cases: SearchCases) -> Mapping[str, Result]:
         """Verification of all pairs, if it is asked for, and the searches."""
         faces, found = cases.faces, {}
-        embedding = answer(answers, embedding_name(answers, self.embedding), "embedding", faces.table)
+        embedding = embedded(answers, self.embedding, faces.table)
         if cases.pairs:
             first, second = cases.pairs
             people = (people_of(faces, rows, "verification") for rows in cases.pairs)
-            found[""] = evaluate_all_pairs(
-                squared_distances(embedding[first], embedding[second]), *people, fars=FARS, seed=self.seed
-            )
+            found[""] = evaluate_all_pairs(embedding.between(first, second), *people, fars=FARS, seed=self.seed)
         retrieved: dict[str, Result] = {}
         for prefix, search in cases.searches.items():
             probes = people_of(faces, search.probes, "probes")
             retrieved[prefix] = evaluate_retrieval(
-                squared_distances(embedding[search.probes], embedding[search.faces]),
+                embedding.between(search.probes, search.faces),
                 probes,
                 people_of(faces, search.faces, "gallery"),
                 galleries=search.galleries,
@@ -166,9 +164,8 @@ class GalleryProbe:
             if self.over == PEOPLE:
                 retrieved[prefix] = clustered(retrieved[prefix], probes, PEOPLE)
         if self.tasks:
-            first = next(iter(retrieved))
-            beside = tasks_by_person(answers, faces, self.tasks)
-            retrieved[first] = together({"": retrieved[first], **beside})
+            told_with, beside = next(iter(retrieved)), tasks_by_person(answers, faces, self.tasks)
+            retrieved[told_with] = together({"": retrieved[told_with], **beside})
         return found | retrieved
 
 

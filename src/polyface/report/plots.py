@@ -138,3 +138,32 @@ def plot_grid(
     axes.set_xlabel(x_label)
     figure.colorbar(drawn, ax=axes, label=value)
     return encoded(figure)
+
+
+def plot_rows(groups: Mapping[str, ArrayLike], blocks: Mapping[str, int], *, x_label: str, value: str) -> bytes:
+    """Matrices {name: [rows, columns]} of the same columns over each other, as PNG bytes: from white, 0, to black, the
+    largest of each matrix. blocks: {name: so many columns}, from left to right, told above and parted by lines."""
+    if not groups or not blocks:
+        raise PolyfaceError("a picture of matrices needs at least one matrix and one block of columns")
+    matrices = {name: np.atleast_2d(np.asarray(matrix, dtype=np.float64)) for name, matrix in groups.items()}
+    heights = [float(np.clip(np.sqrt(len(matrix)), 2, 8)) for matrix in matrices.values()]
+    figure = canvas(9.0, 1.3 + 0.24 * sum(heights))
+    drawn = figure.subplots(len(matrices), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
+    ends = np.cumsum([0, *blocks.values()])
+    for axes, (name, matrix) in zip(drawn, matrices.items(), strict=True):
+        top = float(np.nanmax(matrix, initial=0)) or 1.0
+        picture = axes.imshow(
+            matrix / top, aspect="auto", interpolation="nearest", cmap="Greys", vmin=0, vmax=1,
+            extent=(0, matrix.shape[1], len(matrix), 0),
+        )  # fmt: skip
+        axes.set_yticks([])
+        axes.set_ylabel(f"{name} ({len(matrix)})", rotation=0, ha="right", va="center", fontsize=9)
+        for end in ends[1:-1]:
+            axes.axvline(end, color=PALETTE[1], linewidth=1)
+    above = drawn[0].secondary_xaxis("top")
+    named = [(name, (a + b) / 2) for name, a, b in zip(blocks, ends, ends[1:], strict=False) if b > a]
+    above.set_xticks([middle for _, middle in named], [name for name, _ in named], fontsize=9)
+    above.tick_params(length=0)
+    drawn[-1].set_xlabel(x_label)
+    figure.colorbar(picture, ax=list(drawn), label=value, aspect=30)
+    return encoded(figure)

@@ -24,8 +24,9 @@ import numpy as np
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError, short
 from polyface.files import atomic_path
-from polyface.models.bundle import Bundle, load_bundle
+from polyface.models.bundle import MANIFEST, Bundle, load_bundle
 from polyface.models.predict import TTA, predict
+from polyface.networks.heads import EMBEDDED
 from polyface.tasks import Task
 from polyface.training import stages
 from polyface.training.processes import asked_to_stop, end_with_parent
@@ -137,9 +138,7 @@ def _source(recipe: Recipe, out: Path, job: Job, part: str, data: Path | None) -
     told["views"] = [view.translations, view.spread, view.mirror]
     told["crop"], told["boxes"] = stage.data.crop.model_dump(), stage.data.boxes.model_dump()
     told["tasks"] = stage.tasks
-    told["tables"] = [
-        table.model_dump(include={"name", "options", "where", "without", "labels"}) for table in stage.data.tables
-    ]
+    told["tables"] = [table.model_dump(exclude={"ratio", "faces"}) for table in stage.data.tables]
     faces = inputs_of(stage, data, {}).data
     told["faces"] = faces and [one.fingerprint for one in faces]
     return told
@@ -205,7 +204,8 @@ def answered(recipe: Recipe, out: Path, job: Job, part: str, data: Path | None =
         return False
     sources = [answers_path(out, Job(name, job.seed), part) for name in variant.average]
     if measured := variant.model:
-        sources.append(folder(out, Job(measured, job.seed)) / recipe.variant(measured).stages[-1].name / HISTORY)
+        made = HISTORY if trains(recipe.variants[measured]) else f"model/{MANIFEST}"
+        sources.append(folder(out, Job(measured, job.seed)) / recipe.variant(measured).stages[-1].name / made)
     if not all(source.exists() and path.stat().st_mtime >= source.stat().st_mtime for source in sources):
         return False
     with _opened(path) as file:
@@ -228,7 +228,8 @@ def finished(recipe: Recipe, out: Path, job: Job, parts: Sequence[str] = ("test"
         return False
     variant = recipe.variants[job.variant]
     if variant.model:
-        return trained(recipe, out, Job(variant.model, job.seed), data)
+        measured = recipe.variants[variant.model]
+        return not trains(measured) or trained(recipe, out, Job(variant.model, job.seed), data)
     if variant.average:
         return all(finished(recipe, out, Job(name, job.seed), parts, data) for name in variant.average)
     return not trains(recipe.variants[job.variant]) or trained(recipe, out, job, data)
@@ -288,13 +289,14 @@ def _average(
     if lacking := [other for other in others if not answers_path(out, other, part).exists()]:
         raise PolyfaceError(f"variant '{job.variant}' averages '{lacking[0].variant}': run that one first")
     given = [stored(out, other, part) for other in others]
-    answers = {}
-    for name, task in tasks.items():
-        numbers = [key for key, value in given[0][name].items() if np.issubdtype(value.dtype, np.floating)]
-        mean = {key: np.mean([one[name][key] for one in given], axis=0) for key in numbers if key != "embedding"}
-        if "embedding" in numbers:
-            mean["embedding"] = np.hstack([one[name]["embedding"] for one in given]) / np.float32(len(given) ** 0.5)
-        answers[name] = task.conclude(mean)
+    no_tasks = (name for name in given[0] if name not in tasks and all(name in one for one in given))
+    answers: dict[str, dict[str, Any]] = {}
+    for name in [*tasks, *(name for name in no_tasks if set(given[0][name]) <= set(EMBEDDED))]:
+        mean = {}
+        for key in (key for key, value in given[0][name].items() if np.issubdtype(value.dtype, np.floating)):
+            each = [one[name][key] for one in given]
+            mean[key] = np.hstack(each) / np.float32(len(each) ** 0.5) if key in EMBEDDED else np.mean(each, axis=0)
+        answers[name] = tasks[name].conclude(mean) if name in tasks else mean
     _store(answers_path(out, job, part), answers, missed=0, source=source)
 
 

@@ -60,6 +60,7 @@ class Runs:
     ) -> None:
         self.recipe, self.out, self.parts = recipe, out, parts
         self.faces = faces or Faces(data)
+        self._done: set[Job] = set()
         self._stages: dict[Job, StageSpec] = {}
         self._tasks: dict[Job, dict[str, Task]] = {}
         self._protocols: dict[str, tuple[Protocol, Any]] = {}
@@ -93,7 +94,9 @@ class Runs:
         return [seed for seed in range(MOST_SEEDS) if self._finished(Job(name, seed))]
 
     def _finished(self, job: Job) -> bool:
-        return finished(self.recipe, self.out, job, self.parts, self.faces.data)
+        if job not in self._done and finished(self.recipe, self.out, job, self.parts, self.faces.data):
+            self._done.add(job)
+        return job in self._done
 
     def answers(self, name: str, seed: int, part: str = "test") -> Answers:
         """What a finished seed of a variant said of the faces of a part."""

@@ -122,12 +122,22 @@ def _correlations(runs: Runs) -> list[Row]:
     return made
 
 
-def collect(runs: Runs, results: Path, command: str, about: str, published: Sequence[Published] = ()) -> list[Row]:
-    """Write the rows of all finished jobs into a results file, beside the published figures of their names."""
+def collect(
+    runs: Runs,
+    results: Path,
+    command: str,
+    about: str,
+    published: Sequence[Published] = (),
+    extra: Sequence[Row] = (),
+) -> list[Row]:
+    """Write the rows of all finished jobs into a results file, beside the published figures of their names. extra: rows
+    of the paper's own."""
     papers = {(figure.row, figure.metric): figure.value for figure in published}
-    rows = [replace(row, published=papers.get(row.key, row.published)) for row in rows_of(runs)]
+    rows = [replace(row, published=papers.get(row.key, row.published)) for row in [*rows_of(runs), *extra]]
     if not rows:
-        raise PolyfaceError(f"{runs.out}: no finished run to collect")
+        raise PolyfaceError(
+            f"{runs.out}: no finished run to collect; one of several folds is finished with all of them"
+        )
     write_results(results, rows, command=command, data=about)
     return rows
 

@@ -9,9 +9,19 @@ from pydantic import ValidationError
 
 from polyface.errors import PolyfaceError, nearest
 from polyface.registry import Registry, lacks
-from polyface.tasks.base import Task, TaskSpec, masked_sums, mean_of_terms, term_means, with_thresholds
+from polyface.tasks.base import Task, TaskSpec, as_classes, masked_sums, mean_of_terms, term_means, with_thresholds
 
-__all__ = ["TASKS", "Task", "TaskSpec", "build", "masked_sums", "mean_of_terms", "term_means", "with_thresholds"]
+__all__ = [
+    "TASKS",
+    "Task",
+    "TaskSpec",
+    "as_classes",
+    "build",
+    "masked_sums",
+    "mean_of_terms",
+    "term_means",
+    "with_thresholds",
+]
 
 TASKS = Registry(
     "task",

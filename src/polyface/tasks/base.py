@@ -111,7 +111,7 @@ class Task(ABC):
         """Bool [N]: rows that satisfy `where`."""
         keep = np.ones(len(table), dtype=bool)
         for column, words in self.spec.where.items():
-            keep &= table.classes(column, [words] if isinstance(words, str) else words) >= 0
+            keep &= table.holding(column, words)
         return torch.from_numpy(keep)
 
 
@@ -149,6 +149,11 @@ def shares_of(counts: Tensor) -> Tensor:
     its logarithm is finite."""
     counts = counts.double()
     return counts.clamp(min=0.5) / counts.sum().clamp(min=1)
+
+
+def as_classes(prepared: Tensor) -> Tensor:
+    """Prepared targets of a task of classes as int64 [B]: of shares [B, classes] the class with the largest."""
+    return prepared.argmax(1) if prepared.ndim == 2 else prepared
 
 
 def masked_sums(losses: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:

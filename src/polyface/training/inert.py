@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+from torch import Tensor
+
+from polyface.data.loader import FacePool
 from polyface.errors import PolyfaceError
 from polyface.networks import FaceNetwork
+from polyface.tasks import Task, as_classes
 from polyface.training.extras.base import Extra
 from polyface.training.following import Period
 from polyface.training.optimiser import is_adaptive
@@ -25,6 +30,37 @@ def check_period(stage: StageSpec, period: Period, weighting: Weighting, extras:
             f"(optimisation.validate_steps), and the run has {period.steps} steps: lower it, or give "
             "optimisation.validate_times, so many an epoch"
         )
+
+
+def check_groups(stage: StageSpec, network: FaceNetwork, tasks: Mapping[str, Task], training: FacePool) -> None:
+    """Raise a `PolyfaceError` where a routed part would learn nothing: no training face, as it is or mirrored, is
+    labelled with one of its classes."""
+    groups = {name: part.rows for name, part in network.graph.parts.items() if part.rows and not part.frozen}
+    for name, rows in groups.items():
+        task, places = tasks[rows.task], list(rows.classes)
+        counts = _labels(task, training, mirrored=False)
+        shown = counts + _labels(task, training, mirrored=True) if stage.data.augment.mirror else counts
+        if not shown[places].any():
+            words = [str(getattr(task, "vocabulary", range(len(counts)))[place]) for place in places]
+            others = ", ".join(
+                f"{other} {int(counts[list(own.classes)].sum())}"
+                for other, own in groups.items()
+                if other != name and own.task == rows.task
+            )
+            raise PolyfaceError(
+                f"stage {stage.name}: network.parts.{name}: no training face is labelled {rows.task} "
+                f"{' or '.join(words)} (faces of the other groups: {others or 'none'}): "
+                f"choose other edges or classes of task '{rows.task}', give these classes to another part, or add faces"
+            )
+
+
+def _labels(task: Task, faces: FacePool, mirrored: bool) -> Tensor:
+    """How many faces are labelled with each class of a task, [classes]."""
+    targets = faces.targets[task.name]
+    values = targets.values[targets.labelled[:, 0]]
+    matrix = torch.tensor([[-1.0 if mirrored else 1.0, 0, 0], [0, 1, 0]])
+    classes = as_classes(task.prepare(values, matrix.expand(len(values), 2, 3), 1))
+    return torch.bincount(classes, minlength=task.output_dim)
 
 
 def warn(stage: StageSpec, period: Period, weighting: Weighting, network: FaceNetwork, terms: LossTerms) -> None:

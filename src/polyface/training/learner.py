@@ -24,7 +24,7 @@ from polyface.data.table import Progress
 from polyface.errors import PolyfaceError
 from polyface.files import rounded
 from polyface.networks import FaceNetwork, FaceOutput
-from polyface.tasks import Task, masked_sums, term_means
+from polyface.tasks import Task, as_classes, masked_sums, term_means
 from polyface.training.extras import EXTRAS
 from polyface.training.extras.base import Extra, Setup
 from polyface.training.following import Period
@@ -141,7 +141,7 @@ class Learner(L.LightningModule):
 
     def _routes(self, batch: FaceBatch) -> dict[str, Tensor]:
         """The labels [B] by which the network routes faces in training; −1: by its own answer."""
-        labels = {name: batch.targets[name] for name in self.network.routed_by if name in batch.targets}
+        labels = {name: as_classes(batch.targets[name]) for name in self.network.routed_by if name in batch.targets}
         return {name: torch.where(batch.labelled[name][:, 0], label, -1) for name, label in labels.items()}
 
     def training_step(self, raw: RawBatch, index: int) -> Tensor:

@@ -246,7 +246,8 @@ def _keep(tree: dict[str, Any], kept: Sequence[str], what: str) -> dict[str, Any
 
 
 def _keep_parts(network: dict[str, Any], dropped: Collection[str]) -> dict[str, Any]:
-    """A network without the heads of the dropped tasks, and without the parts that nothing else reads."""
+    """A network without the heads of the dropped tasks, without the embeddings of parts that only these read, and
+    without the parts that nothing else reads."""
     parts = {**network.get("branches", {}), **network.get("parts", {})}
 
     def read(ends: Mapping[str, Any]) -> set[str]:
@@ -263,7 +264,12 @@ def _keep_parts(network: dict[str, Any], dropped: Collection[str]) -> dict[str, 
     def without(key: str, gone: Collection[str]) -> dict[str, Any]:
         return {key: {name: one for name, one in network[key].items() if name not in gone}} if key in network else {}
 
-    ends = without("heads", dropped) | without("embeddings", dropped)
+    heads = without("heads", dropped)
+    untaught = read({"heads": network.get("heads")}) - read(heads)
+    of_these = {
+        name for name, one in network.get("embeddings", {}).items() if read({"embeddings": {name: one}}) & untaught
+    }
+    ends = heads | without("embeddings", {*dropped, *of_these})
     unread = read(network) - read(ends)
     return network | ends | without("branches", unread) | without("parts", unread)
 

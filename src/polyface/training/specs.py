@@ -54,9 +54,9 @@ class SourceSpec(Strict):
     """One face table of a stage. name: a reader's name, a table file, or "synthetic"; options: the reader's (or n,
     size, seed of the synthetic faces; the value `seed` stands for the run's seed); where: words its columns must hold;
     without: words that they must not; faces: how many it holds if it is whole; fewer are not trained on (null: however
-    many are); labels: models (bundles, shipped names or earlier stages) whose answers stand in for labels that it
-    lacks, as `polyface data label` writes them; pose: whether yaw, pitch, roll and pose are measured by their 68 points
-    where it has none."""
+    many are); faces_each: only faces of people of whom the part (train, val or test) has at least so many; labels:
+    models (bundles, shipped names or earlier stages) whose answers stand in for labels that it lacks, as `polyface data
+    label` writes them; pose: whether yaw, pitch, roll and pose are measured by their 68 points where it has none."""
 
     name: str
     ratio: float = Field(1.0, gt=0)
@@ -64,6 +64,7 @@ class SourceSpec(Strict):
     without: dict[str, str | list[str]] = {}
     options: dict[str, Any] = {}
     faces: Annotated[int, BeforeValidator(lambda given: 0 if given is None else given)] = Field(0, ge=0)
+    faces_each: int = Field(0, ge=0)
     labels: list[str] = []
     pose: bool = False
 
@@ -102,11 +103,13 @@ class NetworkSpec(Strict):
     [trunk]); frozen: true; rows: {task, classes}, the faces that it learns from and answers for; similarity: cosine,
     euclidean or inner, where its output is an embedding}. branches: the same, as older recipes call it.
     heads: task → the part it reads, {part: terms of the task}, {reads: several parts, joined}, or {merge: rows, of:
-    parts that are routed}; tasks not named read the trunk. embeddings: task → {reads, merge: concat, rows or
-    stochastic, similarity}. normalise: mean and std of pixel values 0..255, one number or one a channel.
+    parts that are routed}; with layer: none what is read is the task's output; tasks not named read the trunk.
+    embeddings: name, that of a task or another, by which a protocol finds it → {reads, merge: concat, rows, hard,
+    stochastic or expected, similarity}. normalise: mean and std of pixel values 0..255, one number or one a channel.
     biases: where those of new heads start: "prior", at the answer that is best for a face of which nothing is known,
     such as the log of every class's share of the training labels (Lin et al. 2017); or "random". Heads that `init`
-    gives go on as they are; so do those of labels that `data.balance` shows equally often."""
+    gives go on as they are; so do those of labels that `data.balance` shows equally often, and those without a layer,
+    whose parts may be compared as embeddings."""
 
     trunk: dict[str, Any]
     branches: dict[str, dict[str, Any]] = {}

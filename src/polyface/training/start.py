@@ -25,8 +25,7 @@ from polyface.training.specs import InitSpec, StageSpec
 def network_config(stage: StageSpec, tasks: dict[str, Task]) -> dict[str, Any]:
     """What `networks.build` makes the stage's network from: its `network`, with outputs and classes as numbers."""
     chosen = stage.network
-    for key, named in (("heads", chosen.heads), ("embeddings", chosen.embeddings)):
-        check_names(named, tasks, f"stage {stage.name}: network.{key}")
+    check_names(chosen.heads, tasks, f"stage {stage.name}: network.heads")
     heads = {name: _head(stage.name, task, chosen.heads.get(name)) for name, task in tasks.items()}
     config: dict[str, Any] = {"trunk": chosen.trunk, "heads": heads, "normalise": chosen.normalise}
     cosine = [name for name, task in tasks.items() if task.head == "cosine"]
@@ -60,7 +59,11 @@ def _head(stage: str, task: Task, given: str | dict[str, Any] | None) -> int | d
 
 
 def _part(stage: str, name: str, given: dict[str, Any], tasks: dict[str, Task]) -> dict[str, Any]:
-    """A part, with the classes that it is routed by as places in their task's vocabulary."""
+    """A part, with a width that names a task as the number of its outputs, and the classes that it is routed by as
+    places in their task's vocabulary."""
+    if isinstance(width := given.get("width"), str):
+        check_names([width], tasks, f"stage {stage}: network.parts.{name}.width")
+        given = given | {"width": tasks[width].output_dim}
     rows = given.get("rows")
     if not isinstance(rows, dict) or rows.get("task") not in tasks or not isinstance(rows.get("classes"), list):
         return given  # not routed; or refused where the network is built

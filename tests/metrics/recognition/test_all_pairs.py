@@ -227,7 +227,7 @@ def test_differences_that_mean_nothing_are_refused() -> None:
     found = evaluate_all_pairs(HAND, THREE, THREE)
     with pytest.raises(PolyfaceError, match="a result of each system"):
         paired_difference([found], [])
-    with pytest.raises(PolyfaceError, match="same figures"):
+    with pytest.raises(PolyfaceError, match="by the same protocol"):
         paired_difference([found], [evaluate_all_pairs(HAND, THREE, THREE, fars=(5,))])
     with pytest.raises(PolyfaceError, match="one result per seed"):
         rows("x", {})

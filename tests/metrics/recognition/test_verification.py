@@ -210,6 +210,24 @@ def test_figures_by_fold_are_their_definitions(drawn: tuple[np.ndarray, np.ndarr
     np.testing.assert_allclose(result.accuracy.folds, 100 * np.array(right))
 
 
+@given(folded(), seeds)
+def test_auc_and_eer_of_each_fold_are_averaged(drawn: tuple[np.ndarray, np.ndarray, np.ndarray], seed: int) -> None:
+    """As they are, and drawn again: pairs that are there twice are as if they were listed twice."""
+    distances, same, folds = drawn
+    counts = np.random.default_rng(seed).integers(1, 3, len(same)).astype(np.int32)
+    whole = evaluate(distances, same, folds=folds, each_fold=True)
+    twice = evaluate(
+        *(np.repeat(each, counts) for each in (distances, same)), folds=np.repeat(folds, counts), each_fold=True
+    )
+    assert whole.key != evaluate(distances, same, folds=folds).key
+    for metric in whole.metrics[1:3]:
+        of_one = {"AUC": auc, "EER": equal_error_rate}[metric.name]
+        expected = np.mean([of_one(distances[folds == fold], same[folds == fold]) for fold in np.unique(folds)])
+        assert whole.figure(metric) == pytest.approx(expected)
+        assert whole.at(np.ones((1, len(same)), np.int32), [metric])[metric] == pytest.approx(expected)
+        assert whole.at(counts[None], [metric])[metric] == pytest.approx(twice.figure(metric))
+
+
 @given(folded(), st.randoms())
 def test_only_order_and_folds_count(drawn: tuple[np.ndarray, np.ndarray, np.ndarray], random: object) -> None:
     """Any increasing function of the distances, its negative as a similarity, any order of the pairs."""

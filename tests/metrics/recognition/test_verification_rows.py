@@ -119,5 +119,5 @@ def test_differences_that_mean_nothing_are_refused() -> None:
     assert Metric("EER") not in paired_differences([result], [result])
     with pytest.raises(PolyfaceError, match="a result of each system"):
         paired_difference([result], [])
-    with pytest.raises(PolyfaceError, match="same figures"):
+    with pytest.raises(PolyfaceError, match="by the same protocol"):
         paired_difference([result], [evaluate(*system(100), fars=(5,))])

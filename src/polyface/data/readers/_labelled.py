@@ -20,6 +20,9 @@ LIGHT_FROM = Column("words", ("left", "front", "right"))
 LIGHT_SIDE = Column("number", mirror="negate", unit="ln of right half over left half")
 """How much brighter a source of light makes the right half of the picture than the left one."""
 
+SESSION = Column("words", ("1", "2", "3", "4"))
+"""The day on which somebody was photographed, by its number."""
+
 Fields = Mapping[str, str]
 """A row of a label file: column → what stands there, without blanks around it."""
 _Word = TypeVar("_Word")

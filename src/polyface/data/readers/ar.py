@@ -10,6 +10,7 @@ from typing import Any
 from polyface.data.readers._labelled import (
     EXPRESSION,
     LIGHT_FROM,
+    SESSION,
     Fields,
     agree,
     labelled_faces,
@@ -19,7 +20,6 @@ from polyface.data.readers._labelled import (
     yaw,
 )
 from polyface.data.writing import Plan, Record, Skipped
-from polyface.schema import Column
 
 _COLUMNS = ("person", "session", "code", "yaw", "light", "expression")
 _SERIES = (  # light and expression of the pictures of a session, in their order
@@ -73,7 +73,7 @@ class AR:
 
     def plan(self, root: Path) -> Plan:
         """The columns of its own."""
-        return Plan({"expression": EXPRESSION, "session": Column("words", ("1", "2")), "light_from": LIGHT_FROM})
+        return Plan({"expression": EXPRESSION, "session": SESSION, "light_from": LIGHT_FROM})
 
     def records(self, root: Path) -> Iterator[Record | Skipped]:
         """One face a row of ``labels.csv``, in its order; `root` is its folder.

@@ -17,6 +17,7 @@ from polyface.data.readers.common import (
     demand,
     held_out,
     numbered_lines,
+    parsed,
     person_name,
     stable_path,
     warn_of_one_modality,
@@ -210,12 +211,7 @@ def _shown(path: str) -> tuple[str, str]:
 
 def _listed(file: Path) -> list[Pair]:
     """The pairs of a list, as it writes their images' paths but for the separators."""
-    found = []
-    for number, line in numbered_lines(file):
-        try:
-            found.append(_pair(line.split()))
-        except ValueError as error:
-            raise PolyfaceError(f"{file}:{number}: {error}; obtain the file again") from None
+    found = [parsed(file, number, line, lambda text: _pair(text.split())) for number, line in numbered_lines(file)]
     if not found:
         raise PolyfaceError(f"{file}: names nobody; obtain the file again")
     return found

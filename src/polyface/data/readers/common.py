@@ -7,9 +7,10 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,7 @@ _SPELLINGS = {
     "totti": "francesco_totti",
 }
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 def demand(path: Path, reader: Reader) -> Path:
@@ -85,6 +87,49 @@ def numbered_lines(path: Path) -> list[tuple[int, str]]:
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
+def parsed(file: Path, number: int, line: str, parse: Callable[[str], _T]) -> _T:
+    """What a line of a list says; an error names the place if `parse` raises a ValueError."""
+    try:
+        return parse(line)
+    except ValueError as error:
+        raise PolyfaceError(f"{file}:{number}: {error}; obtain the file again") from None
+
+
+def counted_rows(file: Path, parse: Callable[[str], _T], rows: int = 1) -> list[list[tuple[int, _T]]]:
+    """The folds of a list, each begun by a line that counts it; one of all the rows if it begins without.
+
+    Each row is the number of its line and what `parse` makes of it, which says by a ValueError what is wrong. rows: how
+    many there are for each that is counted. A list may begin with a line that counts the folds.
+
+    Raises:
+        PolyfaceError: a row that cannot be read, a count that is wrong, or a list without any row.
+    """
+    lines = [(number, line.strip()) for number, line in numbered_lines(file)]
+    folds = None
+    if len(lines) > 1 and lines[0][1].isdecimal() and lines[1][1].isdecimal():
+        folds = int(lines.pop(0)[1])
+    counts: list[tuple[int, int]] = []  # line and number of rows to follow
+    found: list[list[tuple[int, _T]]] = []
+    if lines and not lines[0][1].isdecimal():
+        found.append([])
+    for number, line in lines:
+        if line.isdecimal() and len(counts) == len(found):
+            counts.append((number, int(line) * rows))
+            found.append([])
+        else:
+            found[-1].append((number, parsed(file, number, line, parse)))
+    for (number, count), fold in zip(counts, found, strict=False):
+        if count != len(fold):
+            what = f"says that {count} rows follow, but {len(fold)} do"
+            raise PolyfaceError(f"{file}:{number}: {what}; obtain the file again")
+    if folds not in (None, len(found)):
+        raise PolyfaceError(f"{file}:1: says that {folds} folds follow, but {len(found)} do; obtain the file again")
+    if not any(found):
+        raise PolyfaceError(f"{file}: names nobody; obtain the file again")
+    return found
+
+
+@lru_cache(maxsize=65536)
 def stable_path(name: str) -> str:
     """A path as a list writes it, with '/' separators.
 
@@ -103,6 +148,21 @@ def numbers(words: Sequence[str]) -> NDArray[np.float64]:
         return np.array(words, dtype=np.float64)
     except ValueError:
         raise ValueError(f"'{' '.join(words)}' are not {len(words)} numbers") from None
+
+
+def points_of(file: Path, count: int, separator: str | None = None) -> NDArray[np.float64]:
+    """The points of a file that has one a line, [count, 2]. separator: of x and y, by default blanks.
+
+    Raises:
+        ValueError: there are not so many, or one is no point.
+    """
+    lines = [line.split(separator) for _, line in numbered_lines(file)]
+    if len(lines) != count or any(len(line) != 2 for line in lines):
+        raise ValueError(f"{len(lines)} lines, expected {count} of an x and a y")
+    try:
+        return np.array(lines, dtype=np.float64)
+    except ValueError:
+        raise ValueError("a coordinate is not a number") from None
 
 
 def hash_order(name: str) -> str:
@@ -157,6 +217,34 @@ class Pair:
     fold: int | None = None
 
 
+@dataclass(frozen=True)
+class Template:
+    """Faces of one person that are compared as one: of each medium, a picture or a video, the paths that a table has of
+    its faces. Each has the same say, however many frames it has."""
+
+    person: str
+    media: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class TemplateSplit:
+    """What a data set compares of templates, by their names: pairs (1:1), and probes with a gallery (1:N)."""
+
+    templates: Mapping[str, Template]
+    pairs: Sequence[tuple[str, str]]
+    probes: Sequence[str]
+    gallery: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Identification:
+    """Faces of a gallery, and the probes that are sought in it, by the paths that a table has of them. Every person of
+    the probes has a face in the gallery."""
+
+    gallery: list[str]
+    probes: list[str]
+
+
 class Images:
     """The images `depth` names below a folder, found by what a list writes of them.
 
@@ -199,6 +287,45 @@ class Images:
         return None if first is None or second is None else Pair(first, second, named.same, named.fold)
 
 
+def with_val(parts: Mapping[str, str], sizes: Mapping[str, int]) -> dict[str, str]:
+    """The part of each listed person who is here, of whom there are so many faces (`sizes`): of those to train on, val
+    is cut by whole people (`held_out`)."""
+    here = {name: part for name, part in parts.items() if name in sizes}
+    return here | dict.fromkeys(held_out({name: sizes[name] for name in here if here[name] == "train"}), "val")
+
+
+def of_part(
+    where: Path,
+    images: Images,
+    listed: Sequence[tuple[str, Pair]],
+    part: str,
+    part_of: Callable[[str], str | None],
+) -> list[Pair]:
+    """Of listed pairs those whose images are there and of one part ("all": any), with their folds where these are
+    several: a threshold is picked on other folds.
+
+    listed: each pair with its file and line. part_of: the part of an image, by path. A line of the log tells how many
+    images are absent.
+
+    Raises:
+        PolyfaceError: there is none.
+    """
+    found, absent = [], []
+    for line, named in listed:
+        pair = images.find_pair(named)
+        if pair is None:
+            absent.append(f"{line}: {named.first if images.find(named.first) is None else named.second}")
+        elif part == "all" or part_of(pair.first) == part_of(pair.second) == part:
+            found.append(pair)
+    if absent:
+        what = "left out %d of %d pairs, of which an image is not in %s; the first is %s"
+        _log.warning(f"%s: {what}", where, len(absent), len(listed), images.folder, absent[0])
+    if not found:
+        what = f"none of {len(listed)} pairs is of two images of the part '{part}' in {images.folder}"
+        raise PolyfaceError(f"{where}: {what}")
+    return [replace(pair, fold=None) for pair in found] if len({pair.fold for pair in found}) == 1 else found
+
+
 @lru_cache(maxsize=65536)
 def person_name(name: str) -> str:
     """One spelling for a person: small letters, and _ for whatever is neither letter nor digit.
@@ -209,6 +336,13 @@ def person_name(name: str) -> str:
     """
     plain = "_".join(re.findall(r"[^\W_]+", name.casefold())) or name
     return _SPELLINGS.get(plain, plain)
+
+
+def shared_people(ours: Iterable[str | None], theirs: Iterable[str | None]) -> list[str]:
+    """The people of one data set who are in another one as well, by `person_name`, as the first spells them, sorted:
+    those that a training source has to be `without` (`{identity: [...]}`) where the other one is tested on."""
+    known = {person_name(name) for name in theirs if name is not None}
+    return sorted({name for name in ours if name is not None and person_name(name) in known})
 
 
 def warn_of_one_modality(where: Path, faces: Sequence[Record]) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from polyface.data.readers.celeba import Listed, image_folder, part_of
-from polyface.data.readers.common import check_word, cut, demand, lacking, numbered_lines, read_text, stable_path
+from polyface.data.readers.common import check_word, cut, demand, lacking, numbered_lines, stable_path
+from polyface.data.readers.lfw import FOLDERS, genders_of, image_path
 from polyface.data.writing import Record, Skipped
 from polyface.errors import PolyfaceError, nearest
 from polyface.schema import ATTRIBUTES
 
-_FOLDERS = ("lfw-deepfunneled", "lfw_funneled", "lfw")
 _SPLITS = ("people", "kumar", "liu")
 _LIU_LIST = "lfwa_partition.txt"
 _OTHER_NAMES = {"Attractive": ("Attractive Man", "Attractive Woman"), "Young": ("Youth",)}
@@ -77,9 +77,9 @@ class LFWA:
         check_word(self, "split", self.split, _SPLITS)
         root = demand(Path(root), self)
         scores = demand(root / "lfw_attributes.txt", self)
-        folder = image_folder(root, _FOLDERS, self)
+        folder = image_folder(root, FOLDERS, self)
         listed = _liu_list(root) if self.split == "liu" else None
-        rows = list(_rows(scores, folder, _genders(root)))
+        rows = list(_rows(scores, folder, genders_of(root)))
         found = [row for row in rows if isinstance(row, Skipped) or (folder / row.path).is_file()]
         if not found:
             raise lacking(folder, f"no image that {scores} names", self)
@@ -168,7 +168,7 @@ def _parse(line: str, count: int, columns: list[list[int]]) -> tuple[str, dict[s
     if not number.isdecimal() or int(number) == 0:
         raise ValueError(f"imagenum is '{number}', expected a number from 1")
     identity = person.replace(" ", "_")
-    path = stable_path(f"{identity}/{identity}_{int(number):04d}.jpg")
+    path = stable_path(image_path(identity, int(number)))
     values = [max(_score(scores[index]) for index in indices) for indices in columns]
     attributes = [1 if value >= 0 else -1 for value in values]
     return path, {"source": "lfwa", "modality": "photo", "identity": identity, "attributes": attributes}
@@ -182,15 +182,6 @@ def _score(text: str) -> float:
     if not math.isfinite(score):
         raise ValueError(f"score '{text}' is not a number")
     return score
-
-
-def _genders(root: Path) -> dict[str, str]:
-    """Image name → the list of names that it is in; those in both lists are left out."""
-    files = [root / "male_names.txt", root / "female_names.txt"]
-    if not all(file.is_file() for file in files):
-        return {}
-    male, female = ({line.strip() for line in read_text(file).splitlines()} for file in files)
-    return dict.fromkeys(male - female, "male") | dict.fromkeys(female - male, "female")
 
 
 def _liu_list(root: Path) -> Listed:

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from polyface.data.readers.common import (
+    Identification,
     Images,
     Pair,
     check_word,
+    counted_rows,
     demand,
     held_out,
-    numbered_lines,
     person_name,
+    points_of,
     warn_of_one_modality,
     without_ending,
 )
@@ -132,17 +133,6 @@ class Subject:
     photos: list[str]
 
 
-@dataclass(frozen=True)
-class Identification:
-    """A fold of caricature to photo identification, or the reverse: paths of images.
-
-    Every person of the probes has an image in the gallery; there is none of another modality in either.
-    """
-
-    gallery: list[str]
-    probes: list[str]
-
-
 def restricted_pairs(root: Path, view: int = 2) -> list[list[Pair]]:
     """Verification of given pairs: of view 2 the ten folds, of view 1 the pairs for development, training and test.
 
@@ -195,7 +185,7 @@ def training_people(root: Path, fold: int | None = None) -> list[Subject]:
 
 
 def identification(root: Path, direction: str, fold: int | None = None) -> Identification:
-    """Gallery and probes of a fold, of people whom `training_people` does not name.
+    """Gallery and probes of a fold, of people whom `training_people` does not name, and of one modality each.
 
     Images that are absent are left out, and so are probes of whose person no image is in the gallery; lines of the log
     count them.
@@ -255,21 +245,10 @@ def _face(folder: Path, path: str, points: Path) -> Record | Skipped:
     file = points / f"{without_ending(path)}.txt"
     if file.is_file():
         try:
-            labels["landmarks_17"] = _points(file)
+            labels["landmarks_17"] = points_of(file, _POINTS)
         except ValueError as error:
             return Skipped(f"FacialPoints/{without_ending(path)}.txt", str(error))
     return Record(image=folder / path, where=path, path=path, labels=labels)
-
-
-def _points(file: Path) -> NDArray[np.float64]:
-    """The points of a file, [17, 2]; ValueError says what is wrong with it."""
-    lines = [line.split() for _, line in numbered_lines(file)]
-    if len(lines) != _POINTS or any(len(line) != 2 for line in lines):
-        raise ValueError(f"{len(lines)} lines, expected {_POINTS} of an x and a y")
-    try:
-        return np.array(lines, dtype=np.float64)
-    except ValueError:
-        raise ValueError("a coordinate is not a number") from None
 
 
 # ------------------------------------------------------------------------------------------- lists
@@ -289,36 +268,8 @@ def _number(fold: int | None) -> str:
 
 
 def _blocks(file: Path, parse: Callable[[str], _T], rows: int = 1) -> list[list[_T]]:
-    """The folds of a list, each begun by a line that counts it; one of all the rows if it begins without.
-
-    rows: how many there are for each that is counted. A list may begin with a line that counts the folds.
-    """
-    lines = [(number, line.strip()) for number, line in numbered_lines(file)]
-    folds = None
-    if len(lines) > 1 and lines[0][1].isdecimal() and lines[1][1].isdecimal():
-        folds = int(lines.pop(0)[1])
-    counts: list[tuple[int, int]] = []  # line and number of rows to follow
-    blocks: list[list[_T]] = []
-    if lines and not lines[0][1].isdecimal():
-        blocks.append([])
-    for number, line in lines:
-        if line.isdecimal() and len(counts) == len(blocks):
-            counts.append((number, int(line) * rows))
-            blocks.append([])
-            continue
-        try:
-            blocks[-1].append(parse(line))
-        except ValueError as error:
-            raise PolyfaceError(f"{file}:{number}: {error}; obtain the file again") from None
-    for (number, count), block in zip(counts, blocks, strict=False):
-        if count != len(block):
-            what = f"says that {count} rows follow, but {len(block)} do"
-            raise PolyfaceError(f"{file}:{number}: {what}; obtain the file again")
-    if folds not in (None, len(blocks)):
-        raise PolyfaceError(f"{file}:1: says that {folds} folds follow, but {len(blocks)} do; obtain the file again")
-    if not any(blocks):
-        raise PolyfaceError(f"{file}: names nobody; obtain the file again")
-    return blocks
+    """What the rows of a list say, by fold."""
+    return [[value for _, value in fold] for fold in counted_rows(file, parse, rows)]
 
 
 def _pair(line: str) -> Pair:

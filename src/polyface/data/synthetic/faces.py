@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from polyface.data.synthetic.head import CHUNK, EXPRESSIONS, Array, N
+from polyface.data.synthetic.head import CHUNK, Array, N
 from polyface.data.synthetic.paint import chunk
 from polyface.errors import PolyfaceError, nearest
 from polyface.schema import POSE_FROM, VOCABULARIES
@@ -27,11 +27,20 @@ from polyface.schema import POSE_FROM, VOCABULARIES
 if TYPE_CHECKING:
     from polyface.data.writing import Record
 
-ILLUMINATIONS: tuple[str, ...] = ("front", "left", "right", "top", "bottom", "dim")
+# Ambient light, then the diffuse light's strength and direction (x, y, z).
+_LIGHTS: dict[str, tuple[float, ...]] = {
+    "front": (0.42, 0.62, 0.0, 0.0, 1.0),
+    "left": (0.30, 0.85, -0.90, -0.10, 0.42),
+    "right": (0.30, 0.85, 0.90, -0.10, 0.42),
+    "top": (0.30, 0.85, 0.0, -0.90, 0.42),
+    "bottom": (0.30, 0.85, 0.0, 0.90, 0.42),
+    "dim": (0.22, 0.16, 0.0, 0.0, 1.0),
+}
+ILLUMINATIONS: tuple[str, ...] = tuple(_LIGHTS)
 """Where the light stands, as the viewer sees it; `dim` is weak light from the front."""
 MODALITIES = ("photo", "caricature")
 # Happiness is drawn more often than the others, so that smiles are not rare.
-_EXPRESSION_DECK = tuple(EXPRESSIONS) + ("neutral", "happiness", "happiness")
+_EXPRESSION_DECK = VOCABULARIES["expression"] + ("neutral", "happiness", "happiness")
 _AGE_FROM = [int(group.split("-")[0].rstrip("+")) for group in VOCABULARIES["age_group"]]
 
 
@@ -72,6 +81,7 @@ def _factors(seed: int, chunk: int, pool: Sequence[int], fixed: Mapping[str, Any
         "glasses": np.where(u[:, 6] < 0.35, "yes", "no"),
     }
     f |= {name: np.full(CHUNK, value) for name, value in fixed.items() if name != "age"}
+    f["lights"] = [_LIGHTS[name] for name in f["illumination"]]
     person = np.stack([_identity(int(k)) for k in f["identity"]])
     # A person is photographed within a few years.
     age = np.maximum(2 + 76 * person[:, N + 1] + 6 * u[:, 7] - 3, 1)
@@ -107,7 +117,7 @@ def _check(n: int, size: int, seed: int, first: int, pool: Sequence[int], fixed:
         raise PolyfaceError("synthetic faces: identities must be a positive number or a list of numbers from 0 up")
     words = {name: VOCABULARIES[name] for name in ("expression", "glasses")}
     words |= {"modality": MODALITIES, "illumination": ILLUMINATIONS}
-    ranges = {"yaw": (-75, 75), "roll": (-180, 180), "age": (0, 120), "identity": (0, 2**63 - 1)}
+    ranges = {"yaw": (-90, 90), "roll": (-180, 180), "age": (0, 120), "identity": (0, 2**63 - 1)}
     for name, value in fixed.items():
         if name not in words and name not in ranges:
             raise PolyfaceError(f"synthetic faces: unknown factor '{name}': {nearest(name, [*words, *ranges])}")

@@ -19,7 +19,7 @@ CHUNK = 32  # faces are always computed in these groups, so that results cannot 
 _EXAGGERATION = 2.0  # how far a caricature pushes an identity away from the mean face
 # Strength of the expression modes, in the order of _EXPRESSION_MODES.
 _EXPRESSION_MODES = ("corner", "open", "widen", "inner_brow", "outer_brow", "lids", "cheeks", "snarl", "frown", "smirk")
-EXPRESSIONS: dict[str, tuple[float, ...]] = {
+MOODS: dict[str, tuple[float, ...]] = {
     "neutral": (0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
     "happiness": (1.0, 0.35, 0.8, 0, 0.1, -0.2, 1, 0, 0, 0),
     "surprise": (0, 1.0, -0.5, 1, 1, 0.9, 0, 0, 0, 0),
@@ -28,7 +28,12 @@ EXPRESSIONS: dict[str, tuple[float, ...]] = {
     "disgust": (-0.5, 0.15, 0, -0.6, -0.3, -0.6, 0.6, 1, 0.5, 0),
     "fear": (-0.4, 0.45, 0.6, 1, 0.4, 0.9, 0, 0, 0.5, 0),
     "contempt": (0, 0, 0, -0.2, 0.1, -0.3, 0, 0, 0, 1),
+    # Those of Multi-PIE that have no word above.
+    "smile": (1.0, 0.35, 0.8, 0, 0.1, -0.2, 1, 0, 0, 0),
+    "squint": (0.1, 0, 0.2, -0.7, -0.2, -0.9, 1.2, 0.4, 0.6, 0),
+    "scream": (-0.3, 1.5, -0.2, -0.4, 0.2, -0.5, 0.8, 0.6, 0.5, 0),
 }
+_TEETH = ("happiness", "disgust", "fear", "smile", "scream")
 # The viewer's left half and the midline of the mean face: point → x, y, z. The right half is its mirror image.
 _HALF: dict[int, tuple[float, float, float]] = {
     **{0: (-1.00, -0.30, -0.75), 1: (-0.99, -0.02, -0.70), 2: (-0.95, 0.26, -0.62), 3: (-0.87, 0.53, -0.50)},
@@ -159,9 +164,9 @@ class Head:
         who = (2 * self.person[:, :N] - 1) * 1.5 * more
         u = f["u"]
         strength = (0.75 + 0.45 * u[:, 8:9]) * (1 + 0.2 * self.drawn[:, None])
-        mood = np.array([EXPRESSIONS[name] for name in f["expression"]], np.float32) * strength
+        mood = np.array([MOODS[name] for name in f["expression"]], np.float32) * strength
         self.open = mood[:, 1]
-        self.teeth = f32(np.isin(f["expression"], ("happiness", "disgust", "fear")))
+        self.teeth = f32(np.isin(f["expression"], _TEETH))
         smirk = mood[:, -1:] * np.stack([u[:, 9] < 0.5, u[:, 9] >= 0.5], 1)
         rest = np.stack([self.child, (self.male - 0.5) * (1 - self.child)], 1)
         weights = np.concatenate([who, mood[:, :-1], smirk, rest], 1).astype(np.float32)

@@ -11,15 +11,6 @@ import numpy as np
 from polyface.data.synthetic.head import CHUNK, EYES, Array, Head, N, f32, lerp
 from polyface.schema import ATTRIBUTES, five_of_68
 
-# Ambient light, then the diffuse light's strength and direction (x, y, z).
-LIGHTS: dict[str, tuple[float, ...]] = {
-    "front": (0.42, 0.62, 0.0, 0.0, 1.0),
-    "left": (0.30, 0.85, -0.90, -0.10, 0.42),
-    "right": (0.30, 0.85, 0.90, -0.10, 0.42),
-    "top": (0.30, 0.85, 0.0, -0.90, 0.42),
-    "bottom": (0.30, 0.85, 0.0, 0.90, 0.42),
-    "dim": (0.22, 0.16, 0.0, 0.0, 1.0),
-}
 HAIR = np.array([(32, 28, 28), (88, 58, 38), (58, 40, 30), (208, 172, 108), (150, 74, 38)], np.float32)
 
 
@@ -318,7 +309,7 @@ def chunk(f: dict[str, Any], size: int) -> tuple[Array, dict[str, Array]]:
     style = np.where(tone[:, 0] > 0.6, 0, p[:, N + 11] * len(HAIR)).astype(int)
     grey = np.clip((head.age - 42) / 25 + 0.6 * (p[:, N + 12] - 0.5), 0, 1)[:, None]
     hair = HAIR[style] * (1 - grey) + f32((196, 196, 200)) * grey
-    lights = f32([LIGHTS[name] for name in f["illumination"]])
+    lights = f32(f["lights"])
 
     layers, one = _layers(head), np.ones((CHUNK, 1), np.float32)
     centre = head.outline.mean(2, keepdims=True)

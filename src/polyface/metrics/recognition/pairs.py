@@ -7,7 +7,7 @@ for the pairs as they are and for resamples of them, in which thresholds are pic
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,14 +36,20 @@ class FoldFigure:
         return cls(summary.mean if value is None else value, summary.std, tuple(map(float, folds)))
 
 
+def shaped(embeddings: ArrayLike, what: str = "embeddings") -> NDArray[Any]:
+    """Embeddings after a check of their shape, [N, D]."""
+    vectors = np.asarray(embeddings)
+    if vectors.ndim != 2:
+        raise PolyfaceError(f"{what} must have the shape [faces, dimensions], found {list(vectors.shape)}")
+    return vectors
+
+
 def unit_vectors(embeddings: ArrayLike, what: str = "embeddings") -> Floats:
     """Embeddings [N, D] as float64, after a check that they are finite and of length 1 (to 1 %, for half precision).
 
     They are not normalised here: an embedding says itself how it is compared.
     """
-    vectors = np.asarray(embeddings, dtype=np.float64)
-    if vectors.ndim != 2:
-        raise PolyfaceError(f"{what} must have the shape [faces, dimensions], found {list(vectors.shape)}")
+    vectors = np.asarray(shaped(embeddings, what), dtype=np.float64)
     lengths = np.linalg.norm(vectors, axis=1)
     wrong = np.flatnonzero(~(np.abs(lengths - 1) <= 0.01))
     if wrong.size:
@@ -54,24 +60,36 @@ def unit_vectors(embeddings: ArrayLike, what: str = "embeddings") -> Floats:
     return vectors
 
 
-def pair_distances(a: ArrayLike, b: ArrayLike) -> Floats:
-    """Squared Euclidean distance, 0 to 4, of the unit vectors a and b [N, D] of each pair: [N]."""
-    first, second = unit_vectors(a, "embeddings of first faces"), unit_vectors(b, "embeddings of second faces")
+def pair_distances(a: ArrayLike, b: ArrayLike, *, inner: bool = False) -> Floats:
+    """Squared Euclidean distance, 0 to 4, of the unit vectors a and b [N, D] of each pair: [N].
+
+    inner: vectors of any length, compared by their product: 2 − 2·a·b, which is that distance where both have length 1.
+    """
+    made = shaped if inner else unit_vectors
+    first, second = made(a, "embeddings of first faces"), made(b, "embeddings of second faces")
     if first.shape != second.shape:
         raise PolyfaceError(f"a pair has two embeddings: found {list(first.shape)} and {list(second.shape)}")
+    if inner:
+        return np.asarray(2 - 2 * np.einsum("nd,nd->n", first, second, dtype=np.float64))  # no copies of a long list
     return np.asarray(np.clip(((first - second) ** 2).sum(1), 0, 4), dtype=np.float64)
 
 
-def squared_distances(a: ArrayLike, b: ArrayLike) -> Floats:
+def squared_distances(a: ArrayLike, b: ArrayLike, *, inner: bool = False) -> Floats:
     """Squared Euclidean distances, 0 to 4, of every unit vector of a [N, D] to every one of b [M, D]: [N, M].
 
-    Rounded to 1e-12, so that equal faces are equally far whatever order their products were summed in.
+    Rounded to 1e-12, so that equal faces are equally far whatever order their products were summed in. inner: as for
+    `pair_distances`.
     """
-    first, second = unit_vectors(a, "embeddings of probes"), unit_vectors(b, "embeddings of the gallery")
+    if inner:
+        first, second = (np.asarray(shaped(one), dtype=np.float64) for one in (a, b))
+    else:
+        first, second = unit_vectors(a, "embeddings of probes"), unit_vectors(b, "embeddings of the gallery")
     if first.shape[1] != second.shape[1]:
         raise PolyfaceError(f"embeddings of {first.shape[1]} and of {second.shape[1]} dimensions cannot be compared")
     distances = first @ second.T
     distances *= -2
+    if inner:
+        return np.asarray(np.round(distances + 2, 12))
     distances += (first**2).sum(1)[:, None] + (second**2).sum(1)
     return np.asarray(np.clip(np.round(distances, 12, out=distances), 0, 4, out=distances))
 
@@ -174,6 +192,14 @@ def checked(scores: ArrayLike, same: ArrayLike, similarity: bool) -> tuple[Float
     return -values if similarity else values, truth.astype(bool)
 
 
+def checked_fars(fars: Sequence[float]) -> tuple[float, ...]:
+    """False acceptance rates in percent, each once, or an error that says which is none."""
+    for far in fars:
+        if not 0 < far < 100:
+            raise PolyfaceError(f"a FAR is a percentage between 0 and 100, not {far:g}")
+    return tuple(dict.fromkeys(fars))
+
+
 def shuffled_folds(same: ArrayLike, folds: int = 10, seed: int = 0) -> NDArray[np.int64]:
     """A fold from 0 to `folds` − 1 for each pair [N], at random by `seed`; each gets its share of same pairs."""
     truth = np.asarray(same, dtype=bool)
@@ -208,12 +234,18 @@ def val_name(far: float) -> str:
     return f"VAL@{far:g}%"
 
 
+def figure_names(fars: Sequence[float]) -> list[str]:
+    """The figures of pairs, with VAL at these FARs in percent."""
+    return ["verification", "AUC", "EER", *map(val_name, fars)]
+
+
 class SortedPairs:
     """Pairs in the order of their distance, and how they are evaluated.
 
     distances, same, folds: of each pair [N]; those of fold −1 come after all others and only pick thresholds. grid:
     candidate thresholds (a pair is the same if it is closer), rising; None: every distance that occurs (a pair is the
-    same if it is not farther). fars: in percent. val_on: "test", or "train" for the folds that give the threshold.
+    same if it is not farther). fars: in percent. val_on: "test", "train" for the folds that give the threshold, or
+    "itself" where the threshold of a fold is picked on that very one. each_fold: AUC and EER are means over folds.
 
     `threshold` and `cut`, the number of pairs of all folds that it accepts, are those of each fold's accuracy.
     """
@@ -226,10 +258,11 @@ class SortedPairs:
         grid: Floats | None,
         fars: tuple[float, ...],
         val_on: str,
+        each_fold: bool = False,
     ) -> None:
         self.order, self.ends = _sorted(distances)
         self.same, self.folds = same[self.order], folds[self.order]
-        self.fars, self.val_on = fars, val_on
+        self.fars, self.val_on, self.each_fold = fars, val_on, each_fold
         self.judged = self.folds >= 0
         self.closer = self.ends[np.searchsorted(self.ends, np.arange(len(same)), side="right") - 1]
         ranked = distances[self.order]
@@ -243,11 +276,6 @@ class SortedPairs:
         """The place in `cuts` of the one that is right most often for the other folds, the smallest of equals."""
         gain = np.where(self.folds == fold, 0, np.where(self.same, 1, -1))
         return int(np.argmax(_cumulated(gain[None])[0, cuts]))
-
-    @property
-    def metrics(self) -> list[str]:
-        """The names of all figures."""
-        return ["verification", "AUC", "EER", *map(val_name, self.fars)]
 
     @property
     def accepted(self) -> Bools:
@@ -271,17 +299,25 @@ class SortedPairs:
         return np.asarray(np.hstack([drawn, calibrating])[:, self.order])
 
     def figures(self, counts: Counts, wanted: Collection[str], scored: Counts | None = None) -> dict[str, Floats]:
-        """The wanted figures [rows] of `ranked` counts: means over folds; AUC and EER of all pairs at once. `scored`:
-        counts of the pairs that are scored, where thresholds are picked on others too."""
+        """The wanted figures [rows] of `ranked` counts: means over folds; AUC and EER of all pairs at once, but with
+        `each_fold`. `scored`: counts of the pairs that are scored, where thresholds are picked on others too."""
         scored = counts if scored is None else scored
         found = self.val(counts, [far for far in self.fars if val_name(far) in wanted], scored)
         if "verification" in wanted:
             found["verification"] = self.accuracy(scored)
         figures = {name: mean_of_defined(values) for name, values in found.items()}
-        if {"AUC", "EER"} & set(wanted):
-            same, other = (_cumulated(scored * (self.judged & kind))[:, self.ends] for kind in (self.same, ~self.same))
-            figures |= {"AUC": _area(same, other), "EER": _crossing(same, other)}
+        whole = {name: of for name, of in (("AUC", _area), ("EER", _crossing)) if name in wanted}
+        accepted = [*self._accepted(scored)] if whole else []
+        figures |= {name: mean_of_defined(np.stack([of(*one) for one in accepted], 1)) for name, of in whole.items()}
         return {name: figures[name] for name in wanted}
+
+    def _accepted(self, scored: Counts) -> Iterator[tuple[Counts, Counts]]:
+        """Same and different pairs accepted at each cut [rows, cuts], of all pairs, or of each fold."""
+        for part in [self.folds == fold for fold in range(len(self.cut))] if self.each_fold else [self.judged]:
+            places = np.flatnonzero(part)
+            cuts = np.unique(np.searchsorted(places, self.ends))
+            same, other = (_cumulated(scored[:, places] * kind[places])[:, cuts] for kind in (self.same, ~self.same))
+            yield same, other
 
     def accuracy(self, counts: Counts) -> Floats:
         """Percent of each fold's pairs that its threshold tells rightly: [rows, folds].
@@ -302,7 +338,8 @@ class SortedPairs:
         found: dict[str, list[Floats]] = {}
         for fold in range(len(self.cut)) if fars else ():
             inside = self.folds == fold
-            others, judged = np.flatnonzero(~self.same & ~inside), inside if self.val_on == "test" else ~inside
+            others = np.flatnonzero(~self.same & (inside if self.val_on == "itself" else ~inside))
+            judged = ~inside if self.val_on == "train" else inside
             kinds = [np.flatnonzero(judged & self.same), np.flatnonzero(judged & ~self.same)]
             sums = [_cumulated(scored[:, places]) for places in kinds]
             known = counts[:, others].sum(1)  # a resample without any gives no threshold

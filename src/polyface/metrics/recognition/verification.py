@@ -7,7 +7,7 @@ validation part. Sources: Huang et al. 2007 (LFW: mean accuracy over ten folds);
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +19,9 @@ from polyface.metrics.recognition.pairs import (
     SortedPairs,
     auc,
     checked,
+    checked_fars,
     equal_error_rate,
+    figure_names,
     numbered_folds,
     rate_sections,
     rates,
@@ -38,12 +40,14 @@ AUTHORS_GRID = np.arange(400) / 100
 class VerificationResult:
     """Verification over `n` pairs, of which `same` show one person; figures in percent.
 
-    `accuracy` and `val` (by FAR in percent) are means over folds; `far` is what was measured beside each VAL. `auc` and
-    `eer` need no threshold: they are of all pairs at once, those of single folds only give the spread. `thresholds`,
-    one a fold, are those of the accuracy, in the unit of the scores (infinite where no pair is accepted). `protocol`
-    says where thresholds come from. `distances` (similarities with their sign turned), `truth` and `accepted` (at the
-    thresholds) are [N] in the order given. Units are the pairs, which are taken as independent though they share faces.
-    Resamples pick the thresholds of VAL anew (from a calibration that stays as it is); those of the accuracy stay.
+    `accuracy` and `val` (by FAR in percent) are means over folds; `far` is what was measured beside each VAL. `auc`
+    and `eer` need no threshold: they are of all pairs at once, those of single folds only give the spread, unless
+    they were asked for as means over folds too (`each_fold`). `thresholds`, one a fold, are those of the accuracy,
+    in the unit of the scores (infinite where no pair is accepted). `protocol` says where thresholds come from.
+    `distances` (similarities with their sign turned), `truth` and `accepted` (at the thresholds) are [N] in the
+    order given. Units are the pairs, which are taken as independent though they share faces. Resamples pick the
+    thresholds of VAL anew (from a calibration that stays as it is); those of the accuracy stay. `names`: what
+    metrics are called that have another name than their figure ({"verification": "accuracy"}).
     """
 
     accuracy: FoldFigure
@@ -58,6 +62,7 @@ class VerificationResult:
     truth: Bools = field(repr=False, compare=False)
     accepted: Bools = field(repr=False, compare=False)
     pairs: SortedPairs = field(repr=False, compare=False)
+    names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def over(self) -> str:
@@ -77,9 +82,14 @@ class VerificationResult:
 
     @property
     def figures(self) -> dict[str, FoldFigure]:
-        """All figures by their metric: verification (the accuracy), AUC, EER, VAL@1%, …"""
-        by_far = {val_name(far): figure for far, figure in self.val.items()}
-        return {"verification": self.accuracy, "AUC": self.auc, "EER": self.eer} | by_far
+        """All figures: verification (the accuracy), AUC, EER, VAL@1%, …"""
+        values = (self.accuracy, self.auc, self.eer, *self.val.values())
+        return dict(zip(figure_names(list(self.val)), values, strict=True))
+
+    @property
+    def _figure_of(self) -> dict[str, str]:
+        """The figure of each metric."""
+        return {self.names.get(name, name): name for name in self.figures}
 
     @property
     def metrics(self) -> list[Metric]:
@@ -90,24 +100,30 @@ class VerificationResult:
         }
         return [
             Metric(
-                name, n=self.n, note=note, folds=self.protocol, higher_is_better=name != "EER", compared=name != "EER"
+                metric,
+                n=self.n,
+                note=elsewhere[name],
+                folds=self.protocol,
+                higher_is_better=name != "EER",
+                compared=name != "EER",
             )
-            for name, note in elsewhere.items()
+            for metric, name in self._figure_of.items()
         ]
 
     def figure(self, metric: Metric) -> float:
-        return self.figures[metric.name].value
+        return self.figures[self._figure_of[metric.name]].value
 
     def spread(self, metric: Metric) -> float | None:
-        return self.figures[metric.name].std
+        return self.figures[self._figure_of[metric.name]].std
 
     def defined(self, metric: Metric) -> Bools:
         return np.ones(self.n, dtype=bool)
 
     def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
         scored = None if judged is None else self.pairs.ranked(counts * judged)
-        found = self.pairs.figures(self.pairs.ranked(counts), [metric.name for metric in wanted], scored)
-        return {metric: found[metric.name] for metric in wanted}
+        asked = {metric: self._figure_of[metric.name] for metric in wanted}
+        found = self.pairs.figures(self.pairs.ranked(counts), list(asked.values()), scored)
+        return {metric: found[name] for metric, name in asked.items()}
 
     def sections(self) -> list[Section]:
         return rate_sections(*rates(self.distances, self.truth), self.auc.value, self.eer.value)
@@ -124,6 +140,8 @@ def evaluate_verification(
     fars: Sequence[float] = (0.1, 1.0),
     val_on: str = "test",
     seed: int = 0,
+    names: Mapping[str, str] | None = None,
+    each_fold: bool = False,
 ) -> VerificationResult:
     """Evaluate the scores [N] of pairs, distances or similarities, against whether they show the same person: bool [N].
 
@@ -136,21 +154,19 @@ def evaluate_verification(
     scores: `AUTHORS_GRID` for the published procedure. VAL at a FAR (`fars`, in percent) accepts as many pairs as it
     can while at most that share of the other folds' different pairs is accepted, exactly and not by a grid; the FAR of
     the fold itself is measured beside it. val_on="train" reports the VAL of the folds that gave the threshold, as the
-    code of Ming et al. does: for reproduction only.
+    code of Ming et al. does: for reproduction only. names: figure → what its metric is called, where that differs.
+    each_fold: AUC and EER are means over folds too, as CFP has them (Sengupta et al. 2016).
     """
     distances, truth = checked(scores, same, similarity)
     if val_on not in ("test", "train"):
         raise PolyfaceError(f"val_on is 'test' or 'train', not '{val_on}'")
-    fars = tuple(dict.fromkeys(fars))
-    for far in fars:
-        if not 0 < far < 100:
-            raise PolyfaceError(f"a FAR is a percentage between 0 and 100, not {far:g}")
+    fars = checked_fars(fars)
     sign = -1.0 if similarity else 1.0
     tried = None if grid is None else np.sort(sign * np.asarray(grid, dtype=np.float64).ravel())
     if calibration is None:
         dealt = shuffled_folds(truth, int(np.asarray(folds)), seed) if np.ndim(folds) == 0 else folds
         numbers = numbered_folds(dealt, truth)
-        pairs = SortedPairs(distances, truth, numbers, tried, fars, val_on)
+        pairs = SortedPairs(distances, truth, numbers, tried, fars, val_on, each_fold)
         protocol = f"{numbers.max() + 1} folds"
     else:
         other, known = checked(*calibration, similarity)
@@ -166,20 +182,31 @@ def evaluate_verification(
     members = [numbers == fold for fold in range(numbers.max() + 1)]
     return VerificationResult(
         accuracy=FoldFigure.of(pairs.accuracy(once)[0]),
-        auc=FoldFigure.of([auc(distances[rows], truth[rows]) for rows in members], auc(distances, truth)),
-        eer=FoldFigure.of(
-            [equal_error_rate(distances[rows], truth[rows]) for rows in members], equal_error_rate(distances, truth)
-        ),
+        auc=_over_all(auc, distances, truth, members, each_fold),
+        eer=_over_all(equal_error_rate, distances, truth, members, each_fold),
         val={far: FoldFigure.of(by_far[val_name(far)][0]) for far in fars},
         far={far: float(by_far[f"FAR of {val_name(far)}"][0].mean()) for far in fars},
         thresholds=tuple((sign * pairs.threshold).tolist()),
         protocol=(protocol := protocol + (", VAL on those that gave the threshold" if val_on == "train" else "")),
-        key=digest(truth, numbers, list(fars), protocol),
+        key=digest(truth, numbers, list(fars), protocol, *(["each fold"] if each_fold else [])),
         distances=distances,
         truth=truth,
         accepted=pairs.accepted,
         pairs=pairs,
+        names=dict(names or {}),
     )
+
+
+def _over_all(
+    measure: Callable[[Floats, Bools], float],
+    distances: Floats,
+    truth: Bools,
+    members: Sequence[Bools],
+    each_fold: bool,
+) -> FoldFigure:
+    """A figure that needs no threshold: of all pairs at once, or a mean over folds, with its spread over these."""
+    by_fold = [measure(distances[rows], truth[rows]) for rows in members]
+    return FoldFigure.of(by_fold, None if each_fold else measure(distances, truth))
 
 
 def mistakes(result: VerificationResult, count: int = 12) -> dict[str, list[int]]:

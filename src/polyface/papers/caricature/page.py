@@ -52,7 +52,7 @@ def _mistakes(runs: Runs, names: Sequence[str], seed: int, about: str) -> Iterat
     _, cases = runs.protocol(name, seed)
     table, result = cases.faces.table, results[name]
     if result is not None and result.over == "pairs":
-        wrong = of_listed_pairs(result, cases.pairs)  # type: ignore[arg-type]
+        wrong = of_listed_pairs(result, cases.lists[""].rows)  # type: ignore[arg-type]
     else:
         answers = runs.answers(name, seed)
         wrong = of_all_pairs(answers[embedding_name(answers, "verification")]["embedding"], table, *cases.pairs)

@@ -106,17 +106,18 @@ def distillation(
             f"distil.teacher {spec.teacher} has {len(named)} tasks that read an embedding; expected one"
         )
     branches = {}
-    dim = teacher.network.embeddings[read[named[0]] or ""].dim
+    taught = teacher.network.embeddings[read[named[0]] or ""]
     for name in spec.tasks:
         branch = network.embedding_of(name) if name in network.heads else None
-        if branch is None or network.embeddings[branch].dim != dim:
+        if branch is None or network.embeddings[branch].dim != taught.dim:
             raise PolyfaceError(
-                f"distil.tasks: '{name}' must read an embedding of {dim} numbers, as those of {spec.teacher} are"
+                f"distil.tasks: '{name}' must read an embedding of {taught.dim} numbers, as those of {spec.teacher} are"
             )
         branches[name] = branch
     faces = FacePool.unlabelled(pool.table, Boxes(pool.boxes, np.zeros(0, np.int64)), teacher.crop)
     asked = {named[0]: teacher.tasks[named[0]]}
-    embeddings = predict(teacher.network, asked, faces, tta=TTA(mirror=True), progress=progress)[named[0]]["embedding"]
+    answers = predict(teacher.network, asked, faces, tta=TTA(mirror=True), progress=progress)[named[0]]
+    embeddings = answers[taught.answer]
     if spec.people:
         embeddings = _of_photos(embeddings, pool.table)
         if np.isnan(embeddings).any(1).all():

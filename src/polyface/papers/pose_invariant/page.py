@@ -1,0 +1,108 @@
+"""What side tasks leave of identity's features, and what the learned weights follow: rows and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from polyface.explain.energy import SIDE, CommonHeads, common_heads, removal_orders
+from polyface.explain.reduced import results_without
+from polyface.metrics.resampling import summarise
+from polyface.metrics.result import Result, Row, differences
+from polyface.metrics.result import rows as rows_of
+from polyface.models.bundle import load_bundle
+from polyface.report.energy import energy_section
+from polyface.report.page import Section
+from polyface.reproduce.jobs import Job, folder
+from polyface.reproduce.runs import Runs, by_prefix
+
+DYNAMIC, FEATURES = "PIE m-CNN dynamic", "features"
+SIDES = {"pose": "PIE m-CNN +pose", "illumination": "PIE m-CNN +illumination", "expression": "PIE m-CNN +expression"}
+SINGLE = "PIE s-CNN"
+SHARES = (0.25, 0.5)
+
+
+def rows(runs: Runs) -> list[Row]:
+    """Rank-1 by the features x without a share of their dimensions, and the learned weights beside what they may
+    follow; of a recipe that has these variants."""
+    if DYNAMIC not in runs.recipe.variants:
+        return []
+    return [*_reduced(runs), *_weights(runs)]
+
+
+def _reduced(runs: Runs) -> Iterator[Row]:
+    """Features without those dimensions that side tasks, identity or nobody in particular use most (Fig. 5c)."""
+    asked = dict(runs.stage(DYNAMIC).evaluation.protocol) | {"embedding": FEATURES, "tasks": []}
+    found: dict[str, dict[int, Mapping[str, Result]]] = {}
+    for seed in runs.seeds(DYNAMIC):
+        network = load_bundle(
+            folder(runs.out, Job(DYNAMIC, seed)) / runs.stage(DYNAMIC).name / "model", quiet=True
+        ).network
+        orders = removal_orders(common_heads(network, "identity").energies(), "identity", draws=1, seed=seed)
+        x = runs.answers(DYNAMIC, seed)[FEATURES]["embedding"]
+        chosen, cases = runs.protocol(DYNAMIC, seed, settings=asked)
+        for share in SHARES:
+            for kind in (SIDE, "identity", "random"):
+                name = f"without {100 * share:.0f}% {kind} dimensions"
+                found.setdefault(name, {})[seed] = results_without(x, orders[kind][0], share, chosen, cases)
+    results = {name: runs.whole(DYNAMIC, by_prefix(one)).get("", {}) for name, one in found.items()}
+    for name, by_run in results.items():
+        if by_run:
+            yield from rows_of(name, by_run, note=f"of the features x of {DYNAMIC}")
+    for percent in (f"{100 * share:.0f}%" for share in SHARES):
+        side = f"without {percent} {SIDE} dimensions"
+        for other in (f"without {percent} {kind} dimensions" for kind in ("identity", "random")):
+            if results.get(side) and results.get(other):
+                yield from differences(side, other, results[side], results[other])
+
+
+def sections(runs: Runs) -> list[Section]:
+    """Which dimensions of x the tasks of the dynamic network use, by its first finished seed."""
+    seed = min(runs.seeds(DYNAMIC), default=None) if DYNAMIC in runs.recipe.variants else None
+    if seed is None:
+        return []
+    heads = _heads(runs, seed)
+    return [energy_section(heads, heads.energies())]
+
+
+def _heads(runs: Runs, seed: int) -> CommonHeads:
+    place = folder(runs.out, Job(DYNAMIC, seed)) / runs.stage(DYNAMIC).name / "model"
+    return common_heads(load_bundle(place, quiet=True).network, "identity")
+
+
+def _weights(runs: Runs) -> Iterator[Row]:
+    """The weights at the end of training, and how their order agrees with that of the side tasks' accuracy by a
+    network of their own, and with what each side task alone brings to rank-1 (Spearman's ρ, of three tasks)."""
+    seeds = runs.seeds(DYNAMIC)
+    last = [history[-1]["weights"] for seed in seeds if (history := runs.history(DYNAMIC, seed))]
+    if not last:
+        return
+    for task in SIDES:
+        weight = summarise([one[task] for one in last])
+        yield Row(f"{DYNAMIC}: {task}", "weight", weight.mean, weight.std, seeds=tuple(seeds), unit="")
+    final = [float(np.mean([one[task] for one in last])) for task in SIDES]
+    alone = {task: _mean(runs, f"PIE {task} alone", task) for task in SIDES}
+    plain = _mean(runs, SINGLE, "rank-1")
+    gains = {task: _mean(runs, row, "rank-1") for task, row in SIDES.items()}
+    note = "of three side tasks, their means over runs"
+    if None not in alone.values():
+        about = "weights against single-task accuracy"
+        yield Row(DYNAMIC, about, spearman(final, list(alone.values())), seeds=tuple(seeds), unit="", note=note)  # type: ignore[arg-type]
+    if plain is not None and None not in gains.values():
+        gained = [gain - plain for gain in gains.values() if gain is not None]
+        about = "weights against gain in rank-1"
+        yield Row(DYNAMIC, about, spearman(final, gained), seeds=tuple(seeds), unit="", note=note)
+
+
+def _mean(runs: Runs, name: str, metric: str) -> float | None:
+    """A figure of a variant, its mean over runs; None where there is none yet."""
+    found = runs.whole(name, by_prefix(runs.results(name))).get("", {}) if name in runs.recipe.variants else {}
+    figures = [one.figure(asked) for one in found.values() for asked in one.metrics if asked.name == metric]
+    return float(np.mean(figures)) if figures else None
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    """Spearman's rank correlation of values without ties, −1 … 1."""
+    first, second = (np.argsort(np.argsort(values)) for values in (a, b))
+    return float(np.corrcoef(first, second)[0, 1])
