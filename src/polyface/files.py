@@ -19,6 +19,8 @@ from pydantic import BaseModel, ValidationError
 from polyface.errors import PolyfaceError, short
 
 _Model = TypeVar("_Model", bound=BaseModel)
+PATIENCE = 24 * 3600.0
+"""Seconds that a process waits for another one to make the same file of a cache (`lock`)."""
 
 
 @contextmanager

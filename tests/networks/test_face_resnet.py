@@ -260,3 +260,25 @@ def test_a_whole_network_is_unfolded_frozen_levels_and_branches_too() -> None:
     with torch.no_grad():
         learning = network(pixels).outputs["who"]
         torch.testing.assert_close(network.eval()(pixels).outputs["who"], learning, rtol=1e-3, atol=1e-3)
+
+
+def test_unfolding_leaves_what_is_kept() -> None:
+    """A trunk that is frozen as a whole: the same whichever faces the parts over it are unfolded by."""
+    config = {
+        "trunk": {"name": "face-resnet", "size": 48, "frozen": True},
+        "parts": {"face": {"kind": "residual", "bottleneck": 8}},
+        "heads": {"who": {"face": [0, 1, 2]}},
+        "normalise": {"mean": 0, "std": 1},
+    }
+    torch.manual_seed(0)
+    network, pixels = networks.build(config), images(4, 48)
+    folded(network)
+    network.eval()
+    before = state(network)
+    with torch.no_grad():
+        answers = network(pixels).outputs["who"]
+        unfold(network, pixels, kept=network.frozen)
+        torch.testing.assert_close(network(pixels).outputs["who"], answers, rtol=1e-3, atol=1e-3)
+    changed = {name for name, value in state(network).items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in changed} == {"branches"}
+    assert len([name for name in changed if name.endswith("running_var")]) == 2

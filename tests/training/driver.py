@@ -4,11 +4,12 @@ A script, not a test: it reads a line `runs.json results.json` from its input, t
 waits for the next. It imports everything once and forks for every run, so that a killed and resumed training costs no
 start of torch. A run is a dict:
 
-recipe: path. out: folder. data: folder or None. options: of RunOptions. processes: so many that learn together, each
-its own fork (1). kill: {"where": …, "at": n} ends the process (the first of several) by SIGKILL, and {"signal": "INT"}
-sends SIGINT instead, the n-th time (from 0) that it comes to `where`: step (inside a training step, after the losses),
-optimiser (weights changed, position not), epoch (validated, nothing saved yet), save (new checkpoint written aside, not
-renamed), saved (just renamed), bundle (trained, no bundle yet).
+recipe: path. out: folder. data: folder or None. options: of RunOptions. environment: of the process. processes: so many
+that learn together, each its own fork (1). kill: {"where": …, "at": n} ends the process (the first of several) by
+SIGKILL, and {"signal": "INT"} sends SIGINT instead, the n-th time (from 0) that it comes to `where`: features (the
+trunk has seen some faces), step (inside a training step, after the losses), optimiser (weights changed, position not),
+epoch (validated, nothing saved yet), save (new checkpoint written aside, not renamed), saved (just renamed), bundle
+(trained, no bundle yet).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import timm  # noqa: F401  # what a run imports later is imported once
 import torch
 
 from polyface.errors import PolyfaceError
+from polyface.networks import FaceNetwork
 from polyface.training import callbacks, recipe, stages
 from polyface.training.learner import Learner
 
@@ -52,6 +54,7 @@ def strike(owner: Any, name: str, at: int, number: signal.Signals, *, after: boo
 PLACES: dict[str, tuple[Any, str, bool]] = {
     "step": (Learner, "training_step", True),
     "optimiser": (Learner, "on_train_batch_end", False),
+    "features": (FaceNetwork, "features", True),
     "epoch": (Learner, "_end_epoch", True),
     "save": (callbacks.os, "replace", False),
     "saved": (callbacks.Saver, "save", True),
@@ -60,6 +63,7 @@ PLACES: dict[str, tuple[Any, str, bool]] = {
 
 
 def train(run: dict[str, Any]) -> dict[str, Any]:
+    os.environ.update(run.get("environment", {}))
     if kill := run.get("kill"):
         owner, name, after = PLACES[kill["where"]]
         number = signal.SIGINT if kill.get("signal") == "INT" else signal.SIGKILL

@@ -31,6 +31,11 @@ class AugmentSpec(BaseModel):
     erase: float = Field(0.0, ge=0, le=1)
     erase_size: float = Field(0.4, gt=0, le=1)
 
+    @property
+    def varied(self) -> list[str]:
+        """What is not switched off."""
+        return [name for name, amount in self if amount and name != "erase_size"]
+
 
 def draws(seed: int, stage: str, epoch: int, rows: int) -> np.ndarray:
     """Every face's random numbers for an epoch, float32 [rows, DRAWS]: the same for the same seed, stage and epoch."""
@@ -38,11 +43,16 @@ def draws(seed: int, stage: str, epoch: int, rows: int) -> np.ndarray:
     return np.random.default_rng([seed, name, epoch]).random((rows, DRAWS), dtype=np.float32)
 
 
+def mirrored(spec: AugmentSpec, u: Tensor) -> Tensor:
+    """Bool [B]: which faces are mirrored."""
+    return u[:, 4] < spec.mirror
+
+
 def geometry(spec: AugmentSpec, u: Tensor, cut_to_input: Tensor, size: int) -> Tensor:
     """Matrices [B, 2, 3] from cut to the varied input, from uniform numbers u [B, DRAWS]."""
     v = 2 * u - 1
     varied = around_centre(
-        size, spec.rotate * v[:, 0], torch.exp(spec.zoom * v[:, 1]), spec.shift * v[:, 2:4], u[:, 4] < spec.mirror
+        size, spec.rotate * v[:, 0], torch.exp(spec.zoom * v[:, 1]), spec.shift * v[:, 2:4], mirrored(spec, u)
     )
     return compose(varied, cut_to_input)
 

@@ -7,9 +7,8 @@ epoch goes on exactly where it was.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polyface.data.arrays import new_array, rows_of
 from polyface.data.augment import AugmentSpec, draws, geometry, photometry
 from polyface.data.boxes import Boxes, key
 from polyface.data.crops import CropSpec, compose, cut, invert, sample, scaled
@@ -47,18 +47,21 @@ class Labeller(Protocol):
 @dataclass
 class FaceBatch:
     """images [B, C, S, S] float in 0..255; targets[task] prepared for the loss; labelled[task] bool [B, K];
-    crops [B, 2, 3] from original image to input; rows [B] of the pool."""
+    crops [B, 2, 3] from original image to input; rows [B] of the pool. maps: in place of images (then of no face),
+    what a frozen trunk makes of them."""
 
     images: Tensor
     targets: dict[str, Tensor]
     labelled: dict[str, Tensor]
     crops: Tensor
     rows: Tensor
+    maps: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
 class RawBatch:
-    """What is moved to the device: cuts uint8 [B, C, P, P], values and masks per task, image→input crops, draws."""
+    """What is moved to the device: cuts uint8 [B, C, P, P] or maps of a frozen trunk, values and masks per task,
+    image→input crops, draws."""
 
     cuts: Tensor
     values: dict[str, Tensor]
@@ -66,6 +69,7 @@ class RawBatch:
     crops: Tensor
     rows: Tensor
     draws: Tensor
+    maps: dict[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> RawBatch:
         """The same batch on another device."""
@@ -91,10 +95,7 @@ def cached_cuts(table: FaceTable, boxes: Boxes, spec: CropSpec, progress: Progre
 def _write_cuts(path: Path, table: FaceTable, boxes: Boxes, spec: CropSpec, progress: Progress | None) -> None:
     side = spec.cut_size
     with atomic_path(path) as aside:
-        cuts = np.lib.format.open_memmap(aside, "w+", np.uint8, (len(table), spec.channels, side, side))
-        if hasattr(os, "posix_fallocate"):  # so that a full disk is an error here and not a bus error further on
-            with open(aside, "r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, aside.stat().st_size)
+        cuts = new_array(aside, np.uint8, (len(table), spec.channels, side, side))
 
         def write(row: int) -> None:
             cuts[row] = cut(table.image(row), boxes.xyxy[row], spec)
@@ -167,14 +168,15 @@ class FacePool:
 
     def cuts_of(self, rows: np.ndarray) -> Tensor:
         """uint8 [B, C, P, P]."""
-        if len(self.cuts) == 1:
-            return torch.from_numpy(self.cuts[0][rows])
-        part = np.searchsorted(self._starts, rows, side="right") - 1
-        out = np.empty((len(rows), *self.cuts[0].shape[1:]), dtype=np.uint8)
-        for index, cuts in enumerate(self.cuts):
-            here = part == index
-            out[here] = cuts[rows[here] - self._starts[index]]
-        return torch.from_numpy(out)
+        return rows_of(self.cuts, rows)
+
+
+class Seen(Protocol):
+    """What a frozen trunk makes of the faces of a pool (`polyface.data.features`): its maps by name."""
+
+    def of(self, rows: np.ndarray) -> dict[str, Tensor]: ...
+
+    def drawn(self, rows: np.ndarray, draws: np.ndarray) -> dict[str, Tensor]: ...
 
 
 class FaceLoader:
@@ -198,6 +200,8 @@ class FaceLoader:
         self.pool, self.batch, self.seed, self.stage, self.shuffle = pool, batch, seed, stage, shuffle
         self.rank, self.world, self.epoch, self.first = rank, world, 0, 0
         self._cycle: np.ndarray | None = None
+        self.features: Seen | None = None
+        """Given in place of cuts, where there are any."""
         size = len(pool.order(seed, stage, 0, shuffle))
         self._batches = size // (batch * world) if shuffle else -(-size // (batch * world))
         if shuffle and not self._batches:
@@ -237,14 +241,17 @@ class FaceLoader:
 
     def _raw(self, rows: np.ndarray, random: np.ndarray | None) -> RawBatch:
         index = torch.from_numpy(rows)
-        targets = self.pool.targets
+        targets, maps = self.pool.targets, dict[str, Tensor]()
+        if self.features:
+            maps = self.features.of(rows) if random is None else self.features.drawn(rows, random[rows])
         return RawBatch(
-            cuts=self.pool.cuts_of(rows),
+            cuts=self.pool.cuts_of(rows[:0] if maps else rows),
             values={name: t.values[index] for name, t in targets.items()},
             labelled={name: t.labelled[index] for name, t in targets.items()},
             crops=self.pool.crops[index],
             rows=index,
             draws=torch.zeros(0) if random is None else torch.from_numpy(random[rows]),
+            maps=maps,
         )
 
 
@@ -273,12 +280,13 @@ def _assembled(
         matrices = geometry(augment, raw.draws, to_input, crop.size)
     else:
         matrices = to_input.expand(len(raw.rows), 2, 3)
-    images = sample(raw.cuts, matrices if side == crop.size else scaled(matrices, side / crop.size), side)
-    if varied and augment is not None:
+    through = matrices if side == crop.size else scaled(matrices, side / crop.size)
+    images = sample(raw.cuts, through[: len(raw.cuts)], side)
+    if varied and augment is not None and not raw.maps:
         images = photometry(augment, raw.draws, images)
     # raw.crops maps image → plain input; what augmentation adds comes after it
     extra = compose(matrices, invert(to_input).expand(len(raw.rows), 2, 3))
     crops = compose(extra, raw.crops)
     targets = {name: tasks[name].prepare(value, crops, crop.size) for name, value in raw.values.items()}
     labelled = {name: tasks[name].visible(mask, crops) for name, mask in raw.labelled.items()}
-    return FaceBatch(images, targets, labelled, crops, raw.rows)
+    return FaceBatch(images, targets, labelled, crops, raw.rows, raw.maps)

@@ -14,9 +14,8 @@ from typing import Any
 from polyface.data.table import FaceTable, Progress
 from polyface.data.writing import Reader, import_table
 from polyface.errors import NoDataError, PolyfaceError
-from polyface.files import atomic_path, cache_folder, lock
+from polyface.files import PATIENCE, atomic_path, cache_folder, lock
 
-_PATIENCE = 24 * 3600  # seconds that a process waits for another one to make the same table
 _log = logging.getLogger(__name__)
 _said: set[str] = set()
 
@@ -111,7 +110,7 @@ def cached_table(name: str, source: bytes, make: Callable[[Path], object]) -> Fa
     path = cache_folder("tables") / f"{name}-{hashlib.sha1(source).hexdigest()[:16]}.parquet"
     table = _made(path)
     if table is None:
-        with lock(path, wait=_PATIENCE):
+        with lock(path, wait=PATIENCE):
             table = _made(path)
             if table is None:
                 make(path)

@@ -6,7 +6,6 @@ Training writes it and can start from it; inference reads it without the recipe.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -23,6 +22,7 @@ from polyface.data.boxes import BoxSpec
 from polyface.data.crops import CropSpec
 from polyface.errors import PolyfaceError, short
 from polyface.files import atomic_folder, read_model, sha256
+from polyface.networks import layers
 from polyface.networks.network import FaceNetwork, build
 from polyface.networks.pretrained.files import read_weights
 from polyface.tasks import Task
@@ -123,12 +123,7 @@ def load_bundle(folder: Path | str, quiet: bool = False) -> Bundle:
 
 def fingerprint(network: FaceNetwork, **settings: Any) -> str:
     """Twelve hex digits of a network, its weights, and whatever else its answers depend on."""
-    told = {"network": network.config, **settings}
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()[:12]
+    return layers.fingerprint(network, {"network": network.config, **settings})[:12]
 
 
 def _built(path: Path, manifest: Manifest) -> tuple[FaceNetwork, dict[str, Task]]:

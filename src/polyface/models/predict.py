@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polyface.data.augment import AugmentSpec
 from polyface.data.crops import CropSpec, compose, sample
-from polyface.data.loader import FaceLoader, FacePool
+from polyface.data.features import Features
+from polyface.data.loader import FacePool
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError
 from polyface.networks.network import FaceNetwork
@@ -67,6 +69,7 @@ def answers(
     crops: Tensor,
     spec: CropSpec,
     tta: TTA = NO_TTA,
+    maps: Mapping[str, Tensor] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Decoded answers of every task for cuts uint8 [B, C, P, P] with their image→input crops [B, 2, 3].
 
@@ -74,12 +77,16 @@ def answers(
     scores of attributes and embeddings averaged. A task that has an embedding answers it too, as "embedding" [B, E], or
     as "inner" where it is compared by its product as it is (`Embedding.answer`). Embeddings that are no task's, and all
     of a network that is asked for no task, are answered under their own names, {name: {"embedding": [B, E]}}.
+
+    maps: of all crops of the first face, of the second, …, where they are known; then cuts are not looked at.
     """
-    faces, to_input = len(cuts), torch.from_numpy(spec.cut_to_input()).to(cuts.device)
+    faces, to_input = len(crops), torch.from_numpy(spec.cut_to_input()).to(cuts.device)
     each, count = tta.matrices(spec.size, cuts.device), len(tta)
-    matrices = compose(each, to_input).repeat(faces, 1, 1)
-    images = sample(cuts.repeat_interleave(count, dim=0), matrices, spec.size)
-    output = network(images)
+    if maps is None:
+        matrices = compose(each, to_input).repeat(faces, 1, 1)
+        output = network(sample(cuts.repeat_interleave(count, dim=0), matrices, spec.size))
+    else:
+        output = network(maps)
     moved = compose(each.repeat(faces, 1, 1), crops.repeat_interleave(count, dim=0))
 
     def averaged(numbers: Mapping[str, np.ndarray], name: str | None) -> dict[str, np.ndarray]:
@@ -108,16 +115,24 @@ def predict(
     tta: TTA = NO_TTA,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
+    cached: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Decoded answers for all faces of a pool, in its order: {task: {"points": [N, P, 2], …}}."""
+    """Decoded answers for all faces of a pool, in its order: {task: {"points": [N, P, 2], …}}.
+
+    cached: keep what the trunk makes of them, or read what was kept; but for translations, which are other pictures.
+    """
     network = network.to(device).eval()
-    loader = FaceLoader(pool, max(1, batch // len(tta)), shuffle=False)
+    known = Features(network, pool, AugmentSpec(mirror=tta.mirror), progress) if cached and tta.average == 1 else None
+    batches = np.split(np.arange(len(pool)), range(step := max(1, batch // len(tta)), len(pool), step))
     parts: list[dict[str, dict[str, Any]]] = []
-    for done, raw in enumerate(loader, 1):
-        cuts, crops = raw.cuts.to(device), raw.crops.to(device)
-        parts.append(answers(network, tasks, cuts, crops, pool.crop, tta))
+    for done, rows in enumerate(batches, 1):
+        cuts, maps = pool.cuts_of(rows[:0] if known else rows).to(device), None
+        if known:
+            views = known.of(rows.repeat(len(tta)), np.tile([False, True][: len(tta)], len(rows)))
+            maps = {name: values.to(device) for name, values in views.items()}
+        parts.append(answers(network, tasks, cuts, pool.crops[rows].to(device), pool.crop, tta, maps))
         if progress:
-            progress(done, len(loader), "batches predicted")
+            progress(done, len(batches), "batches predicted")
     return {name: {key: _join([p[name][key] for p in parts]) for key in parts[0][name]} for name in parts[0]}
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -30,6 +32,15 @@ def freeze(module: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     known = dict(module.named_modules())
     check_names(names, known.keys() - {""}, "frozen")
     return [known[name].requires_grad_(False).eval() for name in names]
+
+
+def fingerprint(module: nn.Module, told: Mapping[str, Any]) -> str:
+    """64 hex digits of a module's tensors, and of what is told of it beside them."""
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 class CosineLinear(nn.Module):

@@ -56,13 +56,15 @@ class FaceNetwork(PartlyFrozen):
         self.register_buffer("mean", _by_channel("mean", normalise.get("mean", 127.5), self.channels), persistent=False)
         self.register_buffer("std", _by_channel("std", normalise.get("std", 128.0), self.channels), persistent=False)
 
-    def forward(self, images: Tensor, routes: Mapping[str, Tensor] | None = None) -> FaceOutput:
+    def forward(self, images: Tensor | Mapping[str, Tensor], routes: Mapping[str, Tensor] | None = None) -> FaceOutput:
         """Images [B, C, S, S], uint8 or float in 0..255 → FaceOutput; every part and head is computed every time.
+
+        In place of images, what `features` made of them: those of `trunk_maps`.
 
         routes: prepared labels [B] of the tasks in `routed_by`, −1 where there is none: there, and without routes, the
         network's own answer says in whose rows a face is.
         """
-        maps = self.features(images)
+        maps = self.features(images) if isinstance(images, Tensor) else images
         shared = maps["shared"].float() if maps["shared"].ndim == 2 else maps["shared"]
         walk = Walk({"trunk": shared} | {f"trunk.{name}": values for name, values in maps.items()}, routes or {})
         for node in self.graph.order:
@@ -72,6 +74,12 @@ class FaceNetwork(PartlyFrozen):
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """Images [B, C, S, S], uint8 or float in 0..255 → the trunk's maps by name."""
         return self.trunk((images.float() - self.mean) / self.std)  # type: ignore[no-any-return]
+
+    @property
+    def trunk_maps(self) -> list[str]:
+        """The names of those of the trunk's maps that are read."""
+        reads = (read.partition(".") for node in self.graph.order for read in node.reads)
+        return sorted({"shared"} | {name for owner, _, name in reads if owner == "trunk" and name})
 
     def embedding_of(self, task: str) -> str | None:
         """The embedding of a task: that of its name, or of the one part that it reads; None where there is neither."""

@@ -274,7 +274,7 @@ def run_job(
             continue
         source = _source(recipe, out, job, part, data)
         pool = pool_of(stage, data, {}, part)
-        found = predict(bundle.network, tasks, pool, tta=tta)
+        found = predict(bundle.network, tasks, pool, tta=tta, cached=stage.network.cached)
         _store(answers_path(out, job, part), found, pool.missed, source)
 
 

@@ -127,9 +127,9 @@ class Learner(L.LightningModule):
     def _losses(self, batch: FaceBatch, network: nn.Module) -> tuple[FaceOutput, Tensor, Tensor]:
         """(output, mean loss of every term, sums and counts [2, terms] of the global batch). A mean is over the
         labelled faces of the global batch; under DDP local sum × world size / reduced count, since DDP averages."""
-        images = batch.images.contiguous(memory_format=torch.channels_last)
+        given = batch.maps or batch.images.contiguous(memory_format=torch.channels_last)
         with self.mixed():
-            output: FaceOutput = network(images, self._routes(batch) if network.training else None)
+            output: FaceOutput = network(given, self._routes(batch) if network.training else None)
         losses = {name: task.loss(output.outputs[name], batch.targets[name]) for name, task in self.tasks.items()}
         for extra in self._extras():
             extra.add_losses(losses, output, batch, network.training)
@@ -200,10 +200,11 @@ class Learner(L.LightningModule):
             return
         bad = [name for name, part in self.terms.tasks.items() if not bool(means[part].isfinite().all())]
         bad = bad or list(self.tasks)
-        finite = batch.images.isfinite().flatten(1).all(1)
+        given = list(batch.maps.values()) or [batch.images]
+        finite = torch.stack([each.isfinite().flatten(1).all(1) for each in given]).all(0)
         for name in bad:
             each = self.tasks[name].loss
-            output = self.network(batch.images).outputs[name]
+            output = self.network(batch.maps or batch.images).outputs[name]
             wrong = ~each(output, batch.targets[name]).isfinite() & batch.labelled[name]
             finite &= ~wrong.any(1)
         rows = batch.rows[~finite][:5].tolist() or batch.rows[:5].tolist()

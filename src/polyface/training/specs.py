@@ -97,7 +97,8 @@ class DataSpec(Strict):
 
 
 class NetworkSpec(Strict):
-    """trunk: its name and options; frozen: true keeps it as it starts.
+    """trunk: its name and options; frozen: true keeps it as it starts. cached: compute once what such a trunk makes of
+    each face, and keep it (in the cache folder, in float32), so that parts and heads alone take time.
 
     parts: name → {kind, its options, and: reads: what it reads, of trunk, trunk.<map>, <part>, <part>.<map> (by default
     [trunk]); frozen: true; rows: {task, classes}, the faces that it learns from and answers for; similarity: cosine,
@@ -118,6 +119,7 @@ class NetworkSpec(Strict):
     embeddings: dict[str, dict[str, Any]] = {}
     normalise: dict[str, float | list[float]] = {"mean": 127.5, "std": 128.0}
     biases: Literal["prior", "random"] = "prior"
+    cached: bool = False
 
 
 class WeightingSpec(Strict):
@@ -278,8 +280,21 @@ class StageSpec(BaseStage):
             raise PolyfaceError(
                 f"stages.{self.name}.evaluation.main is '{self.main}'; {nearest(self.main, self.tasks)}"
             )
+        if self.network.cached:
+            self._check_cached()
         for name, spec in self.extras.items():
             EXTRAS.get(name).check(spec, self)
+
+    def _check_cached(self) -> None:
+        """Refuse what would show the trunk other pictures than those of which it is known what it makes."""
+        where = f"stages.{self.name}.network.cached"
+        if self.network.trunk.get("frozen") is not True:
+            raise PolyfaceError(f"{where}: the trunk learns; set network.trunk.frozen to true, or leave cached out")
+        varied = [f"augment.{name}" for name in self.data.augment.varied if name != "mirror"]
+        if varied := varied + ["sizes"] * bool(self.data.sizes):
+            raise PolyfaceError(
+                f"{where}: data.{varied[0]} gives a face other pictures every epoch; leave one of them out"
+            )
 
 
 def stage_spec(given: Any) -> Any:
@@ -296,7 +311,9 @@ Stage = Annotated[SerializeAsAny[BaseStage], BeforeValidator(stage_spec)]
 
 
 def _learnt(stage: BaseStage) -> BaseStage:
-    """A stage without what changes nothing that is learnt: how many faces its tables must have."""
+    """A stage without what changes nothing that is learnt: how many faces its tables must have, what is cached."""
+    if isinstance(stage, StageSpec):
+        stage = stage.model_copy(update={"network": stage.network.model_copy(update={"cached": False})})
     tables = [table.model_copy(update={"faces": 0}) for table in stage.data.tables]
     return stage.model_copy(update={"data": stage.data.model_copy(update={"tables": tables})})
 

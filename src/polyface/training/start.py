@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,10 @@ import torch
 from torch import nn
 
 from polyface import networks
+from polyface.data.augment import AugmentSpec
+from polyface.data.features import Features
 from polyface.data.loader import FaceLoader, FacePool, assemble
+from polyface.data.table import Progress
 from polyface.errors import PolyfaceError, check_names, nearest
 from polyface.models import find
 from polyface.models.bundle import load_bundle
@@ -135,6 +138,15 @@ def adapt(
             loader = FaceLoader(pool, stage.data.batch, seed=seed, shuffle=False)
             raw = loader.some(0, min(weights.faces, len(pool)))
             weights.adapt(network, assemble(raw, stage.data.crop, tasks, stage.data.augment).images)
+
+
+def use_cached(
+    network: FaceNetwork, augment: AugmentSpec, loaders: Iterable[FaceLoader], progress: Progress | None
+) -> None:
+    """Let loaders give what the network's frozen trunk makes of their faces, which is computed now or was before."""
+    for loader in loaders:
+        seen = augment if loader.shuffle else AugmentSpec()
+        loader.features = Features(network, loader.pool, seen, progress)
 
 
 @contextmanager

@@ -40,7 +40,7 @@ class DlibWeights(PublishedWeights):
             module.start_from(weights)
 
     def adapt(self, network: FaceNetwork, images: Tensor) -> None:
-        unfold(network, images)
+        unfold(network, images, kept=network.frozen)  # nor need a trunk that rests be another one at every seed
 
 
 def dlib_tensors() -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -120,16 +120,19 @@ class FaceResNet(PartlyFrozen):
 
 
 @torch.no_grad()
-def unfold(network: nn.Module, images: Tensor) -> None:
+def unfold(network: nn.Module, images: Tensor, kept: Sequence[nn.Module] = ()) -> None:
     """Give every batch norm of a network's `Unit`s the statistics that it would have, over images [B, C, S, S].
 
     The published weights hold none: they were folded into scale and shift, so that a step of training with batch
-    statistics would begin from another function. Afterwards the answers are what they were.
+    statistics would begin from another function. Afterwards the answers are what they were. kept: modules whose norms
+    stay as they are.
     """
     with _statistics(network) as found:
         network.eval()(images)
+    left = {module for one in kept for module in one.modules()}
     for unit, (mean, var) in found.items():
-        unit.unfold(mean, var)
+        if unit not in left:
+            unit.unfold(mean, var)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from polyface.training.inert import check_groups, warn
 from polyface.training.learner import Learner
 from polyface.training.specs import StageSpec
 from polyface.training.stages import RunContext, StageResult, build_weighting, stage_pool, stage_tasks
-from polyface.training.start import adapt, build_network
+from polyface.training.start import adapt, build_network, use_cached
 from polyface.training.trainer import fit, trainer_of
 from polyface.weighting import Weighting
 
@@ -47,6 +47,9 @@ class Multitask:
         faces = loader(train, stage.data.batch, shuffle=True)
         validation = None if val is None else loader(val, max(stage.data.batch, 250), shuffle=False)
         adapt(network, stage, tasks, train, seed, earlier)
+        if stage.network.cached:
+            network.to(trainer.strategy.root_device)
+            use_cached(network, stage.data.augment, filter(None, (faces, validation)), options.progress)
         learner = Learner(stage, seed, network, tasks, weighting, faces, validation, earlier, options.progress)
         if trainer.is_global_zero:
             warn(stage, learner.period, weighting, network, learner.terms)
