@@ -5,7 +5,8 @@
 dlib's network (random weights, 150 px) frozen, its last block and an identity head that learn, faces and their mirror
 images; one thread, float32, whole trainings of a few epochs in turns. The speed-up is the median over the rounds of
 seconds an epoch from pictures over seconds an epoch from the cache. "computing them" is how many epochs from pictures
-the first training takes longer than later ones, which read what it kept: of each face and its mirror image.
+a training that computes them takes longer than the next one, which reads what it kept: of each face and its mirror
+image.
 --quick tries every part and writes nothing.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -75,17 +77,20 @@ def main() -> None:
         folder = Path(place)
         os.environ["POLYFACE_CACHE"] = str(folder / "cache")
         training(folder, faces, cached=False)  # draws the faces and cuts them out
-        first = training(folder, faces, cached=True)[1]
-        turns = np.array([[training(folder, faces, cached) for cached in (False, True)] for _ in range(rounds)])
-    (pictures, maps), later = turns[:, :, 0].T, np.median(turns[:, 1, 1])
+        turns = []
+        for _ in range(rounds):
+            shutil.rmtree(folder / "cache" / "features", ignore_errors=True)
+            turns.append([training(folder, faces, cached) for cached in (False, True, True)])
+    epoch, whole = np.array(turns).transpose(2, 1, 0)  # [from pictures, computing, reading; rounds]
+    speed_up, computing = np.median(epoch[0] / epoch[2]), np.median((whole[1] - whole[2]) / epoch[0])
     name, n = "cached features", rounds
     rows = [
-        Row(name, "epoch speed-up", float(np.median(pictures / maps)), unit="×", n=n),
-        Row(name, "computing them", float((first - later) / np.median(pictures)), unit="epochs", n=n),
+        Row(name, "epoch speed-up", float(speed_up), unit="×", n=n),
+        Row(name, "computing them", float(computing), unit="epochs", n=n),
     ]
     for row in rows:
         print(f"{row.row:20} {row.metric:20} {row.mean:7.2f} {row.unit}")
-    print(f"seconds an epoch: {np.median(pictures):.2f} from pictures, {np.median(maps):.2f} from what is kept")
+    print(f"seconds an epoch: {np.median(epoch[0]):.2f} from pictures, {np.median(epoch[2]):.2f} from what is kept")
     if not given.quick:
         data = f"{faces} synthetic faces, 150 px; 1 thread"
         write_results(given.out, rows, command="python benchmarks/features.py", data=data)
