@@ -14,6 +14,7 @@ queue() { # run a command for what is left of the time; Ctrl-C lets it save firs
 
 rows() { queue polyface reproduce "$@" --data "$data" --out "$out" --device "$device" --yes; }
 
+rows pose-invariant:small                                              # all rows, three divisions and seeds
 rows dmm-cnn:small                                                     # the rows that two cores take hours for
 rows dmm-cnn --seeds 1 --only Baseline --only DMM-CNN               # the paper's network and length
 rows caricature --seeds 1 --only Photos --only Single-verif --only "Naive dynamic" \

@@ -9,8 +9,9 @@ laid onto the mean face (least squares), each lies within 0.08 half face widths 
 to any other, but for the corner of the mouth, whose inner and outer point lie close. Synthetic faces are measured by
 their true points too.
 
-Nothing was chosen on these faces: the mean face and the settings of its fit are from the training photos of 300-W, the
-London set, training faces of MTFL and synthetic faces of another seed. Yaws of FERET and IMM are what the protocols
+The mean face and the settings of its fit were chosen on the training photos of 300-W, the London set, training faces of
+MTFL and synthetic faces of another seed. CFP's figures were seen with three weights of the jaw before one was settled,
+which those faces had preferred already. Yaws of FERET and IMM are what the protocols
 name; PIE's are a plan, so that only their order counts. Intervals draw people where they are known, else faces. --quick
 tries every part on few faces and writes nothing.
 """

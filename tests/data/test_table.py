@@ -222,6 +222,30 @@ def test_fingerprint_tells_contents_and_rows_apart(tmp_path) -> None:
     assert len(set(prints)) == len(prints)
 
 
+@pytest.mark.parametrize(
+    "wanted, rows",
+    [
+        ("> 30", [4]),
+        ("< -30", [0]),
+        (["< -30", "> 30"], [0, 4]),
+        ("-30..30", [1, 2, 3]),
+        (" -12.5 … 0 ", [2]),
+    ],
+)
+def test_of_numbers_rows_are_chosen_by_ranges(tmp_path: Path, wanted: str | list[str], rows: list[int]) -> None:
+    yaws = [-31.0, -30.0, -12.5, 30.0, 30.5, None]
+    found = table(tmp_path, *[face(number, yaw=yaw) for number, yaw in enumerate(yaws)])
+    assert np.flatnonzero(found.holding("yaw", wanted)).tolist() == rows
+    assert len(found.where(yaw=wanted)) == len(rows)
+
+
+@pytest.mark.parametrize("wanted", ["left", "30", ">", "5..3", "> 1e400"])
+def test_what_is_no_range_of_numbers_is_said(tmp_path: Path, wanted: str) -> None:
+    found = table(tmp_path, face(yaw=3.0))
+    with pytest.raises(PolyfaceError, match="column 'yaw' holds numbers, of which .* is no range"):
+        found.holding("yaw", wanted)
+
+
 # ---------------------------------------------------------------------------------------------- mistakes
 
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -376,7 +400,9 @@ def test_files_that_are_no_face_tables_are_named(tmp_path) -> None:
 
 def test_choosing_by_a_column_that_holds_no_words(tmp_path) -> None:
     found = table(tmp_path, face(0, age=3))
-    with pytest.raises(PolyfaceError, match="'age' holds no words"):
+    with pytest.raises(PolyfaceError, match="'landmarks_5' holds no words"):
+        found.where(landmarks_5="3")
+    with pytest.raises(PolyfaceError, match="'age' holds numbers, of which '3' is no range"):
         found.where(age="3")
     with pytest.raises(PolyfaceError, match="'gendre'.*'gender'"):
         found.where(gendre="male")

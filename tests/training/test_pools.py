@@ -33,3 +33,20 @@ def test_a_face_without_a_split_is_trained_on_only_where_no_face_has_one(
     faces, source = table(tmp_path / "t.parquet", splits), SourceSpec(name="t")
     assert _rows(faces, "train", source).tolist() == trained
     assert _rows(faces, "test", source).tolist() == tested
+
+
+def test_people_with_few_faces_of_the_part_are_left_out(tmp_path: Path) -> None:
+    """ann has two faces to train on, bob one (his other is a test face), and one face is nobody's."""
+    picture, file = np.zeros((8, 8, 3), np.uint8), tmp_path / "t.parquet"
+    faces = [("ann", "train"), ("bob", "train"), ("ann", "train"), ("bob", "test"), (None, "train")]
+    write_table(
+        [
+            Record(picture, f"row {i}", f"{i}.png", {"identity": who, "split": part})
+            for i, (who, part) in enumerate(faces)
+        ],
+        file,
+    )
+    found = FaceTable.open(file)
+    assert _rows(found, "train", SourceSpec(name="t", faces_each=2)).tolist() == [0, 2]
+    assert _rows(found, "test", SourceSpec(name="t", faces_each=2)).tolist() == []
+    assert _rows(found, "test", SourceSpec(name="t", faces_each=1)).tolist() == [3]

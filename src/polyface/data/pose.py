@@ -1,8 +1,10 @@
 """How a head is turned, from its 68 points: a 3-D mean face is fitted to them by scaled orthography.
 
-The mean face is the rigid shape that, turned and scaled face by face, explains best (least squares, robust, symmetric)
-the points of 2,012 training photos of 300-W (Helen, AFW and LFPW) and their mirror images; `tools/mean_face.py` works
-it out again. Nothing else tells depth there, so that it rests on heads that are turned by up to about 45 degrees.
+The mean face is the rigid, symmetric shape that, turned, scaled and lengthened face by face, explains best (least
+squares, robust) the points of 2,012 training photos of 300-W (Helen, AFW and LFPW) and their mirror images, found by
+fitting it to all faces and moving its points to where they explain best what was marked, in turns. How the width of a
+turned head shrinks tells its depth, so that this rests on heads that are turned by up to about 45 degrees. Where a jaw
+is hidden, its points were left out.
 """
 
 from __future__ import annotations

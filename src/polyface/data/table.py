@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,6 +35,11 @@ def each_row(work: Callable[[int], _Result], rows: int, progress: Progress | Non
             yield result
             if progress and (done % 64 == 0 or done == rows):
                 progress(done, rows, what)
+
+
+_NUMBER = r"([+-]?\d+(?:\.\d+)?)"
+_BEYOND = re.compile(rf"\s*([<>])\s*{_NUMBER}\s*")
+_RANGE = re.compile(rf"\s*{_NUMBER}\s*(?:…|\.\.)\s*{_NUMBER}\s*")
 
 
 class FaceTable:
@@ -202,11 +208,31 @@ class FaceTable:
         digest = _digest(self.fingerprint, hashlib.sha1(rows.tobytes()).hexdigest())
         return FaceTable(self.labels.take(pa.array(rows)), self._files, self._part[rows], self._row[rows], digest)
 
+    def holding(self, column: str, wanted: str | Sequence[str]) -> np.ndarray:
+        """Bool [N]: the rows whose column holds one of these words; of a column of numbers, whose number is in one of
+        these ranges: "> 30", "< -30", "-15 … 15" (or "-15..15"; the ends belong to it). Null is in none."""
+        words = [wanted] if isinstance(wanted, str) else list(wanted)
+        if self.declared(column).type not in ("number", "whole"):
+            return self.classes(column, words) >= 0
+        numbers, found = self.numbers(column), np.zeros(len(self), dtype=bool)
+        for word in words:
+            if one := _BEYOND.fullmatch(str(word)):
+                found |= numbers > float(one[2]) if one[1] == ">" else numbers < float(one[2])
+            elif (one := _RANGE.fullmatch(str(word))) and float(one[1]) <= float(one[2]):
+                found |= (numbers >= float(one[1])) & (numbers <= float(one[2]))
+            else:
+                raise PolyfaceError(
+                    f"column '{column}' holds numbers, of which '{short(word)}' is no range: write such as '> 30', "
+                    "'< -30' or '-15..15'"
+                )
+        return found
+
     def where(self, **conditions: str | Sequence[str]) -> FaceTable:
-        """Rows whose columns hold one of the given words: `table.where(split="train", source=["net_7876"])`."""
+        """Rows whose columns hold one of the given words: `table.where(split="train", source=["net_7876"])`; see
+        `holding`."""
         keep = np.ones(len(self), dtype=bool)
         for name, wanted in conditions.items():
-            keep &= self.classes(name, [wanted] if isinstance(wanted, str) else wanted) >= 0
+            keep &= self.holding(name, wanted)
         return self.take(np.flatnonzero(keep))
 
     def image_struct(self, row: int) -> tuple[bytes | None, str]:

@@ -57,7 +57,7 @@ class EvaluationSet:
         """The rows of the faces with these words; an error if there are none."""
         keep = np.ones(len(self.table), dtype=bool)
         for column, wanted in words.items():
-            keep &= self.table.classes(column, [wanted] if isinstance(wanted, str) else wanted) >= 0
+            keep &= self.table.holding(column, wanted)
         if not keep.any():
             told = " and ".join(f"{column} {wanted}" for column, wanted in words.items())
             raise PolyfaceError(f"none of the {len(self.table)} faces is one of {told or 'any kind'}: some are needed")

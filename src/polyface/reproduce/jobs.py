@@ -24,7 +24,7 @@ import numpy as np
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError, short
 from polyface.files import atomic_path
-from polyface.models.bundle import Bundle, load_bundle
+from polyface.models.bundle import MANIFEST, Bundle, load_bundle
 from polyface.models.predict import TTA, predict
 from polyface.networks.heads import EMBEDDED
 from polyface.tasks import Task
@@ -138,9 +138,7 @@ def _source(recipe: Recipe, out: Path, job: Job, part: str, data: Path | None) -
     told["views"] = [view.translations, view.spread, view.mirror]
     told["crop"], told["boxes"] = stage.data.crop.model_dump(), stage.data.boxes.model_dump()
     told["tasks"] = stage.tasks
-    told["tables"] = [
-        table.model_dump(include={"name", "options", "where", "without", "labels"}) for table in stage.data.tables
-    ]
+    told["tables"] = [table.model_dump(exclude={"ratio", "faces"}) for table in stage.data.tables]
     faces = inputs_of(stage, data, {}).data
     told["faces"] = faces and [one.fingerprint for one in faces]
     return told
@@ -206,7 +204,8 @@ def answered(recipe: Recipe, out: Path, job: Job, part: str, data: Path | None =
         return False
     sources = [answers_path(out, Job(name, job.seed), part) for name in variant.average]
     if measured := variant.model:
-        sources.append(folder(out, Job(measured, job.seed)) / recipe.variant(measured).stages[-1].name / HISTORY)
+        made = HISTORY if trains(recipe.variants[measured]) else f"model/{MANIFEST}"
+        sources.append(folder(out, Job(measured, job.seed)) / recipe.variant(measured).stages[-1].name / made)
     if not all(source.exists() and path.stat().st_mtime >= source.stat().st_mtime for source in sources):
         return False
     with _opened(path) as file:
@@ -229,7 +228,8 @@ def finished(recipe: Recipe, out: Path, job: Job, parts: Sequence[str] = ("test"
         return False
     variant = recipe.variants[job.variant]
     if variant.model:
-        return trained(recipe, out, Job(variant.model, job.seed), data)
+        measured = recipe.variants[variant.model]
+        return not trains(measured) or trained(recipe, out, Job(variant.model, job.seed), data)
     if variant.average:
         return all(finished(recipe, out, Job(name, job.seed), parts, data) for name in variant.average)
     return not trains(recipe.variants[job.variant]) or trained(recipe, out, job, data)

@@ -111,7 +111,7 @@ class Task(ABC):
         """Bool [N]: rows that satisfy `where`."""
         keep = np.ones(len(table), dtype=bool)
         for column, words in self.spec.where.items():
-            keep &= table.classes(column, [words] if isinstance(words, str) else words) >= 0
+            keep &= table.holding(column, words)
         return torch.from_numpy(keep)
 
 

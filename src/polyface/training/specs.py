@@ -54,9 +54,9 @@ class SourceSpec(Strict):
     """One face table of a stage. name: a reader's name, a table file, or "synthetic"; options: the reader's (or n,
     size, seed of the synthetic faces; the value `seed` stands for the run's seed); where: words its columns must hold;
     without: words that they must not; faces: how many it holds if it is whole; fewer are not trained on (null: however
-    many are); labels: models (bundles, shipped names or earlier stages) whose answers stand in for labels that it
-    lacks, as `polyface data label` writes them; pose: whether yaw, pitch, roll and pose are measured by their 68 points
-    where it has none."""
+    many are); faces_each: only faces of people of whom the part (train, val or test) has at least so many; labels:
+    models (bundles, shipped names or earlier stages) whose answers stand in for labels that it lacks, as `polyface data
+    label` writes them; pose: whether yaw, pitch, roll and pose are measured by their 68 points where it has none."""
 
     name: str
     ratio: float = Field(1.0, gt=0)
@@ -64,6 +64,7 @@ class SourceSpec(Strict):
     without: dict[str, str | list[str]] = {}
     options: dict[str, Any] = {}
     faces: Annotated[int, BeforeValidator(lambda given: 0 if given is None else given)] = Field(0, ge=0)
+    faces_each: int = Field(0, ge=0)
     labels: list[str] = []
     pose: bool = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -226,8 +227,16 @@ def _rows(table: FaceTable, part: str, source: SourceSpec) -> np.ndarray:
         keep[:] = True  # a table without splits is all for training; of one with splits a face without is in no part
     for conditions, wanted in ((source.where, True), (source.without, False)):
         for column, words in conditions.items():
-            keep &= (table.classes(column, [words] if isinstance(words, str) else words) >= 0) == wanted
+            keep &= table.holding(column, words) == wanted
+    if source.faces_each:
+        keep &= _pictured(table.words("identity"), keep, source.faces_each)
     return np.flatnonzero(keep)
+
+
+def _pictured(people: np.ndarray, among: np.ndarray, least: int) -> np.ndarray:
+    """Bool [N]: the faces of people who have at least so many faces among those that are marked."""
+    count = Counter(people[among].tolist())
+    return np.array([person is not None and count[person] >= least for person in people], dtype=bool)
 
 
 def build_weighting(

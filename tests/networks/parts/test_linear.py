@@ -85,7 +85,7 @@ def test_the_layer_of_a_task_is_found_in_the_part_that_it_reads() -> None:
         np.testing.assert_allclose(head(x), output.outputs[task].detach().numpy(), atol=1e-5)
     pooled = {"kind": "pool", "levels": 0, "reads": ["trunk.pool4"]}
     given = {"who": {"reads": ["joint"], "outputs": 24, "layer": "none"}}
-    with pytest.raises(PolyfaceError, match="the head of 'who' has a layer on each of joint"):
+    with pytest.raises(PolyfaceError, match="the outputs of 'who' come from joint, not from one"):
         linear_head(built(parts={"joint": pooled}, heads=given), "who")
 
 
