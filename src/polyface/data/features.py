@@ -36,9 +36,9 @@ class Features:
         self._maps = {name: [maps[name] for maps in found] for name in network.trunk_maps}
         self._faces, self._augment = len(pool), augment
 
-    def of(self, rows: np.ndarray, mirrored: np.ndarray | bool = False) -> dict[str, Tensor]:
-        """Maps by name, [B, …], of faces of the pool; mirrored: which of them [B] are mirrored, or whether all are."""
-        places = rows + self._faces * np.asarray(mirrored)
+    def of(self, rows: np.ndarray, flip: np.ndarray | bool = False) -> dict[str, Tensor]:
+        """Maps by name, [B, …], of faces of the pool; flip: which of them [B] are mirrored, or whether all are."""
+        places = rows + self._faces * np.asarray(flip)
         maps = {name: rows_of(parts, places) for name, parts in self._maps.items()}
         return {  # laid out as convolutions leave them (see `networks.build`)
             name: values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values
