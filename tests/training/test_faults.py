@@ -269,7 +269,7 @@ def test_missing_data_set_says_what_was_expected_where(toy, tmp_path) -> None:
         ({"data": {"tables": [{"name": "synthetic", "options": {"n": 200, "size": 48, "seed": 1}, "ratio": 0.001}]}},
          "0 training faces"),
         ({"data": {"tables": [{"name": "synthetic", "options": {"n": 20, "size": 48}, "where": {"age": "3"}}]}},
-         "'age' holds no words"),
+         "'age' holds numbers, of which .* is no range"),
         ({"tasks": {"smile": {"where": {"modality": "sketch"}}}}, "'smile'.*labelled"),
         ({"network": {"heads": {"smile": {}}}}, "network.heads.smile must name each of the task's . terms once"),
         ({"weighting": {"name": "fix"}}, "'fix'.*'fixed'"),

@@ -16,7 +16,7 @@ from polyface import networks
 from polyface.data.table import FaceTable
 from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
-from polyface.schema import ATTRIBUTES
+from polyface.schema import ATTRIBUTES, VOCABULARIES
 from polyface.training.papers import PAPERS
 from polyface.training.recipe import Recipe, load
 from polyface.training.specs import SourceSpec, StageSpec
@@ -122,18 +122,22 @@ def test_recipes_that_come_with_the_package(name: str) -> None:
     assert recipe.stages
     for each in [recipe, *chosen]:
         assert each.stages
-        for stage in map(with_people, each.stages):
+        for stage in map(with_words, each.stages):
             stage_tasks(stage)
             build_weighting(stage, features=8)
 
 
-def with_people(stage: StageSpec) -> StageSpec:
-    """Where identity tasks learn whom the training faces show, which are not here: two people."""
-    tasks = {
-        name: task | ({"people": ["ann", "bob"]} if task["kind"] == "identity" else {})
-        for name, task in stage.tasks.items()
-    }
-    return stage.model_copy(update={"tasks": tasks})
+def with_words(stage: StageSpec) -> StageSpec:
+    """Two people or words where tasks learn them from training faces, which are not here."""
+    taught = {name: task | _taught(task) for name, task in stage.tasks.items()}
+    return stage.model_copy(update={"tasks": taught})
+
+
+def _taught(task: dict[str, Any]) -> dict[str, Any]:
+    if task["kind"] == "identity":
+        return {"people": ["ann", "bob"]}
+    own = task["kind"] == "classification" and not VOCABULARIES.get(task["column"], task.get("vocabulary"))
+    return {"vocabulary": ["one", "two"]} if own else {}
 
 
 # --------------------------------------------------------------------------------------------------- errors
@@ -411,7 +415,7 @@ def test_every_row_of_caricature_can_be_built(size: str) -> None:
     """Heads, branches, cosines and crops fit each other; three branches start from the one called face."""
     recipe = load(f"caricature{size}")
     for name in recipe.variants:
-        stage = with_people(recipe.variant(name).stages[-1])
+        stage = with_words(recipe.variant(name).stages[-1])
         with torch.device("meta"):
             network = networks.build(network_config(stage, stage_tasks(stage)))
         assert (network.size, network.channels) == (stage.data.crop.size, stage.data.crop.channels), name
@@ -427,7 +431,7 @@ def test_every_row_of_caricature_can_be_built(size: str) -> None:
 
 def test_caricatures_default_is_the_papers_network() -> None:
     """Spec 2.2: a trunk of 6,439,296 parameters and three branches of 3,201,536, embeddings of 1792."""
-    stage = with_people(load("caricature").variant("Dynamic").stages[0])
+    stage = with_words(load("caricature").variant("Dynamic").stages[0])
     with torch.device("meta"):
         network = networks.build(network_config(stage, stage_tasks(stage)))
     counts = [sum(p.numel() for p in module.parameters()) for module in (network.trunk, *network.branches.values())]

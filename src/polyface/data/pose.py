@@ -161,9 +161,9 @@ def fit(points: Floats, weights: Floats, face: Floats) -> Fit:
         x, y, z = np.moveaxis(turned, 2, 0)
         none = np.zeros_like(x)
         across, down = [none, z, -y, x, longer[:, :, 0]], [-z, none, x, y, longer[:, :, 1]]
-        moves = np.stack([np.stack(across, -1), np.stack(down, -1)], axis=2).reshape(len(x), -1, 5)
+        moves = np.stack([np.stack(across, -1), np.stack(down, -1)], axis=2).reshape(len(x), 136, 5)
         weighted = moves * np.repeat(used, 2, axis=1)[:, :, None]
-        wish = (weighted * rest.reshape(len(x), -1, 1)).sum(axis=1)
+        wish = (weighted * rest.reshape(len(x), 136, 1)).sum(axis=1)
         wish[:, 4] -= prior * length
         step = np.linalg.solve(weighted.transpose(0, 2, 1) @ moves + np.diag([1e-9] * 4 + [prior]), wish[:, :, None])
         turn, length = step[:, :3, 0], length + step[:, 4, 0]
