@@ -21,9 +21,10 @@ def data_list() -> None:
     """Known readers: what they read, and whether they were tried on the real files."""
     from polyface.data.readers import READERS, reader
 
+    longest = max(map(len, READERS.names()))
     for name in sorted(READERS.names()):
         found = reader(name)
-        say(f"{name:12} {'verified' if found.verified else 'not verified':13} {found.about}")
+        say(f"{name:{longest}} {'verified' if found.verified else 'not verified':13} {found.about}")
 
 
 @app.command("import")
