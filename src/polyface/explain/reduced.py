@@ -44,7 +44,9 @@ def results_without(
     need x itself; where x is compared, its length is of no account.
     """
     left = without(x, order, share)
-    return protocol.evaluate({_READ: {"inner": directions(left if head is None else head(left))}}, cases)
+    compared = directions(left if head is None else head(left))
+    key = "embedding" if compared.any(1).all() else "inner"  # a vector of which nothing is left has no length 1
+    return protocol.evaluate({_READ: {key: compared}}, cases)
 
 
 def figures_without(

@@ -50,13 +50,8 @@ def energy_table(common: CommonHeads, energies: Mapping[str, Floats]) -> Table:
     return Table(header, body, caption)
 
 
-def energy_section(common: CommonHeads, energies: Mapping[str, Floats]) -> Section:
-    """The table, energies sorted (Fig. 5a), and |W| with dimensions in the order of the tasks that use them (5b)."""
-    width = len(energies[common.main])
-    places = np.arange(1, width + 1)
-    curves = {
-        task: (places, np.sort(energy)[::-1] / energy.mean()) for task, energy in energies.items() if energy.any()
-    }
+def weights_figure(common: CommonHeads, energies: Mapping[str, Floats]) -> Figure:
+    """|W| of each task with the dimensions in the order of the tasks that use them (Fig. 5b)."""
     order = blocks(energies, common.main)
     columns = np.concatenate(list(order.values()))
     sizes = {task: len(dims) for task, dims in order.items()}
@@ -70,12 +65,22 @@ def energy_section(common: CommonHeads, energies: Mapping[str, Floats]) -> Secti
     about = (
         f"|W|, a row an output. Each side task has a block of its top dimensions, {common.main} all others ({told})."
     )
+    return Figure(picture, "weights of each task, dimensions grouped by task", about)
+
+
+def energy_section(common: CommonHeads, energies: Mapping[str, Floats]) -> Section:
+    """The table, energies sorted (Fig. 5a), and |W| with dimensions in the order of the tasks that use them (5b)."""
+    width = len(energies[common.main])
+    places = np.arange(1, width + 1)
+    curves = {
+        task: (places, np.sort(energy)[::-1] / energy.mean()) for task, energy in energies.items() if energy.any()
+    }
     shown: list[Block] = [energy_table(common, energies)]
     if common.left_out:
         shown.append(Text("Left out: " + "; ".join(f"{task} ({why})" for task, why in common.left_out.items()) + "."))
     shown += [
         Curves(curves, "dimensions by decreasing energy", "energy, over the mean", "Each task's energies, sorted."),
-        Figures([Figure(picture, "weights of each task, dimensions grouped by task", about)], wide=True),
+        Figures([weights_figure(common, energies)], wide=True),
     ]
     return Section("Energy of the heads' weights", shown)
 
