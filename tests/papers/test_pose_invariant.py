@@ -47,6 +47,14 @@ def test_a_row_of_routing_is_the_same_network_compared_by_another_embedding(reci
     assert {recipe.variants[f"PIE p-CNN {way}"].model for way in ("none", "hard")} == {"PIE p-CNN stochastic"}
 
 
+def test_routed_networks_in_the_wild_are_compared_by_what_is_routed(recipe: Recipe) -> None:
+    """Whatever they are asked: a row with a protocol of its own names the embedding too."""
+    names = [name for name in recipe.variants if name.startswith(("wild p-CNN", "wild scratch p-CNN"))]
+    assert len(names) == 6
+    for name in names:
+        assert stage(name).evaluation.protocol["embedding"] == "stochastic"
+
+
 def test_branches_are_of_the_poses_that_their_names_say() -> None:
     """c05 sees the face turned to the picture's right edge, c29 to the left one (reader `pie`)."""
     parts = stage("PIE p-CNN stochastic").network.parts

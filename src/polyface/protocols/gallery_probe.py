@@ -108,9 +108,7 @@ class GalleryProbe:
         verified = searches[_prefix(self.verify)] if self.verify else None
         pairs = (verified.probes, verified.faces) if verified else None
         if pairs:
-            names = faces.table.words("identity")
-            both = np.concatenate(pairs)
-            units[""] = [both[names[both] == name] for name in sorted(set(names[both].astype(str)))]
+            units[""] = rows_by_person(faces, np.concatenate(pairs), "verification")
         return SearchCases(faces, units, searches, pairs)
 
     def _drawn(self, faces: EvaluationSet) -> dict[str, Search]:

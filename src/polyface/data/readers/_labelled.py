@@ -34,8 +34,8 @@ def labelled_faces(
 ) -> Iterator[Record | Skipped]:
     """One face a row of ``labels.csv``, in its order.
 
-    columns: those that the file must have besides ``file``, the image's path. parse: the labels of a row; a ValueError
-    says what is wrong with it, and the row is skipped.
+    columns: those that the file must have besides ``file``, the image's path. parse: the labels of a row, beside
+    ``source`` and ``modality``; a ValueError says what is wrong with it, and the row is skipped.
 
     Raises:
         PolyfaceError: the file is missing, or lacks a column.
@@ -57,7 +57,7 @@ def labelled_faces(
             path = stable_path(fields["file"])
             if path in seen:
                 raise ValueError(f"a second row of {path}, after that of line {seen[path]}")
-            labels = parse(fields)
+            labels = {"source": reader.name, "modality": "photo"} | parse(fields)
         except ValueError as error:
             yield Skipped(where, str(error))
             continue

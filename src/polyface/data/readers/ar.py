@@ -91,8 +91,6 @@ def _labels(fields: Fields) -> dict[str, Any]:
     agree(fields, "code", code | {"file": f"{who[3:]}_{fields['code']:0>2}.jpg"})
     illumination, side = _LIGHTS[code["light"]]
     return {
-        "source": "ar",
-        "modality": "photo",
         "identity": who,
         "yaw": seen,
         "illumination": illumination,

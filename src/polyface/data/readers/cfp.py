@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polyface.data.readers.common import (
+    USUAL_NAMES,
     Images,
     Pair,
     check_word,
@@ -76,7 +77,7 @@ class CFP:
         "reader": "cfp",
         "lists": {name: name for name in _LISTS},
         "each_fold": True,
-        "names": {"verification": "accuracy", "VAL@0.1%": "TAR@FAR 0.1%", "VAL@1%": "TAR@FAR 1%"},
+        "names": USUAL_NAMES,
     }
     about = "CFP: 5,000 frontal and 2,000 profile faces of 500 people, with 14,000 pairs (Sengupta et al. 2016)"
     layout = (

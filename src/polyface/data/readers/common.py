@@ -217,6 +217,10 @@ class Pair:
     fold: int | None = None
 
 
+USUAL_NAMES = {"verification": "accuracy", "VAL@0.1%": "TAR@FAR 0.1%", "VAL@1%": "TAR@FAR 1%"}
+"""What most papers call the figures of listed pairs."""
+
+
 @dataclass(frozen=True)
 class Template:
     """Faces of one person that are compared as one: of each medium, a picture or a video, the paths that a table has of

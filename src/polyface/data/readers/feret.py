@@ -79,8 +79,6 @@ def _labels(fields: Fields) -> dict[str, Any]:
     code = look_up(fields, "code", _CODES)
     agree(fields, "code", code | {"file": f"{who[6:]}_{fields['code']}.jpg"})
     return {
-        "source": "feret",
-        "modality": "photo",
         "identity": who,
         "yaw": seen,
         "illumination": code["light"],

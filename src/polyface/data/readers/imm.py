@@ -86,8 +86,6 @@ def _labels(fields: Fields) -> dict[str, Any]:
     agree(fields, "code", code | {"file": f"{who[4:]}_{fields['code']}.jpg"})
     illumination, side = _LIGHTS[code["light"]]
     return {
-        "source": "imm",
-        "modality": "photo",
         "identity": who,
         "yaw": seen,
         "illumination": illumination,

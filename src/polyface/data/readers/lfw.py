@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from polyface.data.readers.celeba import image_folder
 from polyface.data.readers.common import (
+    USUAL_NAMES,
     Images,
     Pair,
     check_word,
@@ -69,7 +70,7 @@ class LFW:
         "name": "listed-pairs",
         "reader": "lfw",
         "lists": {"LFW": "pairs"},
-        "names": {"verification": "accuracy", "VAL@0.1%": "TAR@FAR 0.1%", "VAL@1%": "TAR@FAR 1%"},
+        "names": USUAL_NAMES,
     }
     about = "LFW: 13,233 faces of 5,749 people, with 6,000 pairs in ten folds (Huang et al. 2007)"
     layout = (

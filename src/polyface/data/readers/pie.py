@@ -150,8 +150,6 @@ def _labels(fields: Fields) -> dict[str, Any]:
         raise ValueError(f"light_side is {short(fields['light_side'])}, but no flash fired")
     side = None if flash == "none" else number(fields, "light_side", 10)
     return {
-        "source": "pie",
-        "modality": "photo",
         "identity": who,
         "camera": camera,
         "yaw": seen,

@@ -59,4 +59,4 @@ def _labels(fields: Fields) -> dict[str, Any]:
     if not (frame.isdecimal() and 1 <= int(frame) <= _FRAMES):
         raise ValueError(f"frame is '{short(frame)}', expected a number from 1 to {_FRAMES}")
     agree(fields, "frame", {"file": f"{who[6:]}_{int(frame):02d}.jpg"})
-    return {"source": "umist", "modality": "photo", "identity": who, "frame": int(frame)}
+    return {"identity": who, "frame": int(frame)}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from polyface.explain.energy import SIDE, CommonHeads, common_heads, removal_orders
 from polyface.explain.reduced import results_without
@@ -19,7 +20,6 @@ from polyface.reproduce.runs import Runs, by_prefix
 
 DYNAMIC, FEATURES = "PIE m-CNN dynamic", "features"
 SIDES = {"pose": "PIE m-CNN +pose", "illumination": "PIE m-CNN +illumination", "expression": "PIE m-CNN +expression"}
-SINGLE = "PIE s-CNN"
 SHARES = (0.25, 0.5)
 
 
@@ -36,10 +36,7 @@ def _reduced(runs: Runs) -> Iterator[Row]:
     asked = dict(runs.stage(DYNAMIC).evaluation.protocol) | {"embedding": FEATURES, "tasks": []}
     found: dict[str, dict[int, Mapping[str, Result]]] = {}
     for seed in runs.seeds(DYNAMIC):
-        network = load_bundle(
-            folder(runs.out, Job(DYNAMIC, seed)) / runs.stage(DYNAMIC).name / "model", quiet=True
-        ).network
-        orders = removal_orders(common_heads(network, "identity").energies(), "identity", draws=1, seed=seed)
+        orders = removal_orders(_heads(runs, seed).energies(), "identity", draws=1, seed=seed)
         x = runs.answers(DYNAMIC, seed)[FEATURES]["embedding"]
         chosen, cases = runs.protocol(DYNAMIC, seed, settings=asked)
         for share in SHARES:
@@ -82,17 +79,15 @@ def _weights(runs: Runs) -> Iterator[Row]:
         weight = summarise([one[task] for one in last])
         yield Row(f"{DYNAMIC}: {task}", "weight", weight.mean, weight.std, seeds=tuple(seeds), unit="")
     final = [float(np.mean([one[task] for one in last])) for task in SIDES]
-    alone = {task: _mean(runs, f"PIE {task} alone", task) for task in SIDES}
-    plain = _mean(runs, SINGLE, "rank-1")
-    gains = {task: _mean(runs, row, "rank-1") for task, row in SIDES.items()}
-    note = "of three side tasks, their means over runs"
-    if None not in alone.values():
-        about = "weights against single-task accuracy"
-        yield Row(DYNAMIC, about, spearman(final, list(alone.values())), seeds=tuple(seeds), unit="", note=note)  # type: ignore[arg-type]
-    if plain is not None and None not in gains.values():
-        gained = [gain - plain for gain in gains.values() if gain is not None]
-        about = "weights against gain in rank-1"
-        yield Row(DYNAMIC, about, spearman(final, gained), seeds=tuple(seeds), unit="", note=note)
+    followed = {
+        "single-task accuracy": [_mean(runs, f"PIE {task} alone", task) for task in SIDES],
+        "gain in rank-1": [_mean(runs, row, "rank-1") for row in SIDES.values()],  # s-CNN's is the same for all
+    }
+    for about, values in followed.items():
+        if None not in values:
+            agreement = float(spearmanr(final, values).statistic)
+            note = "of three side tasks, their means over runs"
+            yield Row(DYNAMIC, f"weights against {about}", agreement, seeds=tuple(seeds), unit="", note=note)
 
 
 def _mean(runs: Runs, name: str, metric: str) -> float | None:
@@ -100,9 +95,3 @@ def _mean(runs: Runs, name: str, metric: str) -> float | None:
     found = runs.whole(name, by_prefix(runs.results(name))).get("", {}) if name in runs.recipe.variants else {}
     figures = [one.figure(asked) for one in found.values() for asked in one.metrics if asked.name == metric]
     return float(np.mean(figures)) if figures else None
-
-
-def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Spearman's rank correlation of values without ties, −1 … 1."""
-    first, second = (np.argsort(np.argsort(values)) for values in (a, b))
-    return float(np.corrcoef(first, second)[0, 1])
