@@ -111,6 +111,17 @@ def test_a_gallery_open_for_writing_stays_the_parents(tmp_path: Path) -> None:
     assert os.waitpid(lives, 0)[1] == 0
 
 
+def test_a_child_that_has_done_nothing_yet_keeps_no_gallery_locked(tmp_path: Path) -> None:
+    """Between the fork and its first step it holds all of the parent's files open, as a second number of one does."""
+    gallery = Gallery.create(tmp_path / "g", Precomputed("net", 8, "cosine"))
+    lock = gallery._store._lock
+    assert lock is not None
+    held = os.dup(lock)
+    gallery.close()
+    Gallery.open(tmp_path / "g", write=True).close()
+    os.close(held)
+
+
 def test_an_accelerator_that_the_parent_used_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     check_device(torch.device("cpu"))
     check_device(torch.device("cuda"))

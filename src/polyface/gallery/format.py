@@ -167,6 +167,17 @@ def lock_folder(folder: Path) -> int:
     return lock
 
 
+def unlock_folder(lock: int) -> None:
+    """Let others write. Not by closing alone: a process that was forked a moment ago may still hold the file open."""
+    try:
+        if sys.platform != "win32":  # where nothing forks
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_UN)
+    finally:
+        os.close(lock)
+
+
 @contextmanager
 def disk_errors(folder: Path, rest: str) -> Iterator[None]:
     """An error of the disk in one line, which ends by saying what became of the faces."""

@@ -46,6 +46,7 @@ from polyface.gallery.format import (
     mark,
     names_of,
     read_manifest,
+    unlock_folder,
     write_all,
     write_manifest,
 )
@@ -104,7 +105,7 @@ class FaceStore:
                 store.recover()
                 return store
             except BaseException:
-                os.close(lock)
+                unlock_folder(lock)
                 raise
 
     @classmethod
@@ -123,7 +124,7 @@ class FaceStore:
             return cls(folder, lock)
         except BaseException:
             if lock is not None:
-                os.close(lock)
+                unlock_folder(lock)
             raise
 
     def close(self, told: bool = True) -> None:
@@ -135,7 +136,7 @@ class FaceStore:
         finally:
             self._close_files()
             if self._lock is not None:
-                os.close(self._lock)
+                unlock_folder(self._lock)
             self._lock, self._broken = None, "it was closed"
 
     def leave(self) -> None:
@@ -143,7 +144,7 @@ class FaceStore:
         with suppress(OSError):  # the parent may just have been closing them
             self._close_files()
             if self._lock is not None:
-                os.close(self._lock)  # which unlocks it for this process alone
+                os.close(self._lock)  # and not unlocked: it stays the parent's
         self._lock, self._broken = None, "it was opened for writing by the process that this one was forked from"
 
     def update(self, **changes: Any) -> None:
