@@ -80,7 +80,8 @@ class DataSpec(Strict):
 
     balance: columns whose words are drawn equally often in training, the first before the next: [modality, identity]
     fills a batch with as many photos as caricatures, and each half with as many faces of one person as of another.
-    limit: at most so many training faces (the first by a fixed order), for trials. validate_on: "train" lets the
+    limit: at most so many training faces of a table (the first by a fixed order), for trials. people: training faces of
+    at most so many people of a table, by a fixed order, to see what few identities do. validate_on: "train" lets the
     training faces stand in for validation faces that a set lacks, as Mao et al. 2020 do on LFWA. sizes: sides in pixels
     that training gives the crop in turn, step by step; everything else takes crop.size.
     """
@@ -92,6 +93,7 @@ class DataSpec(Strict):
     batch: int = Field(64, ge=1)
     balance: list[str] = []
     limit: int | None = Field(None, ge=1)
+    people: int | None = Field(None, ge=2)
     validate_on: Literal["val", "train"] = "val"
     sizes: list[Annotated[int, Field(ge=8, le=1024)]] = []
 
