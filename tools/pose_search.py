@@ -90,7 +90,7 @@ def main() -> None:
             for metric, value in t["figures"].items()
         ]
         write_results(
-            Path("docs/results/pose-invariant-search.json"), rows, merge=False,
+            Path(__file__).parents[1] / "docs/results/pose-invariant-search.json", rows, merge=False,
             command="python tools/pose_search.py --write", data="PIE: 12 validation people, 6 of each half",
         )  # fmt: skip
 
