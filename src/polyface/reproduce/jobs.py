@@ -176,9 +176,10 @@ def _current(recipe: Recipe, out: Path, job: Job, data: Path | None) -> dict[str
 
 
 def _earlier(recipe: Recipe, out: Path, job: Job) -> dict[str, Path]:
-    """The bundles that a job starts from, by the names of their stages."""
+    """The bundles that a job starts from, by the names of their stages: of the same seed, or where the recipe has fewer
+    of them, in turn."""
     return {
-        stage: folder(out, Job(start, job.seed)) / stage / "model"
+        stage: folder(out, Job(start, job.seed % recipe.variants[start].seeds)) / stage / "model"
         for start in recipe.variants[job.variant].start
         for stage in recipe.variants[start].stages
     }
