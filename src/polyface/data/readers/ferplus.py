@@ -52,7 +52,7 @@ class FERPlus:
 
     Split: the published usage; PublicTest is val, as in the authors' code.
 
-    Licence: the labels are MIT's; FER2013's pictures are for research. Source: https://github.com/microsoft/FERPlus
+    Licence: MIT for the labels; FER2013's pictures are for research. Source: https://github.com/microsoft/FERPlus
     """
 
     mode: str = "probability"
