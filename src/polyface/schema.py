@@ -11,6 +11,7 @@ invisible point. Pixel centres lie at integer coordinates, (x, y) counted from 0
 from __future__ import annotations
 
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -267,6 +268,33 @@ def mirror_classes(vocabulary: Sequence[str]) -> np.ndarray | None:
             "add it, or set augment.mirror to 0"
         )
     return np.array([vocabulary.index(word) for word in words])
+
+
+_YEARS = re.compile(r"(\d+)(?:-(\d+)|(\+))?")
+
+
+def years_of(group: str) -> tuple[int, float]:
+    """The first and the last year of a group of ages, by its word: "8-14" → (8, 14), "57+" → (57, ∞), "35" → (35, 35).
+
+    Raises:
+        PolyfaceError: the word says no years, or the last comes before the first.
+    """
+    found = _YEARS.fullmatch(group)
+    first, last = (int(found[1]), float(found[2] or found[1])) if found else (0, -1.0)
+    last = math.inf if found and found[3] else last
+    if last < first:
+        raise PolyfaceError(f"'{group}' is no group of ages: write such as 8-14 or 57+, in whole years")
+    return first, last
+
+
+def age_classes(ages: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+    """The place among `groups` (see `years_of`) of the one that each age in years [N] falls into, int64 [N]; −1 for
+    NaN,
+    and for an age between two groups. Somebody of 14.9 years is 14."""
+    found, years = np.full(np.shape(ages), -1), np.floor(ages)
+    for place, (first, last) in enumerate(map(years_of, groups)):
+        found[(years >= first) & (years <= last)] = place
+    return found
 
 
 EYES: dict[int, tuple[list[int], list[int]]] = {5: ([0], [1]), 68: (list(range(36, 42)), list(range(42, 48)))}

@@ -1,4 +1,4 @@
-"""What the readers of faces under known pose, light and expression share: their labels.csv, and their columns."""
+"""What readers of one list of faces share: its rows by column, and the columns of sets of known pose and light."""
 
 from __future__ import annotations
 
@@ -41,19 +41,13 @@ def labelled_faces(
         PolyfaceError: the file is missing, or lacks a column.
     """
     file = demand(demand(Path(root), reader) / "labels.csv", reader)
-    lines = numbered_lines(file)
-    names = [name.strip() for name in lines[0][1].split(",")] if lines else []
-    if lacking := [name for name in ("file", *columns) if name not in names]:
-        hint = nearest(lacking[0], names)
-        raise PolyfaceError(f"{file}:1: lacks the column '{lacking[0]}' ({hint}); obtain the file again")
-    seen: dict[str, int] = {}
-    for number, line in lines[1:]:
-        where = f"{file.name}:{number}"
-        values = [value.strip() for value in line.split(",")]
+    seen: dict[str, str] = {}
+    for row in named_rows(file, ("file", *columns)):
+        if isinstance(row, Skipped):
+            yield row
+            continue
+        where, fields = row
         try:
-            if len(values) != len(names):
-                raise ValueError(f"{len(values)} fields, expected {len(names)} as in the first line")
-            fields = dict(zip(names, values, strict=True))
             path = stable_path(fields["file"])
             if path in seen:
                 raise ValueError(f"a second row of {path}, after that of line {seen[path]}")
@@ -61,8 +55,33 @@ def labelled_faces(
         except ValueError as error:
             yield Skipped(where, str(error))
             continue
-        seen[path] = number
+        seen[path] = where.rpartition(":")[2]
         yield Record(image=file.parent / path, where=where, path=path, labels=labels)
+
+
+def named_rows(
+    file: Path, columns: Iterable[str], separator: str = ","
+) -> Iterator[tuple[str, dict[str, str]] | Skipped]:
+    """The rows of a list whose first line names its columns: where each stands, and its fields by column.
+
+    columns: those that it must have, in whatever order. A row of more or fewer fields than there are columns is
+    skipped.
+
+    Raises:
+        PolyfaceError: it lacks a column.
+    """
+    lines = numbered_lines(file)
+    names = [name.strip() for name in lines[0][1].split(separator)] if lines else []
+    if lacking := [name for name in columns if name not in names]:
+        hint = nearest(lacking[0], names)
+        raise PolyfaceError(f"{file}:1: lacks the column '{lacking[0]}' ({hint}); obtain the file again")
+    for number, line in lines[1:]:
+        where = f"{file.name}:{number}"
+        values = [value.strip() for value in line.split(separator)]
+        if len(values) == len(names):
+            yield where, dict(zip(names, values, strict=True))
+        else:
+            yield Skipped(where, f"{len(values)} fields, expected {len(names)} as in the first line")
 
 
 def look_up(fields: Fields, column: str, words: Mapping[str, _Word]) -> _Word:

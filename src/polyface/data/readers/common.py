@@ -70,6 +70,18 @@ def check_word(reader: Reader, option: str, value: str, known: Iterable[str]) ->
         raise PolyfaceError(f"reader '{reader.name}': {option} is '{value}'; {nearest(value, known)}")
 
 
+def check_draw(reader: Reader, draw: int | str, draws: int | None = None) -> int:
+    """A reader's option `draw`, which is a number from 0 on, below `draws` where there are so many.
+
+    Raises:
+        PolyfaceError: it is none (a recipe's `draw: seed` that no seed has replaced, say).
+    """
+    if isinstance(draw, str) or draw < 0 or (draws is not None and draw >= draws):
+        known = "from 0 on" if draws is None else f"from 0 to {draws - 1}"
+        raise PolyfaceError(f"reader '{reader.name}': draw is '{draw}'; expected a number {known}")
+    return draw
+
+
 def read_text(path: Path) -> str:
     """A label file's text: UTF-8, with or without a byte-order mark, or else Latin-1, which holds any byte."""
     if not path.is_file():  # a pipe would be read for ever

@@ -23,7 +23,7 @@ from polyface.data.readers.common import (
     read_text,
     with_val,
 )
-from polyface.data.writing import Record, Skipped
+from polyface.data.writing import Reader, Record, Skipped
 from polyface.errors import PolyfaceError
 
 FOLDERS = ("lfw-deepfunneled", "lfw_funneled", "lfw")
@@ -129,7 +129,7 @@ class LFW:
 
     def _images(self, root: Path) -> Images:
         check_word(self, "split", str(self.split), _SPLITS)
-        return Images(image_folder(demand(Path(root), self), FOLDERS, self), 2, self)
+        return images_of(Path(root), self)
 
     def _parts(self, root: Path, people: Mapping[str, int]) -> dict[str, str]:
         """The part of each of the people, given how many images there are of them."""
@@ -148,13 +148,31 @@ def image_path(person: str, number: int) -> str:
     return f"{person}/{person}_{number:04d}.jpg"
 
 
+def images_of(root: Path, reader: Reader) -> Images:
+    """All images of a folder of LFW, for that reader.
+
+    Raises:
+        PolyfaceError: they are missing.
+    """
+    return Images(image_folder(demand(root, reader), FOLDERS, reader), 2, reader)
+
+
+GENDER_LISTS = {"male": "male_names.txt", "female": "female_names.txt"}
+
+
+def gender_lists(root: Path) -> dict[str, set[str]]:
+    """The images' names that each of the two lists has, by gender; without both lists, nothing."""
+    files = {gender: root / name for gender, name in GENDER_LISTS.items()}
+    if not all(file.is_file() for file in files.values()):
+        return {}
+    return {gender: {line.strip() for line in read_text(file).splitlines()} for gender, file in files.items()}
+
+
 def genders_of(root: Path) -> dict[str, str]:
     """Image name → the one of ``male_names.txt`` and ``female_names.txt`` that it is in; those in both are left out."""
-    files = [root / "male_names.txt", root / "female_names.txt"]
-    if not all(file.is_file() for file in files):
-        return {}
-    male, female = ({line.strip() for line in read_text(file).splitlines()} for file in files)
-    return dict.fromkeys(male - female, "male") | dict.fromkeys(female - male, "female")
+    lists = gender_lists(root)
+    named = Counter(name for names in lists.values() for name in names)
+    return {name: gender for gender, names in lists.items() for name in names if named[name] == 1}
 
 
 def _person(path: str) -> str:

@@ -21,9 +21,9 @@ from polyface.data.readers._labelled import (
     person,
     yaw,
 )
-from polyface.data.readers.common import check_word, hash_order
+from polyface.data.readers.common import check_draw, check_word, hash_order
 from polyface.data.writing import Plan, Record, Skipped
-from polyface.errors import PolyfaceError, short
+from polyface.errors import short
 from polyface.schema import Column
 
 CAMERAS = {"c05": 22.5, "c07": 0.0, "c09": 0.0, "c27": 0.0, "c29": -22.5}
@@ -107,9 +107,8 @@ class PIE:
             PolyfaceError: the file is missing or lacks a column, or ``split`` or ``draw`` is none that is known.
         """
         check_word(self, "split", self.split, _SPLITS)
-        if isinstance(self.draw, str) or self.draw < 0:
-            raise PolyfaceError(f"reader '{self.name}': draw is '{self.draw}'; expected a number from 0 on")
-        parts = _halves(self.draw) if self.split == "halves" else {}
+        draw = check_draw(self, self.draw)
+        parts = _halves(draw) if self.split == "halves" else {}
         shots: Counter[tuple[str, ...]] = Counter()  # of each camera, so far
 
         def parse(fields: Fields) -> dict[str, Any]:

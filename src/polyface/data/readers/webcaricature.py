@@ -15,6 +15,7 @@ from polyface.data.readers.common import (
     Identification,
     Images,
     Pair,
+    check_draw,
     check_word,
     counted_rows,
     demand,
@@ -97,10 +98,9 @@ class WebCaricature:
             PolyfaceError: the images are missing, or ``split`` is none of its words.
         """
         check_word(self, "split", self.split, _SPLITS)
-        if isinstance(self.draw, str) or self.draw < 0:
-            raise PolyfaceError(f"reader '{self.name}': draw is '{self.draw}'; expected a number from 0 on")
+        draw = check_draw(self, self.draw)
         images = _images(Path(root), self)
-        points, parts = Path(root) / "FacialPoints", _parts(images.paths, self.split, self.draw)
+        points, parts = Path(root) / "FacialPoints", _parts(images.paths, self.split, draw)
         faces = []
         for path in images.paths:
             face = _face(images.folder, path, points)

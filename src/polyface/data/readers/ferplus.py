@@ -1,0 +1,157 @@
+"""FER+: FER2013's faces with the votes of ten people on each one's emotion (Barsoum et al., ICMI 2016)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from polyface.data.readers._labelled import Fields, look_up, named_rows
+from polyface.data.readers.common import Images, check_word, demand
+from polyface.data.writing import Plan, Record, Skipped
+from polyface.errors import short
+from polyface.schema import VOCABULARIES, Column
+
+EMOTIONS = VOCABULARIES["expression"]
+"""The eight words, in the order of the votes' columns."""
+_NONE = ("unknown", "NF")  # what else is voted for; NF: not a face
+_CONTEMPT = EMOTIONS.index("contempt")
+_MODES = ("majority", "probability", "cross-entropy", "multi-target")
+_PARTS = {
+    "Training": ("train", "FER2013Train"),
+    "PublicTest": ("val", "FER2013Valid"),
+    "PrivateTest": ("test", "FER2013Test"),
+}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FERPlus:
+    """FER+.
+
+    Layout: ``fer2013new.csv`` (``Usage, Image name``, votes for the eight emotions, unknown and NF) beside ``data``
+    with the folders ``FER2013Train``, ``FER2013Valid`` and ``FER2013Test`` of ``fer0000000.png``, 48×48, or beside
+    these folders. Rows of images that are voted not to be a face name none: they, and rows whose image is absent, are
+    left out, and a line of the log counts them. Four images are named by two rows each: both are faces, as they are in
+    published counts. The votes of ``label.csv`` in each folder are not read: they are of another round, and differ from
+    the list's in 1,602 rows, all but one of them of pictures that FER2013 holds more than once.
+
+    Labels: ``emotion``, the word that more than half of the votes are for, by which networks of all modes are judged,
+    and ``emotion_shares``, soft labels to learn from; ``source`` (ferplus), ``modality`` (photo). Both follow the
+    authors' code; votes that nobody shares do not count. The option ``mode`` is about the shares:
+
+    - ``probability``, the default, and ``cross-entropy``: the words with the most votes, until they hold three quarters
+      of all votes, or are three; a face is left unlabelled where they hold half or less, are more than three, or where
+      unknown or NF has the most. (The authors' mode "probability" draws one word anew from these shares each time.)
+    - ``multi-target``: equal shares of the words with at least 30 % of the votes, if these hold more than half.
+    - ``majority``: all of it for the word of ``emotion``.
+
+    Seven words, as for Barros et al. (2019): a face whose first word is contempt is not labelled, and elsewhere its
+    share is given to the others in proportion. With the option ``contempt`` there are eight.
+
+    Split: the published usage; PublicTest is val, as in the authors' code.
+
+    Licence: MIT for the labels; FER2013's pictures are for research. Source: https://github.com/microsoft/FERPlus
+    """
+
+    mode: str = "probability"
+    contempt: bool = False
+
+    name = "ferplus"
+    verified = True
+    about = "FER+: 35,714 faces in the wild with ten votes each on eight emotions (Barsoum et al. 2016)"
+    layout = (
+        "fer2013new.csv beside the folder data of FER2013Train, FER2013Valid and FER2013Test with fer0000000.png, …; "
+        "obtain it from https://github.com/microsoft/FERPlus"
+    )
+
+    def plan(self, root: Path) -> Plan:
+        """The columns of its own."""
+        words = EMOTIONS if self.contempt else EMOTIONS[:_CONTEMPT]
+        return Plan({"emotion": Column("words", words), "emotion_shares": Column("distribution", words)})
+
+    def records(self, root: Path) -> Iterator[Record | Skipped]:
+        """One face a row of ``fer2013new.csv`` that names an image, in its order; `root` is its folder.
+
+        Raises:
+            PolyfaceError: the list or the images are missing, the list lacks a column, or ``mode`` is none of its
+            words.
+        """
+        check_word(self, "mode", self.mode, _MODES)
+        root = demand(Path(root), self)
+        file = demand(root / "fer2013new.csv", self)
+        images = Images(
+            root / "data" if (root / "data").is_dir() else root, 2, self, [part[1] for part in _PARTS.values()]
+        )
+        unnamed, absent = 0, []
+        for row in named_rows(file, ("Usage", "Image name", *EMOTIONS, *_NONE)):
+            if isinstance(row, Skipped):
+                yield row
+                continue
+            where, fields = row
+            try:
+                (part, folder), votes = look_up(fields, "Usage", _PARTS), _votes(fields)
+            except ValueError as error:
+                yield Skipped(where, str(error))
+                continue
+            path = images.find(f"{folder}/{fields['Image name']}") if fields["Image name"] else None
+            if path is None:
+                unnamed += not fields["Image name"]
+                absent += [where] if fields["Image name"] else []
+                continue
+            major, shares = (shares_of(votes, mode, self.contempt) for mode in ("majority", self.mode))
+            labels = {"source": self.name, "modality": "photo", "split": part, "emotion_shares": shares}
+            labels["emotion"] = EMOTIONS[major.index(1)] if major else None
+            yield Record(image=images.folder / path, where=where, path=path, labels=labels)
+        if unnamed:
+            _log.warning("%s: left out %d rows that name no image: voted not to be a face", file, unnamed)
+        if absent:
+            _log.warning("%s: left out %d rows whose image is absent, the first is %s", file, len(absent), absent[0])
+
+
+def shares_of(votes: Sequence[int], mode: str, contempt: bool) -> list[float] | None:
+    """What a network learns of a face in that mode: a share for each emotion, seven or (`contempt`) eight, together 1;
+    None where the votes name none. votes: for the eight emotions, unknown and NF, as counted."""
+    counted = [vote if vote > 1 else 0 for vote in votes]
+    taken = _taken(counted, mode)
+    words = len(EMOTIONS) if contempt else _CONTEMPT
+    first = max(range(len(taken)), key=taken.__getitem__)  # the first of those with most
+    if not taken[first] or first >= words:
+        return None
+    kept = [float(vote > 0) if mode == "multi-target" else vote for vote in taken[:words]]
+    return [share / sum(kept) for share in kept]
+
+
+def _taken(counted: Sequence[int], mode: str) -> list[int]:
+    """Of the votes those that count in that mode, 0 elsewhere; all 0 where they do not agree."""
+    total = sum(counted)
+    if mode == "majority":
+        taken = [vote if vote > total / 2 else 0 for vote in counted]
+    elif mode == "multi-target":
+        taken = [vote if vote >= 0.3 * total else 0 for vote in counted]
+    else:
+        taken = _most(counted)
+    agreed = sum(taken) > total / 2 and sum(vote > 0 for vote in taken) <= 3
+    return taken if agreed else [0] * len(taken)
+
+
+def _most(counted: Sequence[int]) -> list[int]:
+    """The largest votes, equal ones together, until they hold three quarters, are three, or come to unknown or NF."""
+    taken = [0] * len(counted)
+    for most in sorted(set(counted) - {0}, reverse=True):
+        if sum(taken) >= 0.75 * sum(counted) or sum(vote > 0 for vote in taken) >= 3:
+            break
+        for place in (place for place, vote in enumerate(counted) if vote == most):
+            if place >= len(EMOTIONS):
+                return taken
+            taken[place] = most
+    return taken
+
+
+def _votes(fields: Fields) -> list[int]:
+    """The ten votes of a row; ValueError says which is none."""
+    for word in (*EMOTIONS, *_NONE):
+        if not fields[word].isdecimal():
+            raise ValueError(f"{word} is '{short(fields[word])}', expected a number of votes")
+    return [int(fields[word]) for word in (*EMOTIONS, *_NONE)]
