@@ -7,7 +7,7 @@ from typing import Any
 
 from polyface.errors import PolyfaceError
 
-_NAMED = ("branches", "parts", "heads", "embeddings")
+_NAMED = ("heads", "parts", "branches", "embeddings")
 
 
 def grown(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
