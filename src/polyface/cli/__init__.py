@@ -17,7 +17,7 @@ from polyface.cli.compare import compare_weightings
 from polyface.cli.inference import analyze, demo, export, models
 from polyface.cli.parts import parts
 from polyface.cli.reproduce import reproduce
-from polyface.cli.training import evaluate, train
+from polyface.cli.training import evaluate, extend, train
 from polyface.errors import Interrupted, PolyfaceError, utf8
 
 __all__ = ["app", "main"]
@@ -31,7 +31,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(gallery.app, name="gallery")
 app.add_typer(explain.app, name="explain")
-for _command in (train, evaluate, reproduce, compare_weightings, analyze, models, export, demo, parts):
+for _command in (train, extend, evaluate, reproduce, compare_weightings, analyze, models, export, demo, parts):
     app.command()(_command)
 
 

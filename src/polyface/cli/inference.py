@@ -131,13 +131,18 @@ def _tell(result: ImageResult, drawings: Drawings | None, new: bool) -> None:
             tell(f"polyface: {path}: was not drawn ({short(error)})")
 
 
-def models() -> None:
-    """The models that are shipped: tasks, size, terms."""
+def models(
+    bundles: Annotated[list[str] | None, typer.Argument(help="Bundles (default: all models that are shipped).")] = None,
+) -> None:
+    """What models answer, their size, their terms, and what was added to them since."""
+    from polyface.models import model_info
     from polyface.models import models as shipped
 
-    for info in shipped():
+    for info in map(model_info, bundles) if bundles else shipped():
         answers = ", ".join(info.tasks) or "an embedding, for polyface gallery"
-        say(f"{info.name:20} {info.size_mb:5.2f} MB  {answers}\n{'':20} {info.terms}")
+        say(f"{info.name:20} {info.size_mb:5.2f} MB  {answers}")
+        for line in filter(None, [info.terms, *info.added]):
+            say(f"{'':20} {line}")
 
 
 def export(

@@ -1,4 +1,4 @@
-"""`polyface train` and `polyface evaluate`: one network."""
+"""`polyface train`, `extend` and `evaluate`: one network."""
 
 from __future__ import annotations
 
@@ -45,6 +45,35 @@ def train(
             checkpoint_steps=checkpoint_steps, fresh=fresh, progress=progress,
         )  # fmt: skip
         results = stages.run(chosen, place, data, options)
+    for name, result in results.items():
+        common.say(f"{name}: {result.bundle} ({result.seconds:.0f} s)")
+
+
+def extend(
+    model: Annotated[str, typer.Argument(help="A model bundle's folder, or a shipped model's name.")],
+    added: Annotated[
+        list[str],
+        typer.Argument(metavar="RECIPE|TASK...", help="A recipe; or tasks, name=kind: emotion=classification."),
+    ],
+    table: Annotated[list[str] | None, typer.Option(help="A data set or face table with the tasks' labels.")] = None,
+    data: common.DataOption = None,
+    reads: Annotated[str, typer.Option(help="Columns of the model that the new ones also read: age,gender.")] = "",
+    out: Annotated[Path, typer.Option(help="Where the run is kept; the same command resumes it.")] = Path("runs"),
+    set_: common.SetOption = None,
+    device: common.DeviceOption = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    fresh: Annotated[bool, typer.Option(help="Start over instead of resuming.")] = False,
+) -> None:
+    """Add tasks to a trained model without changing a bit of what it answers: each learns a column of its own."""
+    from polyface.models import find
+    from polyface.training import stages
+    from polyface.training.extending import extension
+
+    columns = [name.strip() for name in reads.split(",") if name.strip()]
+    recipe = extension(model, added, table or (), columns, set_ or ())
+    with common.bar() as progress:
+        options = stages.RunOptions(accelerator=device, threads=threads, fresh=fresh, progress=progress)
+        results = stages.run(recipe, out / recipe.place, data, options, {model: find(model)})
     for name, result in results.items():
         common.say(f"{name}: {result.bundle} ({result.seconds:.0f} s)")
 

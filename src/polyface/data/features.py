@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from polyface.networks import FaceNetwork
 from polyface.networks.layers import fingerprint
 
 _BATCH = 64
+_log = logging.getLogger(__name__)
 
 
 class Features:
@@ -65,12 +67,26 @@ def cached_maps(
     key = fingerprint(network.trunk, told)[:24]
     folder = cache_folder("features")
     files = {name: folder / f"{key}-{name}.npy" for name in network.trunk_maps}
-    if not all(file.exists() for file in files.values()):
+    maps = {name: _whole(file, len(cuts)) for name, file in files.items()}
+    if any(values is None for values in maps.values()):
         with lock(folder / key, wait=PATIENCE):
-            lacking = {name: file for name, file in files.items() if not file.exists()}
+            lacking = {name: file for name, file in files.items() if _whole(file, len(cuts)) is None}
+            for file in (file for file in lacking.values() if file.exists()):
+                _log.warning("%s: is not whole; what it held is computed anew", file)
             if lacking:
                 _write(lacking, network, cuts, crop, flip, progress)
-    return {name: np.load(file, mmap_mode="r") for name, file in files.items()}
+    return {
+        name: np.load(file, mmap_mode="r") if (held := maps[name]) is None else held for name, file in files.items()
+    }
+
+
+def _whole(file: Path, faces: int) -> np.ndarray | None:
+    """What a file of maps holds, memory-mapped; None where there is none, or it was cut short or is another thing."""
+    with suppress(OSError, ValueError):
+        maps: np.ndarray = np.load(file, mmap_mode="r")
+        if maps.dtype == np.float32 and len(maps) == faces:
+            return maps
+    return None
 
 
 @torch.inference_mode()

@@ -237,9 +237,7 @@ class _Answers(nn.Module):
     def __init__(self, network: FaceNetwork) -> None:
         super().__init__()
         network = copy.deepcopy(network)
-        inner = any(read.startswith("trunk.") for part in network.graph.parts.values() for read in part.reads)
-        if isinstance(network.trunk, TCDCN) and not inner:  # its inner maps are not those of the quicker layers
-            trunk = network.trunk
+        if isinstance(trunk := network.trunk, TCDCN):
             network.trunk = _Unshared(trunk) if trunk.unshared else _Shared(trunk)
         for module in list(network.modules()):
             for name, child in module.named_children():
@@ -321,7 +319,7 @@ class _Shared(nn.Module):
         self.twice = self.absolute and trunk.in_channels == 1
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        x = images
+        x, maps = images, []
         *pooled, last = self.trunk.convolutions
         for index, layer in enumerate(pooled):
             if not self.absolute:
@@ -331,8 +329,8 @@ class _Shared(nn.Module):
             else:
                 x = layer(x)
                 x = nn.functional.max_pool2d(x * x, 2).sqrt().tanh()
-        flat = self.trunk.activation(last(x)).flatten(1)
-        return {"shared": self.trunk.activation(self.trunk.fc(flat))}
+            maps.append(x)
+        return _tcdcn_maps(self.trunk, [*maps, self.trunk.activation(last(x))])
 
 
 class _Unshared(nn.Module):
@@ -343,14 +341,20 @@ class _Unshared(nn.Module):
         self.trunk = trunk
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        x = to_locations(images)
+        x, maps = to_locations(images), []
         *pooled, last = self.trunk.convolutions
         absolute = isinstance(self.trunk.activation, AbsTanh)
         for layer in pooled:
             x = _connected(layer, x)
             x = _pooled(x.abs()).tanh() if absolute else _pooled(x).relu()
-        flat = from_locations(self.trunk.activation(_connected(last, x))).flatten(1)
-        return {"shared": self.trunk.activation(self.trunk.fc(flat))}
+            maps.append(from_locations(x))
+        return _tcdcn_maps(self.trunk, [*maps, from_locations(self.trunk.activation(_connected(last, x)))])
+
+
+def _tcdcn_maps(trunk: TCDCN, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+    """What TCDCN gives, from its maps; those that nothing reads are not in the file."""
+    shared = trunk.activation(trunk.fc(maps[-1].flatten(1)))
+    return {f"conv{number}": values for number, values in enumerate(maps, 1)} | {"shared": shared}
 
 
 def _connected(layer: nn.Module, maps: Tensor) -> Tensor:

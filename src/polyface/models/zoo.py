@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ _MANIFEST, _CARD = "polyface.json", "README.md"
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A shipped model: its bundle's folder, task names, megabytes on disk, terms of use, and all its bundle says
-    (`about`: data, figures, …)."""
+    """A model: its bundle's folder, task names, megabytes on disk, terms of use, and all its bundle says (`about`:
+    data, figures, …)."""
 
     name: str
     path: Path
@@ -35,6 +35,15 @@ class ModelInfo:
         """The model card, Markdown; empty where there is none."""
         path = self.path / _CARD
         return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    @property
+    def added(self) -> list[str]:
+        """What was added to it since it was trained first (`polyface extend`), a line each: tasks, data, date."""
+        lines = []
+        for one in self.about.get("added", ()):
+            tables = ", ".join(f"{faces['table']} ({faces['faces']:,} faces)" for faces in one["data"])
+            lines.append(f"{', '.join(one['tasks'])}: added on {one['date']} from {tables}")
+        return lines
 
 
 def shipped_folder() -> Path:
@@ -72,12 +81,19 @@ def find(model: str | Path) -> Path:
     raise PolyfaceError(f"no model '{model}': {hint}")
 
 
-def _info(folder: Path) -> ModelInfo:
+def model_info(model: str | Path) -> ModelInfo:
+    """What is known of a shipped model's name, or of a folder that holds a bundle."""
+    folder = find(model)
+    info = _info(folder, "get the bundle again")
+    return replace(info, name=str(info.about.get("name") or folder.name))
+
+
+def _info(folder: Path, remedy: str = "install Polyface again") -> ModelInfo:
     path = folder / _MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         about, tasks = dict(manifest["about"]), tuple(manifest["tasks"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PolyfaceError(f"{path}: not a readable model manifest ({error}); install Polyface again") from error
+        raise PolyfaceError(f"{path}: not a readable model manifest ({error}); {remedy}") from error
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     return ModelInfo(folder.name, folder, tasks, size / 1e6, str(about.get("terms", "")), about)

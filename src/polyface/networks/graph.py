@@ -40,6 +40,11 @@ class PartNode(Node):
     kind: str = "pool"
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def any_size(self) -> bool:
+        """Whether its kind can be built without the sides of the maps that it reads."""
+        return bool(getattr(PARTS.get(self.kind), "any_size", True))
+
     def build(self, shapes: dict[str, Shape]) -> nn.Module:
         """The part on maps of these shapes, to which its own are added."""
         reads = [shape_of(read, shapes, self.where) for read in self.reads]
@@ -238,8 +243,11 @@ def _part(name: str, where: str, given: Mapping[str, Any]) -> PartNode:
         if not isinstance(rows, Mapping) or set(rows) != {"task", "classes"} or not _is_list(rows["classes"]):
             raise PolyfaceError(f"{where}.rows is {rows!r}; expected {{task: name, classes: [of its classes]}}")
         rows = Rows(str(rows["task"]), tuple(rows["classes"]))
-    reads, frozen = _reads(given.get("reads", ["trunk"]), where), bool(given.get("frozen", False))
-    return PartNode(name, where, reads, frozen, rows, kind=str(given.get("kind", "pool")), options=options)
+    kind, frozen = str(given.get("kind", "pool")), bool(given.get("frozen", False))
+    reads = _reads(given.get("reads", ["trunk"]), where)
+    if spelled := getattr(PARTS.get(kind, f"{where}.kind"), "spelled", None):
+        reads = tuple(spelled(reads, options))
+    return PartNode(name, where, reads, frozen, rows, kind=kind, options=options)
 
 
 def _reads(given: Any, where: str) -> tuple[str, ...]:

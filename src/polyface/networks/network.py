@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from polyface.errors import PolyfaceError
-from polyface.networks.graph import Graph
+from polyface.networks.graph import AnyNode, Graph
 from polyface.networks.heads import Embedding
-from polyface.networks.layers import PartlyFrozen
+from polyface.networks.layers import PartlyFrozen, fingerprint
 from polyface.networks.routing import Walk
-from polyface.networks.shapes import declared
+from polyface.networks.shapes import Shape, declared
 from polyface.networks.trunks import TRUNKS
 
 
@@ -46,28 +46,36 @@ class FaceNetwork(PartlyFrozen):
         self.config, self.graph = dict(config), Graph(config)
         self.branches, self.heads = nn.ModuleDict(), nn.ModuleDict()
         self.embeddings: dict[str, Embedding] = {}
+        normalise = self.config.get("normalise", {})
+        self.register_buffer("mean", _by_channel("mean", normalise.get("mean", 127.5), self.channels), persistent=False)
+        self.register_buffer("std", _by_channel("std", normalise.get("std", 128.0), self.channels), persistent=False)
         shapes = declared(trunk, "trunk", "shared", "network.trunk")
+        if not all(part.any_size for part in self.graph.parts.values()):
+            shapes = self._measured(shapes)
         frozen = [trunk] if self.config.get("trunk", {}).get("frozen") is True else []
         for node in self.graph.order:
             getattr(self, node.kept_in)[node.name] = node.build(shapes)
             frozen += [getattr(self, node.kept_in)[node.name]] if node.frozen else []
         self.frozen = [module.requires_grad_(False).eval() for module in frozen]
-        normalise = self.config.get("normalise", {})
-        self.register_buffer("mean", _by_channel("mean", normalise.get("mean", 127.5), self.channels), persistent=False)
-        self.register_buffer("std", _by_channel("std", normalise.get("std", 128.0), self.channels), persistent=False)
 
-    def forward(self, images: Tensor | Mapping[str, Tensor], routes: Mapping[str, Tensor] | None = None) -> FaceOutput:
+    def forward(
+        self,
+        images: Tensor | Mapping[str, Tensor],
+        routes: Mapping[str, Tensor] | None = None,
+        nodes: Sequence[AnyNode] | None = None,
+    ) -> FaceOutput:
         """Images [B, C, S, S], uint8 or float in 0..255 → FaceOutput; every part and head is computed every time.
 
         In place of images, what `features` made of them: those of `trunk_maps`.
 
         routes: prepared labels [B] of the tasks in `routed_by`, −1 where there is none: there, and without routes, the
-        network's own answer says in whose rows a face is.
+        network's own answer says in whose rows a face is. nodes: all that is computed (`nodes_for`); by default the
+        whole graph.
         """
         maps = self.features(images) if isinstance(images, Tensor) else images
         shared = maps["shared"].float() if maps["shared"].ndim == 2 else maps["shared"]
         walk = Walk({"trunk": shared} | {f"trunk.{name}": values for name, values in maps.items()}, routes or {})
-        for node in self.graph.order:
+        for node in self.graph.order if nodes is None else nodes:
             node.step(getattr(self, node.kept_in)[node.name], walk)
         return FaceOutput(shared, walk.outputs, walk.embeddings)
 
@@ -80,6 +88,28 @@ class FaceNetwork(PartlyFrozen):
         """The names of those of the trunk's maps that are read."""
         reads = (read.partition(".") for node in self.graph.order for read in node.reads)
         return sorted({"shared"} | {name for owner, _, name in reads if owner == "trunk" and name})
+
+    def nodes_for(self, tasks: Collection[str]) -> list[AnyNode]:
+        """What the outputs and embeddings of these tasks need, and all that learns, in the order of the walk."""
+        wanted = {*tasks, *map(self.embedding_of, tasks)}
+        ends = [*self.graph.heads.values(), *self.graph.embeddings.values()]
+        needed = self.graph.needed(node for node in ends if node.name in wanted or self._learns(node))
+        places = {node.where for node in needed}
+        return [node for node in self.graph.order if node.where in places]
+
+    def _learns(self, node: AnyNode) -> bool:
+        """Whether a parameter learns of a node, or of what it reads."""
+        read = [getattr(self, one.kept_in)[one.name] for one in self.graph.needed([node], routing=False)]
+        modules = [self.trunk, *(one for one in read if isinstance(one, nn.Module))]
+        return any(p.requires_grad for module in modules for p in module.parameters())
+
+    def grounds(self, part: str) -> dict[str, str]:
+        """What a part stands on, the trunk and all parts that it reads, and it itself, by name: 64 hex digits each."""
+        told = {"normalise": [self.mean.tolist(), self.std.tolist()], "trunk": type(self.trunk).__name__}
+        read = self.graph.needed([self.graph.parts[part]], routing=False)
+        return {"trunk": fingerprint(self.trunk, told)} | {
+            node.name: fingerprint(self.branches[node.name], {}) for node in read
+        }
 
     def embedding_of(self, task: str) -> str | None:
         """The embedding of a task: that of its name, or of the one part that it reads; None where there is neither."""
@@ -128,15 +158,27 @@ class FaceNetwork(PartlyFrozen):
     def shared_dim(self) -> int:
         return int(self.trunk.maps["shared"].channels)  # type: ignore[index, union-attr]
 
-    @torch.no_grad()
     def shared_shape(self) -> list[int]:
         """The shape of what the trunk ends in, for one picture: [D], or [D, h, w]."""
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        shape = self.features(self.mean.new_zeros(1, self.channels, self.size, self.size))["shared"].shape[1:]
+        return list(self._looked()["shared"].shape[1:])
+
+    @torch.no_grad()
+    def _looked(self) -> dict[str, Tensor]:
+        """The trunk's maps of one empty picture, of which nothing in it takes notice."""
+        modes = [(module, module.training) for module in self.trunk.modules()]
+        self.trunk.eval()
+        maps = self.features(self.mean.new_zeros(1, self.channels, self.size, self.size))
         for module, mode in modes:
             module.training = mode
-        return list(shape)
+        return maps
+
+    def _measured(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+        """The shapes of the trunk's maps with their sides."""
+        found = self._looked()
+        maps = {"trunk": found["shared"]} | {f"trunk.{name}": values for name, values in found.items()}
+        return {
+            name: replace(shape, side=maps[name].shape[-1]) if shape.stride else shape for name, shape in shapes.items()
+        }
 
     @property
     def size(self) -> int:

@@ -13,10 +13,12 @@ from polyface.errors import PolyfaceError, check_names
 @dataclass(frozen=True)
 class Shape:
     """A map [B, channels, H, W], or a vector [B, channels] where `stride` is 0. stride: the pixels of the picture that
-    the trunk computes on, from one place of the map to the next."""
+    the trunk computes on, from one place of the map to the next. side: H and W for a picture of the network's own size,
+    which a trunk need not declare: it is measured for the kinds of part that ask for it (see `PARTS`)."""
 
     channels: int
     stride: int = 0
+    side: int = 0
 
 
 def declared(module: nn.Module, owner: str, output: str, where: str) -> dict[str, Shape]:

@@ -35,7 +35,8 @@ def check_period(stage: StageSpec, period: Period, weighting: Weighting, extras:
 def check_groups(stage: StageSpec, network: FaceNetwork, tasks: Mapping[str, Task], training: FacePool) -> None:
     """Raise a `PolyfaceError` where a routed part would learn nothing: no training face, as it is or mirrored, is
     labelled with one of its classes."""
-    groups = {name: part.rows for name, part in network.graph.parts.items() if part.rows and not part.frozen}
+    parts = network.graph.parts.items()
+    groups = {name: p.rows for name, p in parts if p.rows and not p.frozen and p.rows.task in tasks}
     for name, rows in groups.items():
         task, places = tasks[rows.task], list(rows.classes)
         counts = _labels(task, training, mirrored=False)

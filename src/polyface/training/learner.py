@@ -65,6 +65,8 @@ class Learner(L.LightningModule):
         super().__init__()
         self.spec, self.seed, self.tasks, self.weighting = spec, seed, tasks, weighting
         self.network = network
+        self.nodes = network.nodes_for(tasks)
+        """What is computed of the network: what it answers beside these tasks, as one that is extended does, rests."""
         self.terms = LossTerms(tasks, spec.weighting.terms)
         self.period = Period(spec.optimisation, len(train))
         self.weights: dict[str, float] = {}
@@ -129,7 +131,7 @@ class Learner(L.LightningModule):
         labelled faces of the global batch; under DDP local sum × world size / reduced count, since DDP averages."""
         given = batch.maps or batch.images.contiguous(memory_format=torch.channels_last)
         with self.mixed():
-            output: FaceOutput = network(given, self._routes(batch) if network.training else None)
+            output: FaceOutput = network(given, self._routes(batch) if network.training else None, self.nodes)
         losses = {name: task.loss(output.outputs[name], batch.targets[name]) for name, task in self.tasks.items()}
         for extra in self._extras():
             extra.add_losses(losses, output, batch, network.training)

@@ -156,7 +156,12 @@ def load(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
             raise PolyfaceError(f"recipe {source} has no size '{size}'; {nearest(size, sizes)}")
         where = f"{source}: sizes.{size}"
         tree = _override(tree, _mapping(sizes[size], where), where) | {"size": size}
-    return _checked(_override(tree, assignments(changes, "--set", "key.key=value"), "--set"), source)
+    return of_tree(tree, source, changes)
+
+
+def of_tree(tree: dict[str, Any], where: str, changes: Sequence[str] = ()) -> Recipe:
+    """A recipe from its keys and values, with `key.key=value` changes. where: what errors call it."""
+    return _checked(_override(tree, assignments(changes, "--set", "key.key=value"), "--set"), where)
 
 
 def _mapping(given: Any, where: str) -> dict[str, Any]:

@@ -99,8 +99,9 @@ class DataSpec(Strict):
 
 
 class NetworkSpec(Strict):
-    """trunk: its name and options; frozen: true keeps it as it starts. cached: compute once what such a trunk makes of
-    each face, and keep it (in the cache folder, in float32), so that parts and heads alone take time.
+    """trunk: its name and options; frozen: true keeps it as it starts. A stage that extends a model has that one's.
+    cached: compute once what a frozen trunk makes of each face, and keep it (in the cache folder, in float32), so that
+    parts and heads alone take time.
 
     parts: name → {kind, its options, and: reads: what it reads, of trunk, trunk.<map>, <part>, <part>.<map> (by default
     [trunk]); frozen: true; rows: {task, classes}, the faces that it learns from and answers for; similarity: cosine,
@@ -114,7 +115,7 @@ class NetworkSpec(Strict):
     gives go on as they are; so do those of labels that `data.balance` shows equally often, and those without a layer,
     whose parts may be compared as embeddings."""
 
-    trunk: dict[str, Any]
+    trunk: dict[str, Any] = {}
     branches: dict[str, dict[str, Any]] = {}
     parts: dict[str, dict[str, Any]] = {}
     heads: dict[str, str | dict[str, Any]] = {}
@@ -227,10 +228,15 @@ class BaseStage(Strict):
 
 
 class StageSpec(BaseStage):
-    """A stage that trains one network on tasks. Beside these keys it may have those of extras (`EXTRAS`)."""
+    """A stage that trains one network on tasks. Beside these keys it may have those of extras (`EXTRAS`).
+
+    extends: an earlier stage, a bundle's folder or a shipped model. The network is that one's, frozen as it is, and
+    goes on answering its tasks; the parts and heads that `network` names are added to it, and `tasks` to its tasks. It
+    has no trunk and no normalisation of its own then, and crop and boxes must be that model's."""
 
     model_config = ConfigDict(extra="allow")
-    network: NetworkSpec
+    extends: str = ""
+    network: NetworkSpec = NetworkSpec()
     tasks: dict[str, dict[str, Any]]
     weighting: WeightingSpec = WeightingSpec()
     optimisation: OptimisationSpec = OptimisationSpec()
@@ -283,6 +289,9 @@ class StageSpec(BaseStage):
             raise PolyfaceError(
                 f"stages.{self.name}.evaluation.main is '{self.main}'; {nearest(self.main, self.tasks)}"
             )
+        if bool(self.network.trunk) == bool(self.extends):
+            hint = f"is that of {self.extends}: leave it out" if self.extends else "name one, such as {name: tcdcn}"
+            raise PolyfaceError(f"stages.{self.name}.network.trunk: {hint}")
         if self.network.cached:
             self._check_cached()
         for name, spec in self.extras.items():
@@ -291,7 +300,7 @@ class StageSpec(BaseStage):
     def _check_cached(self) -> None:
         """Refuse what would show the trunk other pictures than those of which it is known what it makes."""
         where = f"stages.{self.name}.network.cached"
-        if self.network.trunk.get("frozen") is not True:
+        if not self.extends and self.network.trunk.get("frozen") is not True:
             raise PolyfaceError(f"{where}: the trunk learns; set network.trunk.frozen to true, or leave cached out")
         varied = [f"augment.{name}" for name in self.data.augment.varied if name != "mirror"]
         if varied := varied + ["sizes"] * bool(self.data.sizes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -34,7 +35,7 @@ from polyface.training.learners import LEARNERS
 from polyface.training.recipe import Recipe
 from polyface.training.records import HISTORY, Inputs, faces_of, inputs_of, read_record, warn_unseen
 from polyface.training.specs import BaseStage, SourceSpec, StageSpec, same_settings
-from polyface.training.start import adapt, build_network
+from polyface.training.start import adapt, build_network, extended
 from polyface.training.terms import LossTerms
 from polyface.weighting import Weighting
 
@@ -99,12 +100,24 @@ class RunContext:
     inputs: Inputs
 
     def finish(
-        self, stage: BaseStage, network: FaceNetwork, tasks: Mapping[str, Task], record: dict[str, Any], **more: Any
+        self,
+        stage: BaseStage,
+        network: FaceNetwork,
+        tasks: Mapping[str, Task],
+        record: dict[str, Any],
+        old: Bundle | None = None,
+        **more: Any,
     ) -> None:
         """Write the stage's model, then its settings and its record (history, seconds), which marks it as finished.
-        more: what model and record both say."""
+        old: the model that it extends, whose tasks go on. more: what model and record both say."""
         recipe, crop, boxes = self.recipe, stage.data.crop, stage.data.boxes
-        about = {"name": f"{recipe.place}/{stage.name}", "recipe": recipe.name, "seed": recipe.seed, **more}
+        name = {"name": f"{recipe.place}/{stage.name}"}
+        about = {**name, "recipe": recipe.name, "seed": recipe.seed, **more}
+        if old:
+            faces = [one.model_dump() for one in self.inputs.data or ()]
+            entry = {"tasks": list(tasks), "date": time.strftime("%Y-%m-%d", time.gmtime()), "data": faces, **about}
+            about = {**old.about, **name, "added": [*old.about.get("added", ()), entry]}
+            tasks = {**old.tasks, **tasks}
         settings = json.loads(stage.model_dump_json()) | {"seed": recipe.seed}
         made_from = self.inputs.model_dump(exclude={"missing"})
         try:
@@ -264,6 +277,8 @@ def untrained(recipe: Recipe, out: Path, data: Path | None, earlier: Mapping[str
     network = build_network(stage, tasks, recipe.seed, earlier)
     if pool := stage_pool(stage, "train", data, tasks, earlier=earlier):
         adapt(network, stage, tasks, pool, recipe.seed, earlier)
+    if old := extended(stage, earlier):
+        tasks = {**old.tasks, **tasks}
     about = {"name": f"{recipe.place}/{stage.name}, untrained", "recipe": recipe.name, "seed": recipe.seed}
     return Bundle(network, tasks, stage.data.crop, stage.data.boxes, about).save(out / stage.name / "model")
 

@@ -17,16 +17,18 @@ from polyface.data.loader import FaceLoader, FacePool, assemble
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError, check_names, nearest
 from polyface.models import find
-from polyface.models.bundle import load_bundle
+from polyface.models.bundle import Bundle, load_bundle
 from polyface.networks import FaceNetwork
+from polyface.networks.growing import grown
 from polyface.networks.heads import set_bias
 from polyface.networks.pretrained import PRETRAINED, PublishedWeights, published
 from polyface.tasks import Task
 from polyface.training.specs import InitSpec, StageSpec
 
 
-def network_config(stage: StageSpec, tasks: dict[str, Task]) -> dict[str, Any]:
-    """What `networks.build` makes the stage's network from: its `network`, with outputs and classes as numbers."""
+def network_config(stage: StageSpec, tasks: dict[str, Task], old: Bundle | None = None) -> dict[str, Any]:
+    """What `networks.build` makes the stage's network from: its `network`, with outputs and classes as numbers. old:
+    what the stage extends."""
     chosen = stage.network
     check_names(chosen.heads, tasks, f"stage {stage.name}: network.heads")
     heads = {name: _head(stage.name, task, chosen.heads.get(name)) for name, task in tasks.items()}
@@ -34,7 +36,8 @@ def network_config(stage: StageSpec, tasks: dict[str, Task]) -> dict[str, Any]:
     cosine = [name for name, task in tasks.items() if task.head == "cosine"]
     parts = {name: _part(stage.name, name, part, tasks) for name, part in chosen.parts.items()}
     given = {"cosine": cosine, "branches": chosen.branches, "parts": parts, "embeddings": chosen.embeddings}
-    return config | {key: value for key, value in given.items() if value}
+    config |= {key: value for key, value in given.items() if value}
+    return config if old is None else grown(old.network.config, config)
 
 
 def _head(stage: str, task: Task, given: str | dict[str, Any] | None) -> int | dict[str, Any]:
@@ -82,13 +85,13 @@ def _part(stage: str, name: str, given: dict[str, Any], tasks: dict[str, Task]) 
 
 
 def build_network(stage: StageSpec, tasks: dict[str, Task], seed: int, earlier: Mapping[str, Path]) -> FaceNetwork:
-    """The stage's network: random by seed, then what `init` names copied over it."""
+    """The stage's network: random by seed, then what `init` names copied over it, then what it `extends`."""
+    old = extended(stage, earlier)
     torch.manual_seed(seed)
-    config = network_config(stage, tasks)
     try:
-        network = networks.build(config)
+        network = networks.build(network_config(stage, tasks, old))
     except PolyfaceError as error:
-        raise PolyfaceError(f"stage {stage.name}: {error}") from error
+        raise PolyfaceError(f"stage {stage.name}{f', {stage.extends}' if old else ''}: {error}") from error
     if (network.size, network.channels) != (stage.data.crop.size, stage.data.crop.channels):
         raise PolyfaceError(
             f"stage {stage.name}: the trunk takes {network.channels}×{network.size}² pixels but data.crop gives "
@@ -98,6 +101,7 @@ def build_network(stage: StageSpec, tasks: dict[str, Task], seed: int, earlier: 
     for name, task in tasks.items() if stage.network.biases == "prior" else ():
         if task.prior is not None and task.column not in stage.data.balance:
             set_bias(network.heads[name], torch.tensor(task.prior))
+    started = {}
     for init in stage.init:
         if weights := _published(init, earlier):
             try:
@@ -105,7 +109,11 @@ def build_network(stage: StageSpec, tasks: dict[str, Task], seed: int, earlier: 
             except PolyfaceError as error:
                 raise PolyfaceError(f"stage {stage.name}: {error}") from error
         else:
-            _start(network, stage.name, init, earlier)
+            started |= _start(network, stage.name, init, earlier)
+    if old:
+        network.load_state_dict(network.state_dict() | old.network.state_dict())
+    for name, (source, grounds) in started.items():
+        _check_grounds(network, stage, name, source, grounds)
     return network
 
 
@@ -169,14 +177,41 @@ def _published(init: InitSpec, earlier: Mapping[str, Path]) -> PublishedWeights 
     return None if init.source in earlier else published(init.source)
 
 
-def _start(network: FaceNetwork, stage: str, init: InitSpec, earlier: Mapping[str, Path]) -> None:
-    """Copy over a network the parts of another stage's or bundle's that `init` names."""
-    source = init.source
+def extended(stage: StageSpec, earlier: Mapping[str, Path]) -> Bundle | None:
+    """What the stage extends; None where it extends nothing.
+
+    Raises:
+        PolyfaceError: there is no such model, or it sees other crops than the stage gives.
+    """
+    if not stage.extends:
+        return None
+    old = load_bundle(_folder(f"stage {stage.name}: extends", stage.extends, earlier, ()), quiet=True)
+    for key in ("crop", "boxes"):
+        if (own := getattr(stage.data, key)) != (wanted := getattr(old, key)):
+            told = ", ".join(f"{name}: {value}" for name, value in wanted if value != getattr(own, name))
+            raise PolyfaceError(
+                f"stage {stage.name}: data.{key} is not that of {stage.extends}, whose network goes on answering: set "
+                f"{told}"
+            )
+    return old
+
+
+def _folder(where: str, source: str, earlier: Mapping[str, Path], others: Iterable[str]) -> Path:
+    """The bundle of an earlier stage, of a shipped model's name or of a folder. others: what else may be named."""
     try:
-        folder = earlier.get(source) or find(source)
+        return earlier.get(source) or find(source)
     except PolyfaceError as error:
-        others = ", ".join([*earlier, *PRETRAINED.names()])
-        raise PolyfaceError(f"stage {stage}: init.source: {error}; or name one of {others}") from error
+        known = ", ".join([*earlier, *others])
+        raise PolyfaceError(f"{where}: {error}{f'; or name one of {known}' if known else ''}") from error
+
+
+def _start(
+    network: FaceNetwork, stage: str, init: InitSpec, earlier: Mapping[str, Path]
+) -> dict[str, tuple[str, dict[str, str]]]:
+    """Copy over a network the parts of another stage's or bundle's that `init` names. Returns for each of its
+    `branches` that is frozen whence it comes, and what it stood on there."""
+    source = init.source
+    folder = _folder(f"stage {stage}: init.source", source, earlier, PRETRAINED.names())
     start = load_bundle(folder, quiet=True).network
     sources = init.branches if isinstance(init.branches, dict) else dict.fromkeys(network.branches, init.branches)
     check_names(sources, network.branches, f"stage {stage}: init.branches")
@@ -192,6 +227,24 @@ def _start(network: FaceNetwork, stage: str, init: InitSpec, earlier: Mapping[st
                 "tensors: both stages need the same network.trunk"
             )
         getattr(network, part).load_state_dict(own | shared)
+    if "branches" not in init.parts:
+        return {}
+    frozen = {name: sources.get(name, name) for name, part in network.graph.parts.items() if part.frozen}
+    return {name: (source, start.grounds(given)) for name, given in frozen.items() if given in start.branches}
+
+
+def _check_grounds(network: FaceNetwork, stage: StageSpec, name: str, source: str, there: Mapping[str, str]) -> None:
+    """Refuse a frozen part that was trained over another trunk than the network's, or over other parts than it reads
+    here: its maps would mean nothing. there: what it stood on where it comes from."""
+    for (read, here), then in zip(network.grounds(name).items(), there.values(), strict=False):
+        if here != then:
+            trunk, others = stage.extends, [init.source for init in stage.init if "trunk" in init.parts]
+            whence = f"that of {trunk or others[-1]}" if trunk or others else "random by its seed"
+            what, own = ("trunk", f"the trunk here, {whence}") if read == "trunk" else ("part", f"the '{read}' here")
+            raise PolyfaceError(
+                f"stage {stage.name}: network.parts.{name} is frozen, and in {source} it was trained over another "
+                f"{what} ({then[:12]}) than {own} ({here[:12]}): start both from one source, or let it learn"
+            )
 
 
 def _copied(given: Mapping[str, Any], branches: Sequence[str], sources: Mapping[str, str]) -> dict[str, Any]:

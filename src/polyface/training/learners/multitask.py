@@ -9,7 +9,7 @@ from polyface.training.inert import check_groups, warn
 from polyface.training.learner import Learner
 from polyface.training.specs import StageSpec
 from polyface.training.stages import RunContext, StageResult, build_weighting, stage_pool, stage_tasks
-from polyface.training.start import adapt, build_network, use_cached
+from polyface.training.start import adapt, build_network, extended, use_cached
 from polyface.training.trainer import fit, trainer_of
 from polyface.weighting import Weighting
 
@@ -59,7 +59,8 @@ class Multitask:
             learner.finish()
             record = {"history": learner.history, "seconds": learner.seconds()}
             record |= {"validation_seconds": learner.validation_seconds} | learner.records()
-            context.finish(stage, final, tasks, record, precision=", ".join(learner.precisions))
+            old = extended(stage, earlier)
+            context.finish(stage, final, tasks, record, old, precision=", ".join(learner.precisions))
         trainer.strategy.barrier()
         return StageResult(context.folder / "model", learner.history, learner.seconds())
 
