@@ -68,6 +68,8 @@ class StageModule(L.LightningModule):
         self._random: dict[str, Tensor] = {}
         self.after_batch: Callable[[int], None] = lambda done: None
         """Called with the number of finished batches, when all that the batch changes has changed."""
+        self.save: Callable[[], None] = lambda: None
+        """Write the checkpoint now; on all processes together."""
         self.seconds: Callable[[], float] = lambda: 0.0
         self.mixed: Callable[[], AbstractContextManager[Any]] = nullcontext
         """In which the network is run, and nothing else: geometry and losses want float32."""

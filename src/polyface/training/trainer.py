@@ -72,6 +72,7 @@ def trainer_of(stage: str, pace: Pace, options: RunOptions, folder: Path) -> tup
 def fit(trainer: L.Trainer, learner: StageModule, saver: Saver, seed: int) -> None:
     """Train to the end, from the checkpoint if there is one."""
     learner.after_batch = lambda done: saver.after_batch(trainer, done)  # callbacks run before the learner's own hook
+    learner.save = lambda: saver.save(trainer)
     start = saver.path if saver.path.exists() else None
     began = time.monotonic()
     seconds_before = 0.0
