@@ -55,7 +55,7 @@ PLACES: dict[str, tuple[Any, str, bool]] = {
     "step": (Learner, "training_step", True),
     "optimiser": (Learner, "on_train_batch_end", False),
     "features": (FaceNetwork, "features", True),
-    "epoch": (Learner, "_end_epoch", True),
+    "epoch": (Learner, "end_epoch", True),
     "save": (callbacks.os, "replace", False),
     "saved": (callbacks.Saver, "save", True),
     "bundle": (stages.Bundle, "save", False),

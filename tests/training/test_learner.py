@@ -288,13 +288,13 @@ def test_validating_every_second_epoch_and_at_the_end(recipe, tmp_path) -> None:
 
 def test_best_epoch_is_kept(recipe, tmp_path, monkeypatch) -> None:
     """With a rate that grows worse the last epoch is not the best; the saved network is the best epoch's."""
-    original, states = Learner._end_epoch, []
+    original, states = Learner.end_epoch, []
 
     def record(self: Learner, epoch: int) -> None:
         original(self, epoch)
         states.append(snapshot(self.evaluated))
 
-    monkeypatch.setattr(Learner, "_end_epoch", record)
+    monkeypatch.setattr(Learner, "end_epoch", record)
     changes = {
         "optimisation": {"lr": 0.1, "epochs": 8, "schedule": "constant", "clip": 1.0},
         "evaluation": {"select": "best"},

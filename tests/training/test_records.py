@@ -22,7 +22,6 @@ from polyface.errors import PolyfaceError
 from polyface.training import recipe as recipes
 from polyface.training import stages
 from polyface.training.learner import Learner
-from polyface.training.trainer import KEPT
 
 Train = Callable[..., stages.StageResult]
 
@@ -235,14 +234,14 @@ def test_a_checkpoint_that_is_whole_is_gone_on_from(stopped: Path, module_train:
     assert len(module_train(stopped).history) == 1
 
 
-@pytest.mark.parametrize("key", [*KEPT, "state_dict", "optimizer_states", "lr_schedulers"])
+@pytest.mark.parametrize("key", [*Learner.KEPT, "state_dict", "optimizer_states", "lr_schedulers"])
 def test_a_checkpoint_that_lacks_a_part_is_named(
     stopped: Path, module_train: Train, no_training: None, key: str
 ) -> None:
     whole = checkpoint(stopped).read_bytes()
     for edit in (lambda held: held.pop(key), lambda held: held.update({key: (0,)})):
         checkpoint(stopped).write_bytes(whole)
-        saved(stopped, lambda state, edit=edit: edit(state["polyface"] if key in KEPT else state))
+        saved(stopped, lambda state, edit=edit: edit(state["polyface"] if key in Learner.KEPT else state))
         refused(module_train, stopped, expected=f"last.ckpt: not a readable checkpoint .{key} is missing.*--fresh")
 
 

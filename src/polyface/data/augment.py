@@ -39,8 +39,13 @@ class AugmentSpec(BaseModel):
 
 def draws(seed: int, stage: str, epoch: int, rows: int) -> np.ndarray:
     """Every face's random numbers for an epoch, float32 [rows, DRAWS]: the same for the same seed, stage and epoch."""
+    return random_of(seed, stage, epoch).random((rows, DRAWS), dtype=np.float32)
+
+
+def random_of(seed: int, stage: str, *place: int) -> np.random.Generator:
+    """The random numbers that belong to a place of a stage's training, such as an epoch: the same at every call."""
     name = int.from_bytes(stage.encode()[:8].ljust(8, b"\0"), "little")
-    return np.random.default_rng([seed, name, epoch]).random((rows, DRAWS), dtype=np.float32)
+    return np.random.default_rng([seed, name, *place])
 
 
 def mirrored(spec: AugmentSpec, u: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import lightning as L
 
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError
-from polyface.training.learner import Learner
+from polyface.training.module import StageModule
 from polyface.training.processes import handling
 
 
@@ -94,10 +94,7 @@ class Bar(L.Callback):
         self.report, self.stage = report, stage
 
     def on_train_batch_end(self, trainer: L.Trainer, learner: L.LightningModule, *args: Any) -> None:
-        assert isinstance(learner, Learner)
-        size, epochs = len(learner._train), learner.spec.optimisation.epochs
-        done = learner.batches_done + 1
-        what = f"{self.stage} epoch {(done - 1) // size + 1}/{epochs}"
-        if learner.history and (row := learner.history[-1]).get("validation"):
-            what += f" · validation {learner.spec.main} {row['validation'][learner.spec.main]:.4g}"
-        self.report(done, epochs * size, what)
+        assert isinstance(learner, StageModule)
+        size, done = learner.epoch_batches, learner.batches_done + 1
+        what = f"{self.stage} epoch {(done - 1) // size + 1}/{learner.epochs}"
+        self.report(done, learner.epochs * size, " · ".join(filter(None, [what, learner.standing])))

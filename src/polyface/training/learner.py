@@ -1,27 +1,18 @@
-"""The learner: losses under masks, weighting, validation and the moments of extras, as a LightningModule.
-
-Lightning gives devices, precision, DDP, accumulation, clipping and loggers. The order of faces is a pure function of
-(seed, stage, epoch, row), so the number of finished batches is all there is to know about where a run stands: a whole
-run is one pass over all batches of all epochs, and a resumed run begins that pass later.
-"""
+"""The learner of tasks: losses under masks, weighting, validation and the moments of extras."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, ClassVar
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 
-from polyface.data.crops import CropSpec
 from polyface.data.loader import FaceBatch, FaceLoader, RawBatch, assemble
 from polyface.data.table import Progress
-from polyface.errors import PolyfaceError
 from polyface.files import rounded
 from polyface.networks import FaceNetwork, FaceOutput
 from polyface.tasks import Task, as_classes, masked_sums, term_means
@@ -29,24 +20,30 @@ from polyface.training.extras import EXTRAS
 from polyface.training.extras.base import Extra, Setup
 from polyface.training.following import Period
 from polyface.training.inert import check_period
+from polyface.training.module import StageModule
 from polyface.training.optimiser import optimiser_of
-from polyface.training.progress import AllEpochs, learning_rate
-from polyface.training.specs import StageSpec, same_settings
+from polyface.training.progress import learning_rate
+from polyface.training.specs import StageSpec
 from polyface.training.start import evaluating
 from polyface.training.terms import LossTerms
 from polyface.weighting import Context, Weighting
 from polyface.weighting.base import sum_over_ranks, world_size
 
-LAYOUT = 3
-"""Of checkpoints; 1 had a place of its own for each of five extras, 2 no validations but those of epochs."""
 
-
-class Learner(L.LightningModule):
-    """Trains one stage. State: network, weighting, extras, loss sums, history, position.
+class Learner(StageModule):
+    """Trains one stage on its tasks. State: network, weighting, extras, loss sums, history, position.
 
     earlier, progress: for the extras that it builds (`Setup`).
     """
 
+    KEPT: ClassVar[dict[str, Any]] = StageModule.KEPT | {
+        "validation_seconds": (int, float),
+        "weight_sums": dict,
+        "best": (list, NoneType),
+        "validations": list,
+        "weights": dict,
+    }
+    spec: StageSpec
     loss_sums: Tensor
     loss_counts: Tensor
 
@@ -62,8 +59,8 @@ class Learner(L.LightningModule):
         earlier: Mapping[str, Path] | None = None,
         progress: Progress | None = None,
     ) -> None:
-        super().__init__()
-        self.spec, self.seed, self.tasks, self.weighting = spec, seed, tasks, weighting
+        super().__init__(spec, spec.optimisation, seed, train)
+        self.tasks, self.weighting = tasks, weighting
         self.network = network
         self.nodes = network.nodes_for(tasks)
         """What is computed of the network: what it answers beside these tasks, as one that is extended does, rests."""
@@ -79,46 +76,16 @@ class Learner(L.LightningModule):
         check_period(spec, self.period, weighting, dict(zip(self.extras, self._extras(), strict=True)))
         self.register_buffer("loss_sums", torch.zeros(self.terms.count, dtype=torch.float64))
         self.register_buffer("loss_counts", torch.zeros(self.terms.count, dtype=torch.float64))
-        self.history: list[dict[str, Any]] = []
         self.validations: list[dict[str, Any]] = []
         """One entry a validation that weights and thresholds followed: "step"; "losses", mean losses; "weights", those
         of the next step; and what extras add. Losses and weights are by weighted loss."""
-        self.batches_done = 0
         self.weight_sums: dict[str, tuple[float, int]] = {}
         self._last: FaceBatch | None = None
-        self._train, self._validation = train, validation
-        self._random: dict[str, Tensor] = {}
+        self._validation = validation
         self.best: tuple[float, dict[str, Tensor], dict[str, Any]] | None = None
         """Its validation loss, the network's state, what extras keep with it."""
         self._validated: tuple[int, FaceNetwork, Tensor] | None = None
         self.validation_seconds = 0.0
-        self.after_batch: Callable[[int], None] = lambda done: None
-        """Called with the number of finished batches, when all that the batch changes has changed."""
-        self.seconds: Callable[[], float] = lambda: 0.0
-        self.mixed: Callable[[], AbstractContextManager[Any]] = nullcontext
-        """In which the network is run, and nothing else: geometry and losses want float32."""
-        self.precisions: list[str] = []
-        """What the run was made in; more than one where it was carried on by another device."""
-        self.started = False
-        """Whether the run was brought to where it stood, and goes on."""
-
-    # ------------------------------------------------------------------------------------------------ data
-
-    @property
-    def crop(self) -> CropSpec:
-        return self.spec.data.crop
-
-    @property
-    def side(self) -> int:
-        """Of the pictures in the present step of training, in pixels: a pure function of the step."""
-        sizes = self.spec.data.sizes or [self.crop.size]
-        return sizes[self.batches_done // self.spec.optimisation.accumulate % len(sizes)]
-
-    def train_dataloader(self) -> Any:
-        return AllEpochs(self._train, self.spec.optimisation.epochs, self.batches_done)
-
-    def transfer_batch_to_device(self, batch: RawBatch, device: torch.device, dataloader_idx: int) -> RawBatch:
-        return batch if batch.cuts.device == device else batch.to(device)
 
     def _extras(self) -> list[Extra]:
         """In the order in which they act."""
@@ -146,11 +113,7 @@ class Learner(L.LightningModule):
         labels = {name: as_classes(batch.targets[name]) for name in self.network.routed_by if name in batch.targets}
         return {name: torch.where(batch.labelled[name][:, 0], label, -1) for name, label in labels.items()}
 
-    def training_step(self, raw: RawBatch, index: int) -> Tensor:
-        with torch.autocast(self.device.type, enabled=False):  # Lightning has switched it on for the whole step
-            return self._step(raw)
-
-    def _step(self, raw: RawBatch) -> Tensor:
+    def step(self, raw: RawBatch) -> Tensor:
         batch = assemble(raw, self.crop, self.tasks, self.spec.data.augment, self.side)
         if self.weighting.validation_faces and self._validation is not None:
             self._validate_few(self._validation, self.weighting.validation_faces)
@@ -209,44 +172,24 @@ class Learner(L.LightningModule):
             output = self.network(batch.maps or batch.images).outputs[name]
             wrong = ~each(output, batch.targets[name]).isfinite() & batch.labelled[name]
             finite &= ~wrong.any(1)
-        rows = batch.rows[~finite][:5].tolist() or batch.rows[:5].tolist()
-        places = ", ".join(f"{row} ({self._train.pool.table.path(row)})" for row in rows)
-        raise PolyfaceError(
-            f"stage {self.spec.name}, step {self.batches_done}: the loss of {', '.join(bad)} is not finite, at rows "
-            f"{places}: lower optimisation.lr, set optimisation.clip, or mend these rows"
-        )
+        raise self.not_finite(f"the loss of {', '.join(bad)}", batch.rows, finite)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         for extra in self._extras():
             extra.before_step(self.network)
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        # The weighting's gradients, and an extra's, are those of another objective: none may shorten another's.
-        for module in (self.network, self.weighting, self.extras):
-            parameters = list(module.parameters())
-            if gradient_clip_val and parameters:
-                torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+    def clipped(self) -> Iterable[nn.Module]:
+        return self.network, self.weighting, self.extras
 
-    def on_train_batch_end(self, outputs: Any, batch: RawBatch, index: int) -> None:
-        self.batches_done += 1
-        optimisation = self.spec.optimisation
+    def end_batch(self) -> None:
         if self._validation is not None and not self.period.by_epoch and self.period.due(self.batches_done):
             self._follow_validation((self.batches_done - 1) // len(self._train) + 1)
-        last = self.batches_done == optimisation.epochs * len(self._train)  # steps, however few micro-batches are left
-        if self.batches_done % optimisation.accumulate == 0 or last:
-            for extra in self._extras():
-                extra.after_step(self.network, self.period.step(self.batches_done))
-            if self._last is not None:
-                self._after_step(self._last)
-        epoch, rest = divmod(self.batches_done, len(self._train))
-        if rest == 0:
-            self._end_epoch(epoch)
-        self.after_batch(self.batches_done)
+
+    def after_step(self) -> None:
+        for extra in self._extras():
+            extra.after_step(self.network, self.period.step(self.batches_done))
+        if self._last is not None:
+            self._after_step(self._last)
 
     # ------------------------------------------------------------------------------------------------ epochs
 
@@ -258,7 +201,7 @@ class Learner(L.LightningModule):
             network = extra.evaluated(network)
         return network
 
-    def _end_epoch(self, epoch: int) -> None:
+    def end_epoch(self, epoch: int) -> None:
         sums = torch.stack([self.loss_sums, self.loss_counts])
         train = self.terms.means(sums, self.terms.tasks)
         self.weighting.on_epoch_end(self.terms.means(sums, self.terms.weighted))
@@ -271,7 +214,7 @@ class Learner(L.LightningModule):
             "step": self.period.step(self.batches_done),
             "train": train,
             "weights": weights,
-            "lr": self.optimizers().param_groups[0]["lr"],  # type: ignore[union-attr]
+            "lr": self.rate,
         }
         optimisation = self.spec.optimisation
         if self._validation is not None and (epoch % optimisation.validate_every == 0 or epoch == optimisation.epochs):
@@ -285,10 +228,7 @@ class Learner(L.LightningModule):
                 self.best = (value, state, {name: extra.best() for name, extra in self.extras.items()})  # type: ignore[operator]
         for extra in self._extras():
             extra.end_epoch(row)
-        self.history.append(row)
-        for logger in self.loggers:
-            flat = {f"{part}/{k}": v for part in ("train", "validation") for k, v in row.get(part, {}).items()}
-            logger.log_metrics(flat | {"lr": row["lr"]}, step=self.batches_done)
+        self.add_epoch(row)
 
     @property
     def _followed(self) -> bool:
@@ -372,66 +312,27 @@ class Learner(L.LightningModule):
 
     # ------------------------------------------------------------------------------------------------ checkpoints
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint.pop("loops", None)  # where the run stands is `batches_done` alone
-        random = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self.device)
-        checkpoint["polyface"] = {
-            "layout": LAYOUT,
-            "stage": self.spec.model_dump_json(),
-            "seed": self.seed,
-            "data": self._train.pool.table.fingerprint,
-            "batches_done": self.batches_done,
-            "processes": self._train.world,
-            "seconds": self.seconds(),
+    def kept(self) -> dict[str, Any]:
+        return {
             "validation_seconds": self.validation_seconds,
-            "history": self.history,
             "validations": self.validations,
-            "precisions": self.precisions,
             "weights": self.weights,
             "weight_sums": {name: list(pair) for name, pair in self.weight_sums.items()},
-            "random": random,
             "best": None if self.best is None else list(self.best),
         }
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        own = checkpoint["polyface"]
-        for what, have, want in (
-            ("settings", True, same_settings(self.spec, self.seed, json.loads(own["stage"]) | {"seed": self.seed})),
-            ("seed", self.seed, own["seed"]),
-            ("data", self._train.pool.table.fingerprint, own["data"]),
-        ):
-            if have != want:
-                raise PolyfaceError(
-                    f"stage {self.spec.name}: the checkpoint was made with other {what}: give another --out, or pass "
-                    "--fresh to start over"
-                )
-        world, then = self._train.world, own.get("processes")  # older checkpoints do not say it
-        epochs = own["batches_done"] // len(self._train)
-        if then not in (None, world) or epochs != len(own["history"]):
-            raise PolyfaceError(
-                f"stage {self.spec.name}: the checkpoint was made by {then or 'another number of'} processes, and here "
-                f"are {world}, whose batches have other faces: go on with as many --devices, give another --out, or "
-                "pass --fresh to start over"
-            )
-        self.batches_done, self.history, self._random = own["batches_done"], own["history"], own["random"]
-        self.weight_sums = {name: (total, steps) for name, (total, steps) in own["weight_sums"].items()}
-        self.validations, self.weights, self.precisions = own["validations"], own["weights"], own["precisions"]
-        self.best = None if own["best"] is None else tuple(own["best"])
-        self.validation_seconds = own["validation_seconds"]
+    def restore(self, kept: dict[str, Any]) -> None:
+        self.weight_sums = {name: (total, steps) for name, (total, steps) in kept["weight_sums"].items()}
+        self.validations, self.weights = kept["validations"], kept["weights"]
+        self.best = None if kept["best"] is None else tuple(kept["best"])
+        self.validation_seconds = kept["validation_seconds"]
 
-    def setup(self, stage: str) -> None:
-        self.mixed = self.trainer.precision_plugin.forward_context
-
-    def on_train_start(self) -> None:
-        if self._random:
-            torch.set_rng_state(self._random["cpu"].cpu())
-            if "cuda" in self._random and self.device.type == "cuda":
-                torch.cuda.set_rng_state(self._random["cuda"].cpu(), self.device)
-            self._random = {}
-        if (precision := str(self.trainer.precision)) not in self.precisions:
-            self.precisions.append(precision)
+    def begin(self) -> None:
         if not self.batches_done and self._validation is not None and self._followed:
             self._follow_validation(epoch=1)
-        self.started = True
+
+    @property
+    def standing(self) -> str:
+        if not self.history or not (validation := self.history[-1].get("validation")):
+            return ""
+        return f"validation {self.spec.main} {validation[self.spec.main]:.4g}"

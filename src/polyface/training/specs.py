@@ -223,6 +223,11 @@ class BaseStage(Strict):
         """The stage as one that trains tasks, for what asks tasks of it."""
         raise PolyfaceError(f"stage {self.name}: learner {self.learner} trains no tasks: nothing can be measured on it")
 
+    def learnt(self) -> BaseStage:
+        """The stage without what changes nothing that is learnt, such as how many faces its tables must have."""
+        tables = [table.model_copy(update={"faces": 0}) for table in self.data.tables]
+        return self.model_copy(update={"data": self.data.model_copy(update={"tables": tables})})
+
     def check(self) -> None:
         """Raise a `PolyfaceError` where keys do not fit together; called when the recipe is read."""
 
@@ -279,6 +284,10 @@ class StageSpec(BaseStage):
     def with_tasks(self) -> StageSpec:
         return self
 
+    def learnt(self) -> BaseStage:
+        uncached = self.network.model_copy(update={"cached": False})
+        return super().learnt().model_copy(update={"network": uncached})
+
     def check(self) -> None:
         for name in self.tasks:
             if not name or "." in name or "/" in name or hasattr(nn.ModuleDict, name):
@@ -322,14 +331,6 @@ Stage = Annotated[SerializeAsAny[BaseStage], BeforeValidator(stage_spec)]
 """A stage of any learner."""
 
 
-def _learnt(stage: BaseStage) -> BaseStage:
-    """A stage without what changes nothing that is learnt: how many faces its tables must have, what is cached."""
-    if isinstance(stage, StageSpec):
-        stage = stage.model_copy(update={"network": stage.network.model_copy(update={"cached": False})})
-    tables = [table.model_copy(update={"faces": 0}) for table in stage.data.tables]
-    return stage.model_copy(update={"data": stage.data.model_copy(update={"tables": tables})})
-
-
 def same_settings(stage: BaseStage, seed: int, kept: Mapping[str, Any]) -> bool:
     """Whether a finished run's settings are these. A key that was added since, and has its default, changes nothing;
     a precision that is left to the device may have been any."""
@@ -337,14 +338,14 @@ def same_settings(stage: BaseStage, seed: int, kept: Mapping[str, Any]) -> bool:
     try:
         if settings.pop("seed", None) != seed:
             return False
-        return _learnt(_comparable(stage_spec(settings), stage)) == _learnt(stage)
+        return _comparable(stage_spec(settings), stage).learnt() == stage.learnt()
     except (ValidationError, PolyfaceError):  # of an older or newer Polyface, or of a package that is gone
         return False
 
 
 def _comparable(settings: BaseStage, asked: BaseStage) -> BaseStage:
     """Settings without the precision, where it is not `asked` for."""
-    if not (isinstance(settings, StageSpec) and isinstance(asked, StageSpec)) or asked.optimisation.precision != AUTO:
+    own, wanted = (getattr(stage, "optimisation", None) for stage in (settings, asked))
+    if getattr(wanted, "precision", None) != AUTO or not isinstance(own, BaseModel):
         return settings
-    optimisation = settings.optimisation.model_copy(update={"precision": AUTO})
-    return settings.model_copy(update={"optimisation": optimisation})
+    return settings.model_copy(update={"optimisation": own.model_copy(update={"precision": AUTO})})

@@ -23,7 +23,7 @@ from polyface.networks.growing import grown
 from polyface.networks.heads import set_bias
 from polyface.networks.pretrained import PRETRAINED, PublishedWeights, published
 from polyface.tasks import Task
-from polyface.training.specs import InitSpec, StageSpec
+from polyface.training.specs import BaseStage, InitSpec, StageSpec
 
 
 def network_config(stage: StageSpec, tasks: dict[str, Task], old: Bundle | None = None) -> dict[str, Any]:
@@ -92,12 +92,7 @@ def build_network(stage: StageSpec, tasks: dict[str, Task], seed: int, earlier: 
         network = networks.build(network_config(stage, tasks, old))
     except PolyfaceError as error:
         raise PolyfaceError(f"stage {stage.name}{f', {stage.extends}' if old else ''}: {error}") from error
-    if (network.size, network.channels) != (stage.data.crop.size, stage.data.crop.channels):
-        raise PolyfaceError(
-            f"stage {stage.name}: the trunk takes {network.channels}×{network.size}² pixels but data.crop gives "
-            f"{stage.data.crop.channels}×{stage.data.crop.size}²: set data.crop.size and channels to match"
-        )
-    _run_empty(network, stage)
+    check_input(network, stage)
     for name, task in tasks.items() if stage.network.biases == "prior" else ():
         if task.prior is not None and task.column not in stage.data.balance:
             set_bias(network.heads[name], torch.tensor(task.prior))
@@ -117,8 +112,14 @@ def build_network(stage: StageSpec, tasks: dict[str, Task], seed: int, earlier: 
     return network
 
 
-def _run_empty(network: FaceNetwork, stage: StageSpec) -> None:
-    """Run empty faces through the network, so that parts that do not fit are told of before any picture is read."""
+def check_input(network: FaceNetwork, stage: BaseStage) -> None:
+    """Refuse a network that does not take the stage's crops, or whose parts do not fit each other, which empty faces are
+    run through to see; so that it is told before any picture is read."""
+    if (network.size, network.channels) != (stage.data.crop.size, stage.data.crop.channels):
+        raise PolyfaceError(
+            f"stage {stage.name}: the trunk takes {network.channels}×{network.size}² pixels but data.crop gives "
+            f"{stage.data.crop.channels}×{stage.data.crop.size}²: set data.crop.size and channels to match"
+        )
     if stage.data.sizes and not network.any_size:
         raise PolyfaceError(
             f"stage {stage.name}: data.sizes: this network takes pictures of {network.size} pixels alone: choose "

@@ -6,8 +6,8 @@ import logging
 import time
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 import lightning as L
@@ -18,37 +18,36 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from polyface.errors import PolyfaceError, short
 from polyface.training.callbacks import Bar, Saver, stopping_between_steps
-from polyface.training.learner import LAYOUT, Learner
 from polyface.training.memory import keep_freed_memory
+from polyface.training.module import LAYOUT, Pace, StageModule
 from polyface.training.precision import precision
 from polyface.training.processes import ended_together
-from polyface.training.specs import StageSpec
 from polyface.training.stages import RunOptions
 
 CHECKPOINT = "last.ckpt"
 
 
-def trainer_of(stage: StageSpec, options: RunOptions, folder: Path) -> tuple[L.Trainer, Saver]:
-    """Lightning's trainer for one pass over all batches of all epochs, and what saves its checkpoints."""
+def trainer_of(stage: str, pace: Pace, options: RunOptions, folder: Path) -> tuple[L.Trainer, Saver]:
+    """Lightning's trainer for one pass over all batches of all epochs of a stage, and what saves its checkpoints."""
     _quiet()
     keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / CHECKPOINT
     if options.fresh:
         checkpoint.unlink(missing_ok=True)
-    saver = Saver(checkpoint, stage.optimisation.accumulate, options.checkpoint_minutes, options.checkpoint_steps)
+    saver = Saver(checkpoint, pace.accumulate, options.checkpoint_minutes, options.checkpoint_steps)
     callbacks: list[L.Callback] = [saver]
     if options.progress:
-        callbacks.append(Bar(options.progress, stage.name))
+        callbacks.append(Bar(options.progress, stage))
     try:
         trainer = L.Trainer(
             accelerator=options.accelerator,
             devices=options.devices,
             strategy=options.strategy,
-            precision=precision(stage.optimisation.precision, options.accelerator),  # type: ignore[arg-type]
+            precision=precision(pace.precision, options.accelerator),  # type: ignore[arg-type]
             max_epochs=1,
-            accumulate_grad_batches=stage.optimisation.accumulate,
-            gradient_clip_val=stage.optimisation.clip,
+            accumulate_grad_batches=pace.accumulate,
+            gradient_clip_val=pace.clip,
             callbacks=callbacks,
             logger=_logger(options.logger, folder),
             default_root_dir=folder,
@@ -61,8 +60,8 @@ def trainer_of(stage: StageSpec, options: RunOptions, folder: Path) -> tuple[L.T
         )
     except (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
         asked = f"device {options.accelerator} ({options.devices}), strategy {options.strategy}"
-        asked += f", precision {stage.optimisation.precision}"
-        raise PolyfaceError(f"stage {stage.name}: cannot be trained on {asked} ({short(error)})") from error
+        asked += f", precision {pace.precision}"
+        raise PolyfaceError(f"stage {stage}: cannot be trained on {asked} ({short(error)})") from error
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         raise PolyfaceError(
             f"strategy '{options.strategy}' trains in copies of this process, whose results stay there: use 'ddp'"
@@ -70,15 +69,16 @@ def trainer_of(stage: StageSpec, options: RunOptions, folder: Path) -> tuple[L.T
     return trainer, saver
 
 
-def fit(trainer: L.Trainer, learner: Learner, saver: Saver, seed: int) -> None:
+def fit(trainer: L.Trainer, learner: StageModule, saver: Saver, seed: int) -> None:
     """Train to the end, from the checkpoint if there is one."""
     learner.after_batch = lambda done: saver.after_batch(trainer, done)  # callbacks run before the learner's own hook
+    learner.save = lambda: saver.save(trainer)
     start = saver.path if saver.path.exists() else None
     began = time.monotonic()
     seconds_before = 0.0
     if start is not None:
         # Lightning asks for the loader before it restores the learner, so the position is read first.
-        kept = _checkpoint(start)
+        kept = _checkpoint(start, learner.KEPT)
         try:
             learner.on_load_checkpoint(kept)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -97,8 +97,8 @@ def fit(trainer: L.Trainer, learner: Learner, saver: Saver, seed: int) -> None:
             raise _unreadable(start, f"{type(error).__name__}: {short(error)}") from error
 
 
-def _checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint that holds what was written, and all that a run goes on from."""
+def _checkpoint(path: Path, own_keys: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint that holds what was written, and all that a run goes on from. own_keys: see `StageModule.KEPT`."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # its checksums, which torch does not look at
@@ -114,33 +114,17 @@ def _checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: made by another version of Polyface, which kept its state in other places: finish the run "
             "with that version, or move the file away to start over"
         )
-    for held, keys in ((kept, _LIGHTNING), (own, KEPT)):
+    for held, keys in ((kept, _LIGHTNING), (own, own_keys)):
         for key, kind in keys.items():
             if not isinstance(held.get(key, ...), kind) or (held is kept and not held[key]):
                 raise _unreadable(path, f"{key} is missing or of another kind")
     return kept
 
 
-KEPT: dict[str, Any] = {
-    "stage": str,
-    "seed": int,
-    "data": str,
-    "batches_done": int,
-    "seconds": (int, float),
-    "validation_seconds": (int, float),
-    "history": list,
-    "weight_sums": dict,
-    "random": dict,
-    "best": (list, NoneType),
-    "validations": list,
-    "weights": dict,
-    "precisions": list,
-}
-"""What every checkpoint says of where its run stands, and of which type."""
 _LIGHTNING = {"state_dict": dict, "optimizer_states": list, "lr_schedulers": list}
 
 
-def _check_state(path: Path, given: dict[str, Any], learner: Learner) -> None:
+def _check_state(path: Path, given: dict[str, Any], learner: StageModule) -> None:
     """Refuse a state that lacks a tensor of the learner's, has others, or parameters that are not finite."""
     expected = {name: _form(value) for name, value in learner.state_dict().items()}
     found = {name: _form(value) for name, value in given.items()}

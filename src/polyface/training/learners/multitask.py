@@ -38,7 +38,7 @@ class Multitask:
                 f"stage {stage.name}: {needs} needs validation faces, and no face has split 'val': name some, "
                 "or set data.validate_on to train"
             )
-        trainer, saver = trainer_of(stage, options, context.folder)
+        trainer, saver = trainer_of(stage.name, stage.optimisation, options, context.folder)
 
         def loader(pool: FacePool, batch: int, shuffle: bool) -> FaceLoader:
             rank, world = trainer.global_rank, trainer.world_size

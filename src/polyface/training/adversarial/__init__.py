@@ -1,0 +1,1 @@
+"""An encoder learns from faces without labels: with a decoder alone, or against a generator (BEGAN)."""

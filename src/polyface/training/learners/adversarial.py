@@ -1,0 +1,101 @@
+"""Faces without labels: the learner `adversarial` trains an encoder with a decoder, and against a generator (BEGAN)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from polyface import networks
+from polyface.data.crops import CropSpec
+from polyface.data.loader import FaceLoader, FacePool
+from polyface.errors import PolyfaceError
+from polyface.networks import FaceNetwork
+from polyface.networks.parts import PARTS
+from polyface.registry import options_of
+from polyface.training.adversarial.module import AdversarialModule
+from polyface.training.adversarial.objectives import picture
+from polyface.training.adversarial.sheets import FOLDER, write_sheets
+from polyface.training.adversarial.specs import AdversarialSpec
+from polyface.training.stages import RunContext, StageResult, stage_pool
+from polyface.training.start import check_input, evaluating
+from polyface.training.trainer import fit, trainer_of
+
+
+class Adversarial:
+    """Trains an encoder with a decoder, as the discriminator of a BEGAN against a generator or alone, without labels."""
+
+    Spec = AdversarialSpec
+
+    @staticmethod
+    def run(stage: AdversarialSpec, context: RunContext) -> StageResult:
+        """Train the stage, from where it stands. Its model answers no task: it holds encoder, decoder and generator, and
+        a later stage starts from its trunk."""
+        seed, data, options = context.recipe.seed, context.data, context.options
+        network = build_pair(stage, seed)
+        train = stage_pool(stage, "train", data, {}, options.progress, context.earlier)
+        if train is None:
+            raise PolyfaceError(f"stage {stage.name}: no training faces (split 'train') in its tables")
+        val = stage_pool(stage, "val", data, {}, options.progress, context.earlier)
+        trainer, saver = trainer_of(stage.name, stage.optimisation, options, context.folder)
+
+        def loader(pool: FacePool, batch: int, shuffle: bool) -> FaceLoader:
+            rank, world = trainer.global_rank, trainer.world_size
+            return FaceLoader(pool, batch, seed=seed, stage=stage.name, shuffle=shuffle, rank=rank, world=world)
+
+        faces = loader(train, stage.data.batch, shuffle=True)
+        validation = None if val is None else loader(val, max(stage.data.batch, 250), shuffle=False)
+        looked = FaceLoader(val or train, stage.data.batch, seed=seed, shuffle=False)
+        module = AdversarialModule(stage, seed, network, faces, validation, looked, context.folder)
+        fit(trainer, module, saver, seed)
+        if trainer.is_global_zero:
+            with evaluating(network):
+                shown = write_sheets(context.folder / FOLDER, network, module.looked)
+            record = {"history": module.history, "seconds": module.seconds(), "sheets": shown}
+            context.finish(stage, network, {}, record, precision=", ".join(module.precisions))
+        trainer.strategy.barrier()
+        return StageResult(context.folder / "model", module.history, module.seconds())
+
+
+def build_pair(stage: AdversarialSpec, seed: int) -> FaceNetwork:
+    """The stage's network, random by seed: the trunk, and as parts `latent`, `decoder` and, for BEGAN, `generator`."""
+    own = stage.network
+    plain = {"trunk": own.trunk, "heads": {}, "normalise": own.normalise}
+    try:
+        shape = networks.build(plain).shared_shape()
+        latent: dict[str, Any] = {"kind": "linear", "width": own.latent, "similarity": "euclidean"}
+        latent |= {"side": shape[1]} if len(shape) == 3 else {}
+        made = {"decoder": own.decoder, "generator": own.generator or own.decoder}
+        if stage.objective.name == "reconstruction":
+            del made["generator"]
+        parts = {"latent": latent} | {name: _part(name, given, stage.data.crop) for name, given in made.items()}
+        torch.manual_seed(seed)
+        network = networks.build(plain | {"parts": parts})
+    except PolyfaceError as error:  # in the model's terms, in which decoder and generator are parts
+        raise PolyfaceError(f"stage {stage.name}: {str(error).replace('network.parts.', 'network.')}") from error
+    check_input(network, stage)
+    for name in made:
+        _check_picture(network, stage, name)
+        part = network.branches[name]
+        network.frozen.remove(part)  # in the model nothing learns from what they make; here they learn
+        part.requires_grad_(True).train()
+    return network
+
+
+def _part(name: str, given: Mapping[str, Any], crop: CropSpec) -> dict[str, Any]:
+    """A decoder or generator as a part that reads the latent vector and makes pictures like the crop's."""
+    options = options_of(PARTS.get(str(given.get("kind", "decoder")), f"network.{name}.kind"), given=1)
+    fitting = {key: value for key, value in (("size", crop.size), ("channels", crop.channels)) if key in options}
+    return {"kind": "decoder", **fitting, **given, "reads": ["latent"], "frozen": True}
+
+
+def _check_picture(network: FaceNetwork, stage: AdversarialSpec, name: str) -> None:
+    """Refuse a decoder or generator that makes no pictures like those that the network takes."""
+    with torch.no_grad():
+        made = list(picture(network.branches[name], torch.zeros(2, stage.network.latent)).shape[1:])
+    if made != [network.channels, network.size, network.size]:
+        raise PolyfaceError(
+            f"stage {stage.name}: network.{name} makes {made}, and the crop is {network.channels}×{network.size}²: "
+            "choose options of it that make such pictures"
+        )
