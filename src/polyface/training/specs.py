@@ -105,7 +105,8 @@ class NetworkSpec(Strict):
 
     parts: name → {kind, its options, and: reads: what it reads, of trunk, trunk.<map>, <part>, <part>.<map> (by default
     [trunk]); frozen: true; rows: {task, classes}, the faces that it learns from and answers for; similarity: cosine,
-    euclidean or inner, where its output is an embedding}. branches: the same, as older recipes call it.
+    euclidean or inner, where its output is an embedding}. branches: the same, as older recipes call it. defaults: kind →
+    options of all parts of that kind, where they say nothing else.
     heads: task → the part it reads, {part: terms of the task}, {reads: several parts, joined}, or {merge: rows, of:
     parts that are routed}; with layer: none what is read is the task's output; tasks not named read the trunk.
     embeddings: name, that of a task or another, by which a protocol finds it → {reads, merge: concat, rows, hard,
@@ -118,6 +119,7 @@ class NetworkSpec(Strict):
     trunk: dict[str, Any] = {}
     branches: dict[str, dict[str, Any]] = {}
     parts: dict[str, dict[str, Any]] = {}
+    defaults: dict[str, dict[str, Any]] = {}
     heads: dict[str, str | dict[str, Any]] = {}
     embeddings: dict[str, dict[str, Any]] = {}
     normalise: dict[str, float | list[float]] = {"mean": 127.5, "std": 128.0}

@@ -21,6 +21,7 @@ from polyface.models.bundle import Bundle, load_bundle
 from polyface.networks import FaceNetwork
 from polyface.networks.growing import grown
 from polyface.networks.heads import set_bias
+from polyface.networks.parts import PARTS
 from polyface.networks.pretrained import PRETRAINED, PublishedWeights, published
 from polyface.tasks import Task
 from polyface.training.specs import BaseStage, InitSpec, StageSpec
@@ -34,7 +35,9 @@ def network_config(stage: StageSpec, tasks: dict[str, Task], old: Bundle | None 
     heads = {name: _head(stage.name, task, chosen.heads.get(name)) for name, task in tasks.items()}
     config: dict[str, Any] = {"trunk": chosen.trunk, "heads": heads, "normalise": chosen.normalise}
     cosine = [name for name, task in tasks.items() if task.head == "cosine"]
-    parts = {name: _part(stage.name, name, part, tasks) for name, part in chosen.parts.items()}
+    check_names(chosen.defaults, PARTS.names(), f"stage {stage.name}: network.defaults")
+    whole = {name: chosen.defaults.get(part.get("kind", "pool"), {}) | part for name, part in chosen.parts.items()}
+    parts = {name: _part(stage.name, name, part, tasks) for name, part in whole.items()}
     given = {"cosine": cosine, "branches": chosen.branches, "parts": parts, "embeddings": chosen.embeddings}
     config |= {key: value for key, value in given.items() if value}
     return config if old is None else grown(old.network.config, config)

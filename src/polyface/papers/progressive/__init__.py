@@ -1,0 +1,1 @@
+"""Progressive columns: emotion, age, gender and identity on a BEGAN's encoder (Barros et al. 2019)."""
