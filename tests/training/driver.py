@@ -30,7 +30,7 @@ import torch
 from polyface.errors import PolyfaceError
 from polyface.networks import FaceNetwork
 from polyface.training import callbacks, recipe, stages
-from polyface.training.learner import Learner
+from polyface.training.module import StageModule
 
 
 def strike(owner: Any, name: str, at: int, number: signal.Signals, *, after: bool) -> None:
@@ -52,10 +52,10 @@ def strike(owner: Any, name: str, at: int, number: signal.Signals, *, after: boo
 
 
 PLACES: dict[str, tuple[Any, str, bool]] = {
-    "step": (Learner, "training_step", True),
-    "optimiser": (Learner, "on_train_batch_end", False),
+    "step": (StageModule, "training_step", True),
+    "optimiser": (StageModule, "on_train_batch_end", False),
     "features": (FaceNetwork, "features", True),
-    "epoch": (Learner, "end_epoch", True),
+    "epoch": (StageModule, "add_epoch", True),
     "save": (callbacks.os, "replace", False),
     "saved": (callbacks.Saver, "save", True),
     "bundle": (stages.Bundle, "save", False),

@@ -35,6 +35,14 @@ def test_a_face_without_a_split_is_trained_on_only_where_no_face_has_one(
     assert _rows(faces, "test", source).tolist() == tested
 
 
+def test_a_stage_may_train_on_several_splits(tmp_path: Path) -> None:
+    faces = table(tmp_path / "t.parquet", ["train", "val", "test", None])
+    every = SourceSpec(name="t", splits=["train", "val", "test"])
+    assert _rows(faces, "train", every).tolist() == [0, 1, 2]
+    assert _rows(faces, "val", every).tolist() == [1]
+    assert _rows(faces, "train", SourceSpec(name="t", splits=["test"])).tolist() == [2]
+
+
 def test_people_with_few_faces_of_the_part_are_left_out(tmp_path: Path) -> None:
     """ann has two faces to train on, bob one (his other is a test face), and one face is nobody's."""
     picture, file = np.zeros((8, 8, 3), np.uint8), tmp_path / "t.parquet"

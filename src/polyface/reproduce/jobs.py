@@ -227,6 +227,8 @@ def _same(kept: Any, now: Any) -> bool:
 
 def finished(recipe: Recipe, out: Path, job: Job, parts: Sequence[str] = ("test",), data: Path | None = None) -> bool:
     """Whether a job has nothing left to do: trained as the recipe says now, its answers on these parts kept."""
+    if not recipe.has_row(job.variant):
+        return trained(recipe, out, job, data)
     if not all(answered(recipe, out, job, part, data) for part in parts):
         return False
     variant = recipe.variants[job.variant]
@@ -251,6 +253,9 @@ def run_job(
 ) -> None:
     """Train a variant at a seed (resuming), then keep the answers of all its tasks on the faces of `parts`."""
     own = recipe.variant(job.variant, job.seed)
+    if not recipe.has_row(job.variant):
+        _network(recipe, own, job, data, out, options)
+        return
     stage = own.measured
     if recipe.variants[job.variant].predictor == "detector":
         for part in parts:

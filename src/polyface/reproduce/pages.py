@@ -32,9 +32,11 @@ from polyface.report.page import (
 from polyface.report.plots import PALETTE, plot_grid
 from polyface.report.published import Published, Statement
 from polyface.report.results import read_results
+from polyface.reproduce.jobs import Job, folder
 from polyface.reproduce.runs import Runs, by_prefix
 from polyface.reproduce.tables import CORRELATION, kinds
 from polyface.training.recipe import Recipe
+from polyface.training.records import SHEETS
 
 _MOST_CURVES = 2 * len(PALETTE)  # of which the second half is dashed
 _BY_CHANCE = (
@@ -104,13 +106,30 @@ def table_report(
     if by_pose := _lines(row for row in rows if ": pose " in row.row):
         sections.append(parts_section("By pose", "", by_pose))
     sections += extra
-    for name in recipe.variants:
-        seed = min(runs.seeds(name), default=None)
-        if seed is not None and (kept := runs.record(name, seed)) and kept["history"]:
-            by_step = (kept.get(key, ()) for key in ("validations", "stopping"))
-            sections += training_sections(f"{name} (seed {seed})", kept["history"], *by_step)
+    for name, variant in recipe.variants.items():
+        if (seed := min(runs.seeds(name), default=None)) is not None:
+            for stage in variant.stages:
+                sections += _stage_sections(runs, Job(name, seed), stage)
     sections.append(recipe_section(recipe))
     return write_report(path, f"Reproduction of {recipe.place}", sections)
+
+
+def _stage_sections(runs: Runs, job: Job, stage: str) -> list[Section]:
+    """How a stage of a variant was trained, and the sheets of pictures that it left; of stages before the last only
+    those that left some."""
+    kept, last = runs.record(job.variant, job.seed, stage), stage == runs.recipe.variants[job.variant].stages[-1]
+    if not kept or not kept["history"] or not (last or kept.get("sheets")):
+        return []
+    about = f"{job.variant}{'' if last else f', {stage}'} (seed {job.seed})"
+    by_step = (kept.get(key, ()) for key in ("validations", "stopping"))
+    made = training_sections(about, kept["history"], *by_step)
+    files = {
+        folder(runs.out, job) / stage / SHEETS / Path(name).name: shown
+        for name, shown in kept.get("sheets", {}).items()
+    }
+    if figures := [Figure(file.read_bytes(), shown, shown) for file, shown in files.items() if file.is_file()]:
+        made.append(Section(f"Sheets: {about}", [Figures(figures, wide=True)]))
+    return made
 
 
 def _lines(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -125,7 +144,7 @@ def result_sections(runs: Runs) -> list[Section]:
     """What the results of the variants have to show, those over the same faces side by side: of the first seed that any
     of them has, and of as many variants as curves are told apart."""
     alike: dict[str, dict[str, dict[int, Result]]] = {}
-    for name, variant in runs.recipe.variants.items():
+    for name, variant in runs.measured.items():
         for prefix, found in by_prefix(runs.results(name)).items():
             alike.setdefault(variant.prefix + prefix, {})[runs.title(name)] = found
     sections: list[Section] = []
@@ -179,7 +198,8 @@ def _by_term(history: Sequence[Mapping[str, Any]], moment: str) -> list[Figure]:
 
 
 def training_section(title: str, history: Sequence[Mapping[str, Any]]) -> Section:
-    """Losses over the epochs of a training, and the tasks' weights where these change (Ming et al. 2021, Figs. 6, 7).
+    """Losses over the epochs of a training, the tasks' weights where these change (Ming et al. 2021, Figs. 6, 7), and
+    the equilibrium of a training that has one.
 
     Of what was recorded in one epoch alone there is no curve; weights within a task have a picture of their own.
     """
@@ -188,13 +208,16 @@ def training_section(title: str, history: Sequence[Mapping[str, Any]]) -> Sectio
     validation = {task: curve for task, curve in followed(history, "validation").items() if np.size(curve[0]) > 1}
     stopped = {task: float(epoch) for task, epoch in history[-1].get("stopped", {}).items()}
     moving = weights if max(spread, default=0) > _STILL else {}
+    per_task = " per task" if "weights" in history[-1] else ""
     each = {"loss": followed(history, "train"), "validation loss": validation, "weight": moving}
     stops = " (dotted: the task was stopped)" if stopped else ""
     blocks: list[Block] = [
-        Curves(tasks, "epoch", name, f"{name.capitalize()} per task{stops}", y_log=name != "weight", marks=stopped)
+        Curves(tasks, "epoch", name, f"{name.capitalize()}{per_task}{stops}", y_log=name != "weight", marks=stopped)
         for name, tasks in each.items()
         if tasks
     ]
+    for name, curve in followed(history, "equilibrium").items():
+        blocks.append(Curves({"": curve}, "epoch", name))
     if stopped:
         lines = [[task, f"{epoch:,.4g}"] for task, epoch in sorted(stopped.items(), key=lambda item: item[1])]
         blocks.append(Table(["task", ">stopped at epoch"], lines))

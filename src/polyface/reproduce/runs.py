@@ -15,7 +15,7 @@ from polyface.metrics.result import Result, Row
 from polyface.protocols.base import EvaluationSet, Protocol
 from polyface.reproduce.jobs import Answers, Job, answers_path, finished, record, stored, trains
 from polyface.tasks import Task
-from polyface.training.recipe import MOST_SEEDS, Recipe
+from polyface.training.recipe import MOST_SEEDS, Recipe, VariantSpec
 from polyface.training.specs import StageSpec
 from polyface.training.stages import pool_of, stage_tasks
 
@@ -65,6 +65,11 @@ class Runs:
         self._tasks: dict[Job, dict[str, Task]] = {}
         self._protocols: dict[str, tuple[Protocol, Any]] = {}
         self._results: dict[str, Mapping[str, Result]] = {}
+
+    @property
+    def measured(self) -> dict[str, VariantSpec]:
+        """The variants that have a row."""
+        return {name: variant for name, variant in self.recipe.variants.items() if self.recipe.has_row(name)}
 
     def title(self, name: str) -> str:
         """The row of the table that a variant stands in."""
@@ -174,9 +179,9 @@ class Runs:
         """The results without a prefix, such as the main task's, of the finished seeds of a variant."""
         return by_prefix(self.results(name, part)).get("", {})
 
-    def record(self, name: str, seed: int = 0) -> dict[str, Any] | None:
-        """What the training of a variant's last stage left: settings, history and seconds."""
-        return record(self.out, Job(name, seed), self.stage(name).name)
+    def record(self, name: str, seed: int = 0, stage: str = "") -> dict[str, Any] | None:
+        """What the training of a variant's stage, by default the last, left: settings, history and seconds."""
+        return record(self.out, Job(name, seed), stage or self.recipe.variants[name].stages[-1])
 
     def precision(self, name: str) -> str:
         """What the networks of a variant, or of those that it takes its answers from, were trained in."""

@@ -29,7 +29,7 @@ _GROUPED = "pose"  # the column by whose words the figures of faces are told apa
 def rows_of(runs: Runs) -> list[Row]:
     """All rows that the finished jobs give: each variant's figures, and the differences that the recipe asks for."""
     made: list[Row] = []
-    for name, variant in runs.recipe.variants.items():
+    for name, variant in runs.measured.items():
         title, of_variant = runs.title(name), []
         about: dict[str, Any] = {"splits": variant.splits, "note": variant.note}
         for prefix, found in runs.whole(name, by_prefix(runs.results(name))).items():

@@ -19,6 +19,8 @@ from polyface.models.bundle import MANIFEST
 from polyface.training.specs import BaseStage, SourceSpec
 
 HISTORY = "history.json"
+SHEETS = "sheets"
+"""The folder of a stage's in which pictures show what it learnt; its record says of each what it shows."""
 _log = logging.getLogger(__name__)
 
 
@@ -37,6 +39,7 @@ class _Moment(BaseModel):
     train: dict[str, float] = {}
     validation: dict[str, float] = {}
     weights: dict[str, float] = {}
+    equilibrium: dict[str, float] = {}
     criterion: dict[str, float] = {}
     stopped: dict[str, float] | list[str] = {}
     thresholds: dict[str, list[float]] = {}
@@ -58,6 +61,7 @@ class _Told(BaseModel):
     stopping: list[_Step] = []
     validation_seconds: float = 0.0
     precision: str = ""
+    sheets: dict[str, str] = {}
 
 
 class Inputs(BaseModel):

@@ -53,15 +53,17 @@ FolderName = Annotated[str, AfterValidator(told(lambda name: check_name(name, "i
 class SourceSpec(Strict):
     """One face table of a stage. name: a reader's name, a table file, or "synthetic"; options: the reader's (or n,
     size, seed of the synthetic faces; the value `seed` stands for the run's seed); where: words its columns must hold;
-    without: words that they must not; faces: how many it holds if it is whole; fewer are not trained on (null: however
-    many are); faces_each: only faces of people of whom the part (train, val or test) has at least so many; labels:
-    models (bundles, shipped names or earlier stages) whose answers stand in for labels that it lacks, as `polyface data
-    label` writes them; pose: whether yaw, pitch, roll and pose are measured by their 68 points where it has none."""
+    without: words that they must not; splits: those whose faces are trained on (a stage that learns without labels may
+    name all); faces: how many it holds if it is whole; fewer are not trained on (null: however many are); faces_each:
+    only faces of people of whom the part (train, val or test) has at least so many; labels: models (bundles, shipped
+    names or earlier stages) whose answers stand in for labels that it lacks, as `polyface data label` writes them;
+    pose: whether yaw, pitch, roll and pose are measured by their 68 points where it has none."""
 
     name: str
     ratio: float = Field(1.0, gt=0)
     where: dict[str, str | list[str]] = {}
     without: dict[str, str | list[str]] = {}
+    splits: list[Literal["train", "val", "test"]] = Field(["train"], min_length=1)
     options: dict[str, Any] = {}
     faces: Annotated[int, BeforeValidator(lambda given: 0 if given is None else given)] = Field(0, ge=0)
     faces_each: int = Field(0, ge=0)
@@ -221,6 +223,11 @@ class BaseStage(Strict):
         return ""
 
     @property
+    def has_tasks(self) -> bool:
+        """Whether it trains tasks, on which its model can be measured."""
+        return False
+
+    @property
     def with_tasks(self) -> StageSpec:
         """The stage as one that trains tasks, for what asks tasks of it."""
         raise PolyfaceError(f"stage {self.name}: learner {self.learner} trains no tasks: nothing can be measured on it")
@@ -281,6 +288,10 @@ class StageSpec(BaseStage):
     @property
     def main(self) -> str:
         return self.evaluation.main
+
+    @property
+    def has_tasks(self) -> bool:
+        return True
 
     @property
     def with_tasks(self) -> StageSpec:

@@ -237,7 +237,7 @@ def _chosen(
 
 def _rows(table: FaceTable, part: str, source: SourceSpec) -> np.ndarray:
     split = table.words("split")
-    keep = split == part
+    keep = np.isin(split.astype(str), source.splits if part == "train" else [part])
     if part == "train" and not (split != None).any():  # noqa: E711  in an array of words
         keep[:] = True  # a table without splits is all for training; of one with splits a face without is in no part
     for conditions, wanted in ((source.where, True), (source.without, False)):

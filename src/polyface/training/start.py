@@ -116,8 +116,8 @@ def build_network(stage: StageSpec, tasks: dict[str, Task], seed: int, earlier: 
 
 
 def check_input(network: FaceNetwork, stage: BaseStage) -> None:
-    """Refuse a network that does not take the stage's crops, or whose parts do not fit each other, which empty faces are
-    run through to see; so that it is told before any picture is read."""
+    """Refuse a network that does not take the stage's crops, or whose parts do not fit each other: empty faces are run
+    through it, so that this is told before any picture is read."""
     if (network.size, network.channels) != (stage.data.crop.size, stage.data.crop.channels):
         raise PolyfaceError(
             f"stage {stage.name}: the trunk takes {network.channels}×{network.size}² pixels but data.crop gives "

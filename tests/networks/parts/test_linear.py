@@ -123,3 +123,14 @@ LOGITS = {"reads": ["joint"], "outputs": 5, "layer": "none"}
 def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(PolyfaceError, match=message):
         built(**changes)
+
+
+def test_a_whole_map_is_read_where_its_side_is_told() -> None:
+    """[B, C, h, w] is flattened as it lies: the layer of a map of 2 × 3 × 3 has 18 numbers."""
+    part = LinearPart([Shape(2, 4)], width=5, side=3)
+    assert part.fc.weight.shape == (5, 18)
+    assert not part.any_size
+    maps = torch.randn(4, 2, 3, 3).contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(part([maps]), maps.reshape(4, 18) @ part.fc.weight.T)
+    with pytest.raises(PolyfaceError, match="it reads a vector; expected one map"):
+        LinearPart([Shape(2)], width=5, side=3)

@@ -1,4 +1,4 @@
-"""The encoder of Barros et al. 2019 (Table I): the first half of the discriminator of a BEGAN (Berthelot et al. 2017)."""
+"""The encoder of Barros et al. 2019 (Table I), which is the first half of the discriminator of a BEGAN."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from polyface.errors import PolyfaceError
 from polyface.networks.shapes import Shape
 
 CONVOLUTIONS = (2, 2, 3, 3)
-"""Of each block; those before the last end in one more, of stride 2 (the text counts four of these, the table three)."""
+"""Of each block; those before the last end in one more, of stride 2 (four by the text, three by the table)."""
 
 
 def convolution(channels: int, width: int, stride: int = 1) -> nn.Sequential:

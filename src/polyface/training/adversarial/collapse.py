@@ -15,7 +15,7 @@ def collapsed(history: Sequence[Mapping[str, Any]], spec: CollapseSpec) -> str |
     how much faces do; and the mean M of "equilibrium".
     """
     for name, share in history[-1]["spread"].items():
-        if share < spec.spread:
+        if len(history) > 1 and max(row["spread"].get(name, 1.0) for row in history[-2:]) < spec.spread:
             return f"{name} pictures are nearly the same: they differ {share:.1%} as much as faces do"
     measures = [row["equilibrium"]["M"] for row in history]
     before, lately = measures[: -spec.stalled], measures[-spec.stalled :]

@@ -17,10 +17,11 @@ from polyface.errors import PolyfaceError
 from polyface.networks import FaceNetwork
 from polyface.training.adversarial.collapse import collapsed
 from polyface.training.adversarial.objectives import OBJECTIVES, AutoEncoder, distance
-from polyface.training.adversarial.sheets import FOLDER, Looked, pictures, sheets, spread, write_sheet
+from polyface.training.adversarial.sheets import Looked, pictures, sheets, spread, write_sheet
 from polyface.training.adversarial.specs import AdversarialSpec
 from polyface.training.module import StageModule
 from polyface.training.progress import plateaus
+from polyface.training.records import SHEETS
 from polyface.training.start import evaluating
 from polyface.weighting.base import sum_over_ranks, world_size
 
@@ -67,7 +68,7 @@ class AdversarialModule(StageModule):
 
     @property
     def generator(self) -> nn.Module | None:
-        return self.network.branches["generator"] if "generator" in self.network.branches else None
+        return dict(self.network.branches.named_children()).get("generator")
 
     # ------------------------------------------------------------------------------------------------ steps
 
@@ -144,7 +145,7 @@ class AdversarialModule(StageModule):
             every = self.spec.sheets
             if every and epoch % every == 0 and self.trainer.is_global_zero:
                 name, shown = next(iter(sheets(self.network, self.looked).items()))
-                write_sheet(self._folder / FOLDER / f"{name}-{epoch:04d}.png", self.network, shown)
+                write_sheet(self._folder / SHEETS / f"{name}-{epoch:04d}.png", self.network, shown)
         if told := collapsed([*self.history, row], self.spec.collapse):
             row["collapse"] = told
         known = any("collapse" in earlier for earlier in self.history[-1:])

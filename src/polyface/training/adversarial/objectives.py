@@ -7,13 +7,13 @@ its gradient is k ∂L(G(z)), exactly zero at the start, where k is 0, so that t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from polyface.networks import FaceNetwork
-from polyface.training.adversarial.specs import BeganSpec, ReconstructionSpec
 
 
 class AutoEncoder(nn.Module):
@@ -37,9 +37,10 @@ class AutoEncoder(nn.Module):
 
 
 def picture(part: nn.Module, latent: Tensor) -> Tensor:
-    """What a decoder or generator makes of vectors [B, latent]: normalised pictures [B, C, S, S], float32."""
+    """What a decoder or generator makes of vectors [B, latent]: normalised pictures [B, C, S, S], at least float32."""
     given = part([latent])
-    return (given if isinstance(given, Tensor) else given[""]).float()
+    made: Tensor = given if isinstance(given, Tensor) else given[""]
+    return made.to(torch.promote_types(made.dtype, torch.float32))
 
 
 def distance(pictures: Tensor, reconstructions: Tensor) -> Tensor:
@@ -48,12 +49,12 @@ def distance(pictures: Tensor, reconstructions: Tensor) -> Tensor:
 
 
 class Reconstruction(nn.Module):
-    """L(x) alone: an auto-encoder of faces."""
+    """L(x) alone: an auto-encoder of faces. spec: a `ReconstructionSpec`."""
 
-    losses = ("real",)
+    losses: tuple[str, ...] = ("real",)
     """The names of what `forward` gives."""
 
-    def __init__(self, spec: BeganSpec | ReconstructionSpec) -> None:
+    def __init__(self, spec: Any) -> None:
         super().__init__()
 
     def forward(self, model: AutoEncoder, generator: nn.Module | None, real: Tensor, z: Tensor) -> dict[str, Tensor]:
@@ -75,13 +76,13 @@ class Reconstruction(nn.Module):
 class Began(Reconstruction):
     """L_D = L(x) − k L(G(z)), L_G = L(G(z)); k ← clip(k + λ_k (γ L(x) − L(G(z))), 0, 1), from 0.
 
-    M = L(x) + |γ L(x) − L(G(z))|.
+    M = L(x) + |γ L(x) − L(G(z))|. spec: a `BeganSpec`.
     """
 
     losses = ("real", "generated")
     k: Tensor
 
-    def __init__(self, spec: BeganSpec) -> None:
+    def __init__(self, spec: Any) -> None:
         super().__init__(spec)
         self.gamma, self.rate = spec.gamma, spec.lambda_k
         self.register_buffer("k", torch.zeros((), dtype=torch.float64))
@@ -110,9 +111,9 @@ def scaled(parameter: Tensor, factor: Tensor) -> Tensor:
     if not parameter.requires_grad:
         return parameter
     same = parameter.view_as(parameter)
-    same.register_hook(lambda gradient: gradient * factor.to(gradient))
+    same.register_hook(lambda gradient: gradient * factor.to(gradient))  # type: ignore[no-untyped-call]
     return same
 
 
-OBJECTIVES = {"began": Began, "reconstruction": Reconstruction}
+OBJECTIVES: dict[str, type[Reconstruction]] = {"began": Began, "reconstruction": Reconstruction}
 """By the name in a stage's `objective`."""

@@ -15,8 +15,6 @@ from polyface.files import atomic_path
 from polyface.networks import FaceNetwork
 from polyface.training.adversarial.objectives import AutoEncoder, picture
 
-FOLDER = "sheets"
-"""Of a stage's folder."""
 _COLUMNS, _BETWEEN, _WALKS = 8, 8, 6
 _CELL, _GAP = 96, 2  # pixels: a small picture is enlarged by a whole number to about a cell
 
@@ -30,7 +28,7 @@ CAPTIONS = {
 
 @dataclass(frozen=True)
 class Looked:
-    """The faces [N, C, S, S], normalised, that are looked at after every epoch, and z [N, latent] of as many samples."""
+    """The normalised faces [N, C, S, S] that are looked at after every epoch, and z [N, latent] of samples."""
 
     faces: Tensor
     z: Tensor
@@ -62,11 +60,11 @@ def sheets(network: FaceNetwork, looked: Looked) -> dict[str, Tensor]:
     pairs = torch.stack([_in_rows(looked.faces), _in_rows(made["reconstructed"])], 1)
     found["reconstructions"] = pairs.flatten(0, 1)
     walks = min(_WALKS, len(looked.faces) // 2)
-    ends = looked.faces[: 2 * walks].unflatten(0, (walks, 2))
-    latent = model.encode(ends.flatten(0, 1)).float().unflatten(0, (walks, 2))
+    faces = looked.faces[: 2 * walks]
+    ends, latent = (each.reshape(walks, 2, *each.shape[1:]) for each in (faces, model.encode(faces)))
     along = torch.linspace(0, 1, _BETWEEN, device=latent.device)[:, None]
     between = latent[:, :1] * (1 - along) + latent[:, 1:] * along
-    decoded = model.decode(between.flatten(0, 1)).unflatten(0, (walks, _BETWEEN))
+    decoded = model.decode(between.flatten(0, 1)).reshape(walks, _BETWEEN, *faces.shape[1:])
     found["interpolations"] = torch.cat([ends[:, :1], decoded, ends[:, 1:]], 1)
     return found
 
@@ -95,4 +93,4 @@ def write_sheet(path: Path, network: FaceNetwork, rows: Tensor) -> None:
 def _in_rows(given: Tensor) -> Tensor:
     """[N, …] → [rows, columns, …], without what does not fill a row."""
     columns = min(_COLUMNS, len(given))
-    return given[: len(given) // columns * columns].unflatten(0, (-1, columns))
+    return given[: len(given) // columns * columns].reshape(-1, columns, *given.shape[1:])

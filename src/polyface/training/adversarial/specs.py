@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from polyface.training.precision import AUTO, check_precision
 from polyface.training.specs import BaseStage, Strict, told
@@ -18,9 +19,9 @@ class PairSpec(Strict):
 
     trunk: dict[str, Any]
     latent: int = Field(128, ge=1)
-    decoder: dict[str, Any] = {"kind": "decoder"}
+    decoder: dict[str, Any] = Field(default={"kind": "decoder"})
     generator: dict[str, Any] | None = None
-    normalise: dict[str, float | list[float]] = {"mean": 127.5, "std": 128.0}
+    normalise: dict[str, float | list[float]] = Field(default={"mean": 127.5, "std": 128.0})
 
 
 class BeganSpec(Strict):
@@ -36,6 +37,15 @@ class ReconstructionSpec(Strict):
     """No generator: an auto-encoder."""
 
     name: Literal["reconstruction"]
+
+
+def _named(given: Any) -> Any:
+    """An objective that is not named is BEGAN's."""
+    return {"name": "began", **given} if isinstance(given, Mapping) else given
+
+
+_Either = Annotated[BeganSpec | ReconstructionSpec, Field(discriminator="name")]
+Objective = Annotated[_Either, BeforeValidator(_named)]
 
 
 class AdamSpec(Strict):
@@ -54,8 +64,8 @@ class AdamSpec(Strict):
 
 
 class CollapseSpec(Strict):
-    """When a run is called collapsed. stalled: M has not fallen for so many epochs; spread: reconstructed or generated
-    pictures differ from each other by less than this share of how much faces do."""
+    """When a run is called collapsed. stalled: M has not fallen for so many epochs. spread: reconstructed or generated
+    pictures differ, for two epochs, by less than this share of how much faces differ."""
 
     stalled: int = Field(10, ge=1)
     spread: float = Field(0.05, ge=0, lt=1)
@@ -66,7 +76,7 @@ class AdversarialSpec(BaseStage):
     ("warn") or ends with an error ("stop"). sheets: epochs between pictures of samples; 0: at the end alone."""
 
     network: PairSpec
-    objective: Annotated[BeganSpec | ReconstructionSpec, Field(discriminator="name")] = BeganSpec()
+    objective: Objective = BeganSpec()
     optimisation: AdamSpec = AdamSpec()
     collapse: CollapseSpec = CollapseSpec()
     on_collapse: Literal["warn", "stop"] = "warn"

@@ -16,22 +16,23 @@ from polyface.networks.parts import PARTS
 from polyface.registry import options_of
 from polyface.training.adversarial.module import AdversarialModule
 from polyface.training.adversarial.objectives import picture
-from polyface.training.adversarial.sheets import FOLDER, write_sheets
+from polyface.training.adversarial.sheets import write_sheets
 from polyface.training.adversarial.specs import AdversarialSpec
+from polyface.training.records import SHEETS
 from polyface.training.stages import RunContext, StageResult, stage_pool
 from polyface.training.start import check_input, evaluating
 from polyface.training.trainer import fit, trainer_of
 
 
 class Adversarial:
-    """Trains an encoder with a decoder, as the discriminator of a BEGAN against a generator or alone, without labels."""
+    """Trains an encoder and a decoder without labels: as the discriminator of a BEGAN against a generator, or alone."""
 
     Spec = AdversarialSpec
 
     @staticmethod
     def run(stage: AdversarialSpec, context: RunContext) -> StageResult:
-        """Train the stage, from where it stands. Its model answers no task: it holds encoder, decoder and generator, and
-        a later stage starts from its trunk."""
+        """Train the stage, from where it stands. Its model answers no task: it is encoder, decoder and generator, and
+        later stages start from its trunk."""
         seed, data, options = context.recipe.seed, context.data, context.options
         network = build_pair(stage, seed)
         train = stage_pool(stage, "train", data, {}, options.progress, context.earlier)
@@ -51,7 +52,7 @@ class Adversarial:
         fit(trainer, module, saver, seed)
         if trainer.is_global_zero:
             with evaluating(network):
-                shown = write_sheets(context.folder / FOLDER, network, module.looked)
+                shown = write_sheets(context.folder / SHEETS, network, module.looked)
             record = {"history": module.history, "seconds": module.seconds(), "sheets": shown}
             context.finish(stage, network, {}, record, precision=", ".join(module.precisions))
         trainer.strategy.barrier()
@@ -77,9 +78,9 @@ def build_pair(stage: AdversarialSpec, seed: int) -> FaceNetwork:
     check_input(network, stage)
     for name in made:
         _check_picture(network, stage, name)
-        part = network.branches[name]
-        network.frozen.remove(part)  # in the model nothing learns from what they make; here they learn
-        part.requires_grad_(True).train()
+    # In the model nothing learns from what these make, as its config says; here they learn.
+    decoders = [network.branches[name].requires_grad_(True).train() for name in made]
+    network.frozen = [module for module in network.frozen if module not in decoders]
     return network
 
 
