@@ -19,11 +19,12 @@ class PerTask:
 
     tasks: which; by default the main one, and without a main one all that any face is labelled for. over: "faces" are
     resampled for intervals, or "people", each with all of theirs; then the first figure of each task is called as the
-    task is, and no name has a prefix.
+    task is, and no name has a prefix. named: call the first figure of the main task so over faces too, and let the
+    names of its others begin with that: "age", "age 1-off".
     """
 
-    def __init__(self, tasks: Sequence[str] = (), over: str = FACES) -> None:
-        self.tasks, self.over = tuple(tasks), over
+    def __init__(self, tasks: Sequence[str] = (), over: str = FACES, named: bool = False) -> None:
+        self.tasks, self.over, self.named = tuple(tasks), over, named
         check_names([over], (FACES, PEOPLE), "evaluation.protocol.over")
 
     def cases(self, faces: EvaluationSet) -> Cases:
@@ -44,10 +45,11 @@ class PerTask:
         faces = cases.faces
         if self.over == PEOPLE:
             return {"": together(tasks_by_person(answers, faces, self.tasks or list(faces.tasks)))}
-        named = {_prefix(name, faces.main): name for name in faces.tasks}
-        return {
-            prefix: faces.tasks[named[prefix]].evaluate(answers[named[prefix]], faces.table) for prefix in cases.units
+        asked = {_prefix(name, faces.main): name for name in faces.tasks}
+        found = {
+            prefix: faces.tasks[asked[prefix]].evaluate(answers[asked[prefix]], faces.table) for prefix in cases.units
         }
+        return found | {"": together({faces.main: found[""]})} if self.named and "" in found else found
 
 
 def _prefix(task: str, main: str) -> str:
