@@ -107,8 +107,8 @@ class NetworkSpec(Strict):
 
     parts: name → {kind, its options, and: reads: what it reads, of trunk, trunk.<map>, <part>, <part>.<map> (by default
     [trunk]); frozen: true; rows: {task, classes}, the faces that it learns from and answers for; similarity: cosine,
-    euclidean or inner, where its output is an embedding}. branches: the same, as older recipes call it. defaults: kind →
-    options of all parts of that kind, where they say nothing else.
+    euclidean or inner, where its output is an embedding}. branches: the same, as older recipes call it. defaults: kind
+    → options of all parts of that kind, where they say nothing else.
     heads: task → the part it reads, {part: terms of the task}, {reads: several parts, joined}, or {merge: rows, of:
     parts that are routed}; with layer: none what is read is the task's output; tasks not named read the trunk.
     embeddings: name, that of a task or another, by which a protocol finds it → {reads, merge: concat, rows, hard,
