@@ -192,6 +192,12 @@ class AgeTask(Task):
         bins = self._bins(first.device)
         return (bins >= first.floor()) & (bins <= last)
 
+    def right(self, output: Tensor, target: Tensor) -> Tensor:
+        """Whether it is the group; of a face whose years are in no one group it is not."""
+        told = self.conclude({"distribution": output.float().softmax(1).cpu().numpy()})["probabilities"].argmax(1)
+        first, last = (age_classes(ends.cpu().numpy(), self.vocabulary) for ends in target.T)
+        return torch.from_numpy((told == first) & (first == last)).to(output.device)
+
     def read(self, output: Tensor, crops: Tensor, size: int) -> dict[str, np.ndarray]:
         """{"distribution": p, float32 [B, oldest + 1]}."""
         return {"distribution": output.float().softmax(1).cpu().numpy()}

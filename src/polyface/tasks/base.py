@@ -103,6 +103,15 @@ class Task(ABC):
     def evaluate(self, answers: Mapping[str, Any], table: FaceTable) -> Result:
         """How well the decoded answers [N, …] on the faces of a table agree with its labels."""
 
+    @property
+    def judges(self) -> bool:
+        """Whether its answers are right or wrong (`right`)."""
+        return type(self).right is not Task.right
+
+    def right(self, output: Tensor, target: Tensor) -> Tensor:
+        """Output [B, output_dim] and prepared target → whether each answer is right, bool [B]; for tasks of classes."""
+        raise NotImplementedError
+
     def config(self) -> dict[str, Any]:
         """What rebuilds the task: `polyface.tasks.build(name, config)`."""
         return self.spec.model_dump()

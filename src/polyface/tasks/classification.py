@@ -17,7 +17,7 @@ from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError, check_names, nearest
 from polyface.metrics.classification import ClassificationResult, evaluate_classification
 from polyface.schema import Column, built_in, is_column, mirror_classes
-from polyface.tasks.base import Task, TaskSpec, shares_of
+from polyface.tasks.base import Task, TaskSpec, as_classes, shares_of
 
 
 class ClassificationSpec(TaskSpec):
@@ -227,6 +227,10 @@ class ClassificationTask(Task):
         return torch.nn.functional.cross_entropy(
             output.float(), target, weight, reduction="none", label_smoothing=self.spec.smoothing
         )[:, None]
+
+    def right(self, output: Tensor, target: Tensor) -> Tensor:
+        """Of soft labels: whether it is the class with the largest share."""
+        return output.argmax(1) == as_classes(target)
 
     def read(self, output: Tensor, crops: Tensor, size: int) -> dict[str, np.ndarray]:
         """{"probabilities": float32 [B, classes]}."""
