@@ -105,6 +105,10 @@ def test_the_networks_in_the_documentation_are_built(stage) -> None:
             "parts.a.rows.classes names 'lift'.*'left'",
         ),
         ({"parts": {"a": {"rows": {"task": "landmarks", "classes": ["left"]}}}}, "'left', no class of landmarks"),
+        (
+            {"parts": {"a": {"rows": {"task": "age", "classes": ["57+"]}}}},
+            "network.parts.a.rows.task is 'age', whose outputs are not its classes: choose another task",
+        ),
         ({"parts": {"a": {"rows": {"task": "pos", "classes": ["left"]}}}}, "parts.a.rows.task names 'pos'.*'pose'"),
         ({"parts": {"a": {"rows": "left"}}}, "network.parts.a.rows is 'left'"),
         ({"embeddings": {"a/b": {"reads": ["a"]}}}, "network.embeddings.a/b.*nothing can be called 'a/b'"),
@@ -114,6 +118,6 @@ def test_the_networks_in_the_documentation_are_built(stage) -> None:
 )
 def test_slips_in_a_recipe_are_named_by_their_key(stage, changes: dict[str, Any], message: str) -> None:
     network = {"trunk": {"name": "tcdcn"}, "parts": {"a": {"reads": ["trunk.conv4"]}}, "heads": {"smile": "a"}}
-    spec = stage(network | changes, {"pose": POSE})
+    spec = stage(network | changes, {"pose": POSE, "age": {"kind": "age"}})
     with pytest.raises(PolyfaceError, match=message):
         build_network(spec, stages.stage_tasks(spec), 0, {})

@@ -37,6 +37,7 @@ def each_row(work: Callable[[int], _Result], rows: int, progress: Progress | Non
                 progress(done, rows, what)
 
 
+_ROUNDING = 1e-3  # of shares, which together are 1
 _NUMBER = r"([+-]?\d+(?:\.\d+)?)"
 _BEYOND = re.compile(rf"\s*([<>])\s*{_NUMBER}\s*")
 _RANGE = re.compile(rf"\s*{_NUMBER}\s*(?:…|\.\.)\s*{_NUMBER}\s*")
@@ -179,7 +180,8 @@ class FaceTable:
         return np.asarray(pc.fill_null(found, -1).to_numpy(zero_copy_only=False), dtype=np.int64)
 
     def check_labels(self) -> None:
-        """Refuse what training would pass over or be ruined by: words outside a vocabulary, numbers without end.
+        """Refuse what training would pass over or be ruined by: words outside a vocabulary, numbers without end, soft
+        labels that are no shares.
 
         Of a file that Polyface wrote each label was checked then.
 
@@ -187,16 +189,20 @@ class FaceTable:
             PolyfaceError: the first such label, with its file and row.
         """
         for name in self.columns if not all(file.sealed for file in self._files) else ():
-            array, words = self.column(name), self.declared(name).vocabulary
+            array, held = self.column(name), self.declared(name)
+            words, labelled = held.vocabulary, array.is_valid().to_numpy(zero_copy_only=False)
             if pa.types.is_string(array.type):
-                known = self.classes(name, words) >= 0 if words else True
-                wrong = array.is_valid().to_numpy(zero_copy_only=False) & ~np.asarray(known)
+                wrong = labelled & ~np.asarray(self.classes(name, words) >= 0 if words else True)
+            elif held.type == "distribution":
+                shares = self.numbers(name)
+                wrong = labelled & ~((shares >= 0).all(axis=1) & (np.abs(shares.sum(axis=1) - 1) < _ROUNDING))
             else:
                 wrong = np.isinf(self.numbers(name)).reshape(len(self), -1).any(axis=1)
             if wrong.any():
                 row = int(wrong.argmax())
                 (file, place), value = self._place(row), short(array[row].as_py())
-                expected = nearest(value, words) if pa.types.is_string(array.type) else "numbers are finite"
+                told = {"words": nearest(value, words), "distribution": "shares are 0 or more, and together 1"}
+                expected = told.get(held.type, "numbers are finite")
                 raise PolyfaceError(
                     f"{file.where(place)}: {name} is {value}: {expected}; mend it, or leave such rows out: "
                     f"polyface data import parquet {file.path} OUT --on-bad skip"

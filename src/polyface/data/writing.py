@@ -117,8 +117,8 @@ class ImportReport:
 
     def to_json(self) -> str:
         skipped = [{"where": s.where, "reason": s.reason} for s in self.skipped]
-        told = {"rows": self.rows, "labelled": self.labelled, "left out": dict(self.plan.left), "skipped": skipped}
-        return json.dumps(told, indent=1)
+        told = {"rows": self.rows, "labelled": self.labelled, "left out": dict(self.plan.left)}
+        return json.dumps(told | {"hints": dict(self.plan.hints), "skipped": skipped}, indent=1)
 
 
 def _row(record: Record, columns: Mapping[str, Column]) -> dict[str, Any]:

@@ -43,8 +43,10 @@ class AgeSpec(TaskSpec):
 
 
 class AgeTask(Task):
-    """A distribution p over the years 0 … `oldest`, from which all answers follow. Output [B, oldest + 1]: logits. One
-    loss term, that of DLDL-v2 (Gao, Zhou, Wu & Geng, IJCAI 2018), which for a face of age y is
+    """Years and groups of ages, both from one distribution over years. Output [B, oldest + 1]: logits. One loss term.
+
+    The softmax p over the years 0 … `oldest` is learnt as in DLDL-v2 (Gao, Zhou, Wu & Geng, IJCAI 2018), for a face of
+    age y by
 
         KL(q ‖ p) + λ·|m − y|,    q_k ∝ exp(−(k − y)² / 2σ²),    m = Σ k·p_k.
 

@@ -25,12 +25,13 @@ class ClassificationSpec(TaskSpec):
     vocabulary: the classes in order; by default those that the training table declares, or the schema's.
 
     edges: n rising numbers make n + 1 classes, named by `vocabulary`; a number that is an edge belongs to the class
-    further from 0 ([-12, 12]: left from −12 down, right from 12 up; [30]: 30 is of the second).
-    mirror: the label of a mirrored face, as `schema.Column` has it: words that change places ({left: right}), "negate"
-    of a number, "none"; by default what the table or the schema declares.
-    weights: of the classes in the loss: {word: weight}, 1 where not named, or "balanced": N / (K·n) for a class that n
-    of N training labels name, of K classes, so that every class counts as much (soft labels count by their shares).
-    smoothing: ε, the share of each label that is spread over all classes (Szegedy et al. 2016).
+    further from 0 ([-12, 12]: left from −12 down, right from 12 up; [30]: 30 is of the second). mirror: the label of a
+    mirrored face, as `schema.Column` has it: words that change places ({left: right}), "negate" of a number, "none"; by
+    default what the table or the schema declares. weights: of the classes in the loss: {word: weight}, 1 where not
+    named, or "balanced": N / (K·n) for a class that n of N training labels name, of K classes, so that every class
+    counts as much (soft labels count by their shares). smoothing: ε, the share of each label that is spread over all
+    classes (Szegedy et al. 2016). judged_by: the column of words by which answers are judged, where that is not the one
+    that is learnt (of soft labels, say, the word of the majority).
     """
 
     kind: Literal["classification"] = "classification"
@@ -40,13 +41,14 @@ class ClassificationSpec(TaskSpec):
     mirror: Literal["negate", "none"] | dict[str, str] | None = None
     weights: Literal["balanced"] | dict[str, float] | None = None
     smoothing: float = Field(0.0, ge=0, lt=1)
+    judged_by: str = ""
 
 
 class ClassificationTask(Task):
     """Softmax cross-entropy over a vocabulary. Output [B, classes]: logits. One loss term.
 
     Soft labels are learnt by their cross-entropy −Σ q·log p; where a class is asked for, to evaluate answers, it is the
-    word of the largest share, and a face on which two words share that is left out.
+    word of the largest share, and a face on which two words share that is left out; or it is that of `judged_by`.
     """
 
     Spec = ClassificationSpec
@@ -76,6 +78,8 @@ class ClassificationTask(Task):
         """
         if self.column in training.columns or not self.vocabulary:
             self._know(training.declared(self.column))
+        if self.spec.judged_by:
+            self._check_judge(training.declared(self.spec.judged_by))
         counts = self._counts(training)
         if self.spec.weights == "balanced":
             self.weights = self._balanced(counts)
@@ -95,6 +99,13 @@ class ClassificationTask(Task):
         if held.type == "distribution" and len(self.vocabulary) < len(held.vocabulary):
             raise PolyfaceError(f"{where} has shares of {', '.join(held.vocabulary)}; name them all")
         self._check_classes()
+
+    def _check_judge(self, held: Column) -> None:
+        if held.type != "words" or not set(self.vocabulary) & set(held.vocabulary):
+            words = ", ".join(self.vocabulary)
+            raise PolyfaceError(
+                f"tasks.{self.name}.judged_by: column '{self.spec.judged_by}' is {held}, not words of {words}"
+            )
 
     def _check_type(self, held: Column) -> None:
         if held.type not in (("number",) if self.spec.edges else ("words", "distribution")):
@@ -160,6 +171,8 @@ class ClassificationTask(Task):
 
     def classes(self, table: FaceTable) -> np.ndarray:
         """The class of every face, int64 [N]; −1 where it is not labelled, or its label names no one class."""
+        if self.spec.judged_by:
+            return np.where(self._where(table).numpy(), table.classes(self.spec.judged_by, self.vocabulary), -1)
         found = self.targets(table)
         labelled = found.labelled[:, 0].numpy()
         if found.values.ndim == 2:
@@ -261,7 +274,7 @@ class ClassificationTask(Task):
         return list(answer["probabilities" if self.held and self.held.type == "distribution" else "label"])
 
     def evaluate(self, answers: Mapping[str, Any], table: FaceTable) -> ClassificationResult:
-        """Where a label is soft or a number, by the class that it names."""
+        """Where a label is soft or a number, by the class that it names, or by `judged_by`."""
         return evaluate_classification(answers["probabilities"].argmax(-1), self.classes(table), self.vocabulary)
 
     def config(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import torch
@@ -17,6 +18,8 @@ from polyface.training.optimiser import is_adaptive
 from polyface.training.specs import StageSpec
 from polyface.training.terms import LossTerms
 from polyface.weighting import Weighting
+
+_log = logging.getLogger(__name__)
 
 
 def check_period(stage: StageSpec, period: Period, weighting: Weighting, extras: Mapping[str, Extra]) -> None:
@@ -55,13 +58,31 @@ def check_groups(stage: StageSpec, network: FaceNetwork, tasks: Mapping[str, Tas
             )
 
 
+def warn_of_classes(stage: StageSpec, tasks: Mapping[str, Task], training: FacePool) -> None:
+    """Say of each task of classes which of them no training face, as it is or mirrored, is labelled with."""
+    for name, task in tasks.items():
+        words: list[str] = getattr(task, "vocabulary", [])
+        if hasattr(task, "classes") and len(words) == task.output_dim:
+            views = (False, True) if stage.data.augment.mirror else (False,)
+            prepared = [_prepared(task, training, mirrored) for mirrored in views]
+            seen = [one.sum(0) if one.ndim == 2 else torch.bincount(one, minlength=len(words)) for one in prepared]
+            absent = [word for word, *counts in zip(words, *seen, strict=True) if not any(counts)]
+            if 0 < len(absent) < len(words):
+                what = "no training face is labelled %s, so no answer will be; leave it out of vocabulary, or add faces"
+                _log.warning(f"stage %s: tasks.%s: {what}", stage.name, name, " or ".join(absent))
+
+
 def _labels(task: Task, faces: FacePool, mirrored: bool) -> Tensor:
     """How many faces are labelled with each class of a task, [classes]."""
+    return torch.bincount(as_classes(_prepared(task, faces, mirrored)), minlength=task.output_dim)
+
+
+def _prepared(task: Task, faces: FacePool, mirrored: bool) -> Tensor:
+    """The labels of a task's labelled faces as the loss compares them."""
     targets = faces.targets[task.name]
     values = targets.values[targets.labelled[:, 0]]
     matrix = torch.tensor([[-1.0 if mirrored else 1.0, 0, 0], [0, 1, 0]])
-    classes = as_classes(task.prepare(values, matrix.expand(len(values), 2, 3), 1))
-    return torch.bincount(classes, minlength=task.output_dim)
+    return task.prepare(values, matrix.expand(len(values), 2, 3), 1)
 
 
 def warn(stage: StageSpec, period: Period, weighting: Weighting, network: FaceNetwork, terms: LossTerms) -> None:

@@ -77,12 +77,12 @@ def _part(stage: str, name: str, given: dict[str, Any], tasks: dict[str, Task]) 
     if not isinstance(rows, dict) or rows.get("task") not in tasks or not isinstance(rows.get("classes"), list):
         return given  # not routed; or refused where the network is built
     vocabulary: list[str] = getattr(tasks[rows["task"]], "vocabulary", [])
-    if len(vocabulary) != tasks[rows["task"]].output_dim:
-        key, what = f"network.parts.{name}.rows.task", f"'{rows['task']}', whose outputs are no classes"
-        raise PolyfaceError(f"stage {stage}: {key} is {what}: choose a task of classes, such as a classification")
     if unknown := [word for word in rows["classes"] if isinstance(word, str) and word not in vocabulary]:
         key, hint = f"network.parts.{name}.rows.classes", nearest(unknown[0], vocabulary)
         raise PolyfaceError(f"stage {stage}: {key} names '{unknown[0]}', no class of {rows['task']}; {hint}")
+    if vocabulary and len(vocabulary) != tasks[rows["task"]].output_dim:
+        key, what = f"network.parts.{name}.rows.task", f"'{rows['task']}', whose outputs are not its classes"
+        raise PolyfaceError(f"stage {stage}: {key} is {what}: choose another task, such as a classification")
     places = [vocabulary.index(one) if isinstance(one, str) else one for one in rows["classes"]]
     return given | {"rows": rows | {"classes": places}}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from polyface.data.loader import FaceLoader, FacePool
 from polyface.errors import PolyfaceError
 from polyface.training.extras import EXTRAS
-from polyface.training.inert import check_groups, warn
+from polyface.training.inert import check_groups, warn, warn_of_classes
 from polyface.training.learner import Learner
 from polyface.training.specs import StageSpec
 from polyface.training.stages import RunContext, StageResult, build_weighting, stage_pool, stage_tasks
@@ -31,6 +31,7 @@ class Multitask:
         if train is None:
             raise PolyfaceError(f"stage {stage.name}: no training faces (split 'train') in its tables")
         check_groups(stage, network, tasks, train)
+        warn_of_classes(stage, tasks, train)
         stand_in = stage.data.validate_on == "train"
         val = train if stand_in else stage_pool(stage, "val", data, tasks, options.progress, earlier)
         if val is None and (needs := _needs_validation(stage, weighting)):
