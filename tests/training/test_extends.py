@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
+from polyface import networks
 from polyface.errors import PolyfaceError
 from polyface.models import model_info
 from polyface.models.bundle import Bundle, load_bundle
+from polyface.networks.parts.column import ColumnPart
 from polyface.training import recipe as recipes
 from polyface.training import stages
 from polyface.training.extending import extension
@@ -255,6 +260,33 @@ def test_a_stage_has_a_trunk_or_extends_something() -> None:
         read(made)
     with pytest.raises(PolyfaceError, match="stage two: extends: no model 'on': .*or name one of one"):
         fit(read(tree(adding("two", "on", "pose"))), Path("nowhere"))
+
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "columns.md"
+
+
+def test_what_the_documentation_shows_can_be_read_and_built(tmp_path: Path) -> None:
+    blocks = [block for block in re.findall(r"```yaml\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)]
+    (whole,) = [block for block in blocks if "stages:" in block]
+    (tmp_path / "recipe.yaml").write_text(whole)
+    chain: Any = recipes.load(tmp_path / "recipe.yaml").stages
+    assert [(stage.name, stage.extends) for stage in chain] == [("emotion", ""), ("gender", "emotion")]
+    alone, laterals, _, together = (yaml.safe_load(block) for block in blocks)
+    defaults = {name: value.default for name, value in inspect.signature(ColumnPart).parameters.items()}
+    said = alone["network"]["parts"]["emotion"]
+    assert {**defaults, **said, "pool": None, "widths": (128, 256)} == {
+        **defaults,
+        "kind": "column",
+        "reads": ["trunk"],
+    }
+    assert said["pool"] == [3, 4]
+    stage: Any = read(tree(init=together["init"], network=together["network"])).stages[0]
+    assert [init.branches for init in stage.init] == [{"emotion": "emotion"}, {"age": "age"}]
+    small = {"blocks": 1, "widths": [2]}
+    for parts in (alone["network"]["parts"] | laterals, together["network"]["parts"]):
+        parts = {name: part | small | {"pool": [1]} for name, part in parts.items()}
+        built = networks.build({"trunk": TRUNK, "parts": parts, "heads": {"gender": {"gender": [0, 1]}}})
+        assert len(built.graph.parts["gender"].reads) == 3
 
 
 # ------------------------------------------------------------------------------------------------ earlier columns
