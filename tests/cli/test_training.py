@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from polyface.data.boxes import BoxSpec
+from polyface.data.synthetic import records
 from polyface.models import zoo
-from polyface.models.bundle import load_bundle
+from polyface.models.bundle import Bundle, load_bundle
 from polyface.training import stages
 
 from ..protocols.test_evaluation import SMILES, bundle_of, record, write_table
@@ -55,6 +57,31 @@ def test_train_writes_a_model_and_goes_on_where_it_was(
     (again,) = re.findall(r"^one: (\S+)", shorter.out, re.M)
     kept = json.loads((Path(again).parent / stages.HISTORY).read_text())
     assert (len(kept["history"]), kept["settings"]["seed"]) == (1, 5)
+
+
+# ------------------------------------------------------------------------------------------------------------ extend
+
+
+def test_extend_adds_a_task_and_says_so(
+    polyface: Command, five: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    five.boxes = BoxSpec(source="image")
+    model, table = five.save(tmp_path / "model"), tmp_path / "faces.parquet"
+    write_table(records(60, 48, seed=1), table)
+    words = ("--table", table, "--out", tmp_path / "runs", "--device", "cpu", "--set", "*.optimisation.epochs=1")
+    told = polyface("extend", model, "gender=classification", *words)
+    assert told.status == 0, told.err
+    (folder,) = re.findall(r"^gender: (\S+) \(\d+ s\)$", told.out, re.M)
+    assert folder == str(tmp_path / "runs" / "toy+gender" / "gender" / "model")
+    name, added = polyface("models", folder).out.splitlines()
+    assert re.fullmatch(r"toy\+gender/gender +\d\.\d\d MB  landmarks, pose, smile, gender", name)
+    assert re.fullmatch(r" +gender: added on \d{4}-\d\d-\d\d from \S+faces.parquet \(60 faces\)", added)
+    assert polyface("models").out != polyface("models", folder).out
+    monkeypatch.setattr("polyface.training.learner.Learner.training_step", lambda *_: pytest.fail("trained again"))
+    assert polyface("extend", model, "gender=classification", *words).out == told.out
+    refused = polyface("extend", model, "pose=classification", *words)
+    assert refused.status == 1
+    assert "network.heads.pose: it has a 'pose' already; take another name" in refused.mistake
 
 
 # ---------------------------------------------------------------------------------------------------------- evaluate

@@ -192,6 +192,25 @@ def test_what_a_killed_process_left_is_not_read(pool: FacePool, empty_cache: Pat
     torch.testing.assert_close(features.of(rows)["shared"], expected["shared"], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("damage", ["cut short", "no array", "other faces"])
+def test_a_file_that_is_not_whole_is_computed_anew_and_that_is_said(
+    pool: FacePool, empty_cache: Path, caplog: pytest.LogCaptureFixture, seen: list[int], damage: str
+) -> None:
+    """What another program, or a disk, did to it: what is written by this one is whole or absent."""
+    expected = {name: maps.clone() for name, maps in Features(network(), pool, MIRROR).of(np.arange(79)).items()}
+    files = sorted(empty_cache.glob("*.npy"))
+    before, shown = {file: file.read_bytes() for file in files}, sum(seen)
+    if damage == "other faces":
+        np.save(files[0], np.load(files[0])[:-1])
+    else:
+        files[0].write_bytes(before[files[0]][:-100] if damage == "cut short" else b"no array")
+    found = Features(network(), pool, MIRROR).of(np.arange(79))
+    assert all(torch.equal(maps, expected[name]) for name, maps in found.items())
+    assert caplog.messages == [f"{files[0]}: is not whole; what it held is computed anew"]
+    assert {file: file.read_bytes() for file in files} == before
+    assert sum(seen) - shown in (70, 9)  # the faces of one file
+
+
 def test_a_trunk_that_gives_a_vector(pool: FacePool) -> None:
     own = network(trunk={"name": "tcdcn", "frozen": True}, parts={}, heads={"pose": 5})
     found = Features(own, pool, AugmentSpec()).of(np.arange(3))

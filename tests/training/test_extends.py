@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
+from polyface import networks
 from polyface.errors import PolyfaceError
-from polyface.models import model_info
+from polyface.models import find, model_info, models
 from polyface.models.bundle import Bundle, load_bundle
+from polyface.networks.parts.column import ColumnPart
 from polyface.training import recipe as recipes
 from polyface.training import stages
 from polyface.training.extending import extension
@@ -248,6 +253,21 @@ def test_what_cannot_be_added_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [info.name for info in models()])
+def test_every_shipped_model_can_be_extended(name: str) -> None:
+    """Answers and embeddings are the same to the last bit as the stage begins, and only what is new can learn."""
+    (stage,) = extension(name, ["mood={kind: classification, column: expression}"], ["synthetic"]).stages
+    old = load_bundle(find(name), quiet=True).network.eval()
+    network = build_network(stage, stages.named_tasks(stage), 0, {}).eval()  # type: ignore[arg-type]
+    images = torch.rand(2, 3, old.size, old.size) * 255
+    with torch.inference_mode():
+        before, after = old(images), network(images)
+    for kind in ("outputs", "embeddings"):
+        assert all(torch.equal(value, getattr(after, kind)[at]) for at, value in getattr(before, kind).items())
+    assert after.outputs.keys() - before.outputs.keys() == {"mood"}
+    assert all(".mood." in at for at, p in network.named_parameters() if p.requires_grad)
+
+
 def test_a_stage_has_a_trunk_or_extends_something() -> None:
     made = tree()
     made["stages"][0]["network"].pop("trunk")
@@ -255,6 +275,33 @@ def test_a_stage_has_a_trunk_or_extends_something() -> None:
         read(made)
     with pytest.raises(PolyfaceError, match="stage two: extends: no model 'on': .*or name one of one"):
         fit(read(tree(adding("two", "on", "pose"))), Path("nowhere"))
+
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "columns.md"
+
+
+def test_what_the_documentation_shows_can_be_read_and_built(tmp_path: Path) -> None:
+    blocks = [block for block in re.findall(r"```yaml\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)]
+    (whole,) = [block for block in blocks if "stages:" in block]
+    (tmp_path / "recipe.yaml").write_text(whole)
+    chain: Any = recipes.load(tmp_path / "recipe.yaml").stages
+    assert [(stage.name, stage.extends) for stage in chain] == [("emotion", ""), ("gender", "emotion")]
+    alone, laterals, _, together = (yaml.safe_load(block) for block in blocks)
+    defaults = {name: value.default for name, value in inspect.signature(ColumnPart).parameters.items()}
+    said = alone["network"]["parts"]["emotion"]
+    assert {**defaults, **said, "pool": None, "widths": (128, 256)} == {
+        **defaults,
+        "kind": "column",
+        "reads": ["trunk"],
+    }
+    assert said["pool"] == [3, 4]
+    stage: Any = read(tree(init=together["init"], network=together["network"])).stages[0]
+    assert [init.branches for init in stage.init] == [{"emotion": "emotion"}, {"age": "age"}]
+    small = {"blocks": 1, "widths": [2]}
+    for parts in (alone["network"]["parts"] | laterals, together["network"]["parts"]):
+        parts = {name: part | small | {"pool": [1]} for name, part in parts.items()}
+        built = networks.build({"trunk": TRUNK, "parts": parts, "heads": {"gender": {"gender": [0, 1]}}})
+        assert len(built.graph.parts["gender"].reads) == 3
 
 
 # ------------------------------------------------------------------------------------------------ earlier columns
@@ -321,9 +368,11 @@ def test_a_frozen_column_is_refused_where_it_would_read_another_column(tmp_path:
     reads = {"reads": lateral["reads"]}
     spec: Any = read(tree(**reusing((first, {"age": "only"}), (chain, {}), **reads))).stages[0]
     assert build_network(spec, stages.named_tasks(spec), 0, {})  # the chain's own `age` came with it
-    spec.init[1].branches = {"age": "emotion", "emotion": "emotion"}
-    with pytest.raises(PolyfaceError, match="init|fits|trained over another"):
+    spec.network.parts["emotion"]["reads"] = ["trunk.stage2"]
+    spec.init[1].branches = {"emotion": "emotion"}
+    with pytest.raises(PolyfaceError, match="emotion is frozen, and in .*chain it has other layers"):
         build_network(spec, stages.named_tasks(spec), 0, {})
+    spec.network.parts["emotion"]["reads"] = lateral["reads"]
     spec.init = [spec.init[1], spec.init[0]]
     spec.init[0].branches, spec.init[1].parts = {}, ["trunk", "branches"]
     with pytest.raises(PolyfaceError, match="in .*chain it was trained over another part .* than the 'age' here"):

@@ -92,7 +92,7 @@ class FaceNetwork(PartlyFrozen):
     def nodes_for(self, tasks: Collection[str]) -> list[AnyNode]:
         """What the outputs and embeddings of these tasks need, and all that learns, in the order of the walk."""
         wanted = {*tasks, *map(self.embedding_of, tasks)}
-        ends = [*self.graph.heads.values(), *self.graph.embeddings.values()]
+        ends: list[AnyNode] = [*self.graph.heads.values(), *self.graph.embeddings.values()]
         needed = self.graph.needed(node for node in ends if node.name in wanted or self._learns(node))
         places = {node.where for node in needed}
         return [node for node in self.graph.order if node.where in places]

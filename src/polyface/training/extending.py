@@ -53,6 +53,8 @@ def extension(
         column = _column(old, model, reads)
         network["parts"] = {task: column for task in stage["tasks"]}
         network["heads"] = {task: task for task in stage["tasks"]}
+    elif reads:
+        raise PolyfaceError(f"--reads: {name} has parts of its own; let `reads` of these name {', '.join(reads)}")
     varied = set(AugmentSpec.model_validate(stage["data"]["augment"]).varied) - {"mirror"}
     network["cached"] = not varied and not stage["data"].get("sizes")
     base = str(old.about.get("name") or find(model).name).partition("/")[0]

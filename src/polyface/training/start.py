@@ -111,7 +111,8 @@ def build_network(stage: StageSpec, tasks: dict[str, Task], seed: int, earlier: 
     if old:
         network.load_state_dict(network.state_dict() | old.network.state_dict())
     for name, (source, grounds) in started.items():
-        _check_grounds(network, stage, name, source, grounds)
+        if old is None or name not in old.network.branches:
+            _check_grounds(network, stage, name, source, grounds)
     return network
 
 
@@ -239,8 +240,11 @@ def _start(
 
 def _check_grounds(network: FaceNetwork, stage: StageSpec, name: str, source: str, there: Mapping[str, str]) -> None:
     """Refuse a frozen part that was trained over another trunk than the network's, or over other parts than it reads
-    here: its maps would mean nothing. there: what it stood on where it comes from."""
+    here, or that was not taken over whole: its maps would mean nothing. there: what it stood on where it comes from."""
     for (read, here), then in zip(network.grounds(name).items(), there.values(), strict=False):
+        if here != then and read == name:
+            what = f"stage {stage.name}: network.parts.{name} is frozen, and in {source} it has other layers"
+            raise PolyfaceError(f"{what}: give it the options that it has there, or let it learn")
         if here != then:
             trunk, others = stage.extends, [init.source for init in stage.init if "trunk" in init.parts]
             whence = f"that of {trunk or others[-1]}" if trunk or others else "random by its seed"

@@ -75,7 +75,9 @@ class ColumnPart(nn.Module):
         own = first
         for number in range(1, blocks + 1):
             channels = [own.channels, *(each for each in widths for _ in range(convs_per_group))]
-            layers = [layer for pair in pairwise(channels) for layer in (_convolution(*pair), nn.ReLU())]
+            layers: list[nn.Module] = [
+                layer for pair in pairwise(channels) for layer in (_convolution(*pair), nn.ReLU())
+            ]
             own = Shape(channels[-1], own.stride, own.side)
             if number in pooled:
                 layers.append(nn.MaxPool2d(3, 2, 1))
