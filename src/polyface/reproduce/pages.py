@@ -208,7 +208,7 @@ def training_section(title: str, history: Sequence[Mapping[str, Any]]) -> Sectio
     validation = {task: curve for task, curve in followed(history, "validation").items() if np.size(curve[0]) > 1}
     stopped = {task: float(epoch) for task, epoch in history[-1].get("stopped", {}).items()}
     moving = weights if max(spread, default=0) > _STILL else {}
-    per_task = " per task" if "weights" in history[-1] else ""
+    per_task = " per task" if any("weights" in row for row in history) else ""
     each = {"loss": followed(history, "train"), "validation loss": validation, "weight": moving}
     stops = " (dotted: the task was stopped)" if stopped else ""
     blocks: list[Block] = [

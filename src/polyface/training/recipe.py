@@ -29,15 +29,15 @@ def _listed(given: Any) -> Any:
 
 class VariantSpec(Strict):
     """A row of the paper's table: the stages it runs and what it changes (`stage.key.key: value`). The last stage is
-    measured; where that trains no tasks, the variant is none of the rows, and others `start` from it. keep: the tasks
-    that it keeps of its stages; the others go, with their heads and with what only these read. model: measure that
-    variant's network instead of training. average: the mean of those variants' answers instead of a network. start: a
-    variant, or several, whose stages `init` may name; they are trained first, and where one has fewer seeds these serve
-    in turn. predictor "detector": the face detector's own points instead of a network's; "start": the network as `init`
-    leaves it, untrained. row: the row it stands in and `prefix` what its figures begin with, where a row has several
-    variants. splits: its seeds are splits of the people, each with test faces of its own. folds: its seeds are, so many
-    in a row, the folds of one division of the people, each the test faces of a network that did not see it: one result
-    over all of them."""
+    measured; where that trains no tasks, the variant has no row, and others `start` from it. keep: the tasks that it
+    keeps of its stages; the others go, with their heads and with what only these read. model: measure that variant's
+    network instead of training. average: the mean of those variants' answers instead of a network. start: a variant, or
+    several, whose stages `init` may name; they are trained first, and where one has fewer seeds these serve in turn.
+    predictor "detector": the face detector's own points instead of a network's; "start": the network as `init` leaves
+    it, untrained. row: the row it stands in and `prefix` what its figures begin with, where a row has several variants.
+    splits: its seeds are splits of the people, each with test faces of its own. folds: its seeds are, so many in a row,
+    the folds of one division of the people, each the test faces of a network that did not see it: one result over all
+    of them."""
 
     stages: list[str] = Field(min_length=1)
     set: dict[str, Any] = Field(default_factory=dict)

@@ -142,6 +142,18 @@ def test_an_auto_encoder_is_the_same_learner_without_a_generator(train, tmp_path
     assert found == {"reconstructions.png", "interpolations.png", "reconstructions-0005.png"}
 
 
+def test_the_papers_pair_has_its_parameters() -> None:
+    """Tables I and II at 128 px: convolutions, the layer to h of 128, and decoder and generator of one architecture."""
+    tree = stage({"data": {"crop": {"size": 128}}}) | {"network": {"trunk": {"name": "began"}}}
+    network = build_pair(AdversarialSpec.model_validate(tree), 0)
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in network.branches.items()}
+    assert counts == {"latent": 8_388_736, "decoder": 155_441, "generator": 155_441}
+    assert sum(p.numel() for p in network.parameters() if p.requires_grad) == 2_509_184 + sum(counts.values())
+    assert all(module.training for module in network.modules())
+    first, second = (network.branches[name].layers[0][0].weight for name in ("decoder", "generator"))
+    assert not torch.equal(first, second)  # each has weights of its own
+
+
 def test_its_model_is_used_like_any_other(train) -> None:
     """It answers no question, and its latent vector is an embedding of faces."""
     from polyface.inference import Analyzer

@@ -84,7 +84,7 @@ class Began(Reconstruction):
 
     def __init__(self, spec: Any) -> None:
         super().__init__(spec)
-        self.gamma, self.rate = spec.gamma, spec.lambda_k
+        self.gamma, self.rate = float(spec.gamma), float(spec.lambda_k)
         self.register_buffer("k", torch.zeros((), dtype=torch.float64))
 
     def forward(self, model: AutoEncoder, generator: nn.Module | None, real: Tensor, z: Tensor) -> dict[str, Tensor]:

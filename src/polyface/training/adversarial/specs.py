@@ -68,7 +68,7 @@ class CollapseSpec(Strict):
     pictures differ, for two epochs, by less than this share of how much faces differ."""
 
     stalled: int = Field(10, ge=1)
-    spread: float = Field(0.05, ge=0, lt=1)
+    spread: float = Field(0.02, ge=0, lt=1)
 
 
 class AdversarialSpec(BaseStage):
