@@ -95,11 +95,11 @@ def _write_sheets(
             for face in photo.faces:
                 place = _free(out, Path(str(photo.path)).stem, written)
                 check_output(place, overwrite, files)
-                height, width = photo.pixels.shape[:2]
-                maps = {
-                    key: face.in_photo(heat, width, height) if in_photo else heat for key, heat in face.maps.items()
-                }
-                sheet = heat_sheet(photo.pixels if in_photo else face.face.picture, maps, TITLES)
+                picture, maps = face.face.picture, face.maps
+                if in_photo:
+                    picture, (height, width) = photo.pixels, photo.pixels.shape[:2]
+                    maps = {key: face.in_photo(heat, width, height) for key, heat in maps.items()}
+                sheet = heat_sheet(picture, maps, TITLES)
                 with atomic_path(place) as aside:
                     aside.write_bytes(png(sheet))
                 told = ", ".join(dict.fromkeys(asked for asked, _ in face.maps))
@@ -128,7 +128,7 @@ def check(
     ] = None,
     layer: LayerOption = "",
     like: LikeOption = None,
-    seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
+    draws: Annotated[int, typer.Option(help="How many times weights are drawn, to average over.", min=1)] = 3,
     device: common.DeviceOption = "cpu",
 ) -> None:
     """Whether the maps depend on what was learnt: weights are randomised from the answer down (Adebayo et al. 2018).
@@ -150,7 +150,7 @@ def check(
             methods=method or list(METHODS),
             layer=layer,
             like=like,
-            seed=seed,
+            draws=draws,
             progress=progress,
         )
         for (told, name), correlations in found.items():

@@ -49,9 +49,9 @@ def region_masks(points: ArrayLike, side: int) -> Bools:
         raise PolyfaceError(f"regions are told by 68 points [68, 2], found {list(placed.shape)}")
     hidden = np.isnan(placed).any(1)
     left, right = (placed[each].mean(0) for each in eyes(68))
-    across = (
-        right - left if np.isfinite(left + right).all() else np.array([0.4 * np.ptp(placed[~hidden], axis=0)[1], 0])
-    )
+    across = right - left
+    if np.isnan(across).any():  # an eye is turned away
+        across = np.array([0.4 * np.ptp(placed[~hidden], axis=0)[1], 0])
     placed[_LIDS] += _BELOW * across @ [[0, 1], [-1, 0]]  # down the face
     rim = 2 * _RIM * float(np.hypot(*across))
     image = Image.new("L", (side, side), REGIONS.index("rest"))

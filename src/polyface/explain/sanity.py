@@ -22,6 +22,7 @@ from polyface.networks.network import FaceNetwork
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Of the layers, from the answer down, whose weights are random; at 0 the layer of the answer alone."""
+DRAWS = 3
 LIMIT = 0.5
 """The mean rank correlation that a map must fall below once half of the layers are random."""
 
@@ -37,10 +38,9 @@ def rank_correlation(a: ArrayLike, b: ArrayLike) -> float:
 def layers_of(network: FaceNetwork, question: Question) -> list[nn.Module]:
     """The layers with weights on the way from the picture to an answer, in the order in which the network has them."""
     nodes = network.graph.needed([question.node])
-    owners = [network.trunk, *(getattr(network, one.kept_in)[one.name] for one in nodes if one.kept_in != "embeddings")]
-    return [
-        layer for owner in owners for layer in owner.modules() if any(True for _ in layer.parameters(recurse=False))
-    ]
+    kept = [getattr(network, one.kept_in)[one.name] for one in nodes if one.kept_in != "embeddings"]
+    every = [layer for owner in (network.trunk, *kept) for layer in owner.modules()]
+    return [layer for layer in every if next(layer.parameters(recurse=False), None) is not None]
 
 
 @torch.no_grad()
@@ -56,22 +56,25 @@ def randomise(layers: Sequence[nn.Module], seed: int = 0) -> None:
 
 @torch.no_grad()
 def randomised(
-    network: FaceNetwork, images: Tensor, question: Question, method: str, layer: str = "", seed: int = 0
+    network: FaceNetwork, images: Tensor, question: Question, method: str, layer: str = "", draws: int = DRAWS
 ) -> Floats:
-    """The rank correlations [len(SHARES), B] of the maps of B pictures with those that the same method gives, of the
-    same question, after shares of the layers were randomised from the answer down."""
-    explain, own = METHODS[method], copy.deepcopy(network).eval()
-    question = question.settled(question.numbers(own(images)))
-    trained = explain(own, images, question, layer).cpu().numpy()
-    todo = layers_of(own, question)[::-1]
-    found, done = [], 0
-    for share in SHARES:
-        until = max(1, round(share * len(todo)))
-        randomise(todo[done:until], seed + done)
-        done = until
-        maps = explain(own, images, question, layer).cpu().numpy()
-        found.append([rank_correlation(a, b) for a, b in zip(trained, maps, strict=True)])
-    return np.array(found)
+    """How alike the maps of B pictures are to those that the same method gives, of the same question, after shares of
+    the layers were randomised from the answer down: rank correlations [len(SHARES), B], the mean of several draws of
+    random weights, since one alone may be alike by chance."""
+    explain, trained = METHODS[method], copy.deepcopy(network).eval()
+    question = question.settled(question.numbers(trained(images)))
+    learnt = explain(trained, images, question, layer).cpu().numpy()
+    found = np.zeros((len(SHARES), len(images)))
+    for draw in range(draws):
+        own, done = copy.deepcopy(trained), 0
+        todo = layers_of(own, question)[::-1]
+        for place, share in enumerate(SHARES):
+            until = max(1, round(share * len(todo)))
+            randomise(todo[done:until], draw * len(todo) + done)
+            done = until
+            maps = explain(own, images, question, layer).cpu().numpy()
+            found[place] += [rank_correlation(a, b) for a, b in zip(learnt, maps, strict=True)]
+    return found / draws
 
 
 def passes(correlations: ArrayLike) -> bool:

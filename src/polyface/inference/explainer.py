@@ -21,7 +21,7 @@ from polyface.data.table import Progress
 from polyface.errors import PolyfaceError, check_names, short
 from polyface.explain.maps import METHODS
 from polyface.explain.questions import question
-from polyface.explain.sanity import randomised
+from polyface.explain.sanity import DRAWS, randomised
 from polyface.inference.inputs import Source, given_boxes, is_single, own_boxes, sources, together, usable_device
 from polyface.metrics.resampling import Floats
 from polyface.models import find
@@ -144,7 +144,7 @@ class Explainer:
         methods: Sequence[str] = tuple(METHODS),
         layer: str = "",
         like: Any = None,
-        seed: int = 0,
+        draws: int = DRAWS,
         progress: Progress | None = None,
     ) -> dict[tuple[str, str], Floats]:
         """The randomisation check (`explain.sanity.randomised`) over all faces of photos: {(task, method): rank
@@ -164,7 +164,7 @@ class Explainer:
         found, todo = {}, [(each, method) for each in asked for method in methods]
         for done, (each, method) in enumerate(todo, 1):
             one = question(self.network, self.bundle.tasks, each, known)
-            found[one.named, method] = randomised(self.network, inputs, one, method, layer, seed)
+            found[one.named, method] = randomised(self.network, inputs, one, method, layer, draws)
             if progress:
                 progress(done, len(todo), "methods checked")
         return found

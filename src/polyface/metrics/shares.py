@@ -44,7 +44,7 @@ class SharesResult(OverFaces):
     def at(self, counts: Counts, wanted: Sequence[Metric], judged: Bools | None = None) -> dict[Metric, Floats]:
         scored = counts * self.labelled if judged is None else counts * (self.labelled & judged)
         total = scored.sum(1)
-        known = {AREA: self.areas, self.what: np.nan_to_num(self.shares)}
+        known = {AREA: np.nan_to_num(self.areas), self.what: np.nan_to_num(self.shares)}
         return {
             metric: ratio(scored @ known[metric.name][:, self.parts.index(metric.part)], total) for metric in wanted
         }
