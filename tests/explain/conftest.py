@@ -1,4 +1,4 @@
-"""The network of `columns.py`, and its faces."""
+"""The networks of `columns.py` and `small.py`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from polyface.networks.trunks import TRUNKS
 sys.path.insert(0, str(Path(__file__).parent))
 
 from columns import Columns
+from small import Small, trained
+
+from polyface.models.bundle import Bundle
 
 
 @pytest.fixture
@@ -21,3 +24,21 @@ def columns() -> Iterator[None]:
     TRUNKS.add("columns", Columns)
     yield
     TRUNKS.remove("columns")
+
+
+@pytest.fixture
+def small() -> Iterator[None]:
+    """A trunk "small", in this process alone."""
+    TRUNKS.add("small", Small)
+    yield
+    TRUNKS.remove("small")
+
+
+@pytest.fixture(scope="module")
+def teller() -> Bundle:
+    """A small network that has learnt to tell glasses."""
+    TRUNKS.add("small", Small)
+    try:
+        return trained()
+    finally:
+        TRUNKS.remove("small")

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from polyface.cli import data, explain, gallery
+from polyface.cli import data, explain, gallery, maps
 from polyface.cli.common import say, tell
 from polyface.cli.compare import compare_weightings
 from polyface.cli.inference import analyze, demo, export, models
@@ -31,6 +31,8 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(gallery.app, name="gallery")
 app.add_typer(explain.app, name="explain")
+for _name in ("cam", "gradients", "occlusion", "check", "regions"):
+    explain.app.command(_name)(getattr(maps, _name))
 for _command in (train, extend, evaluate, reproduce, compare_weightings, analyze, models, export, demo, parts):
     app.command()(_command)
 

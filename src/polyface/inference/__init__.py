@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from polyface.inference.drawing import draw as draw
     from polyface.inference.drawing import draw_all as draw_all
     from polyface.inference.embedder import BundleEmbedder as BundleEmbedder
+    from polyface.inference.explainer import Explainer as Explainer
     from polyface.inference.journal import analyze_into as analyze_into
     from polyface.inference.results import FaceResult as FaceResult
     from polyface.inference.results import ImageResult as ImageResult
@@ -24,6 +25,7 @@ _HOMES = {
     "analyze": "analyzer:analyze",
     "analyze_into": "journal:analyze_into",
     "BundleEmbedder": "embedder:BundleEmbedder",
+    "Explainer": "explainer:Explainer",
     "Drawings": "drawing:Drawings",
     "draw": "drawing:draw",
     "draw_all": "drawing:draw_all",

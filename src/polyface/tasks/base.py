@@ -95,6 +95,17 @@ class Task(ABC):
         """Output [B, output_dim] → the answer."""
         return self.conclude(self.read(output, crops, size))
 
+    @property
+    def score_names(self) -> list[str]:
+        """What each of `scores` is of: by default the words of its vocabulary, or its outputs by number."""
+        words = list(getattr(self, "vocabulary", ()))
+        return words if len(words) == self.output_dim else [str(place) for place in range(self.output_dim)]
+
+    def scores(self, output: Tensor) -> Tensor:
+        """Output [B, output_dim] → the numbers [B, len(score_names)] whose reasons can be asked for, differentiable and
+        before any softmax. Where none is named, the largest is meant: what is answered."""
+        return output.float()
+
     @abstractmethod
     def labels(self, answer: Mapping[str, Any]) -> list[Any]:
         """A decoded answer as values of the label column, one a face: what a face table would say."""

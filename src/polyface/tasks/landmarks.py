@@ -126,6 +126,11 @@ class LandmarksTask(Task):
             points = torch.where(mirrored[:, None, None], points[:, order], points)
         return {"points": transform(invert(crops), points).cpu().numpy()}
 
+    @property
+    def score_names(self) -> list[str]:
+        """The coordinates: 0.x, 0.y, 1.x …"""
+        return [f"{point}.{axis}" for point in range(self.points) for axis in "xy"]
+
     def labels(self, answer: Mapping[str, Any]) -> list[Any]:
         return list(answer["points"])
 

@@ -107,6 +107,15 @@ class RegressionTask(Task):
         cosine, sine = numbers["direction"].T
         return {"value": np.rad2deg(np.arctan2(sine, cosine)).astype(np.float32)}
 
+    @property
+    def score_names(self) -> list[str]:
+        return [self.unit or "value"]
+
+    def scores(self, output: Tensor) -> Tensor:
+        """[B, 1]: the number in units of `scale`, or the angle of cosine and sine in radians."""
+        output = output.float()
+        return torch.atan2(output[:, 1:], output[:, :1]) if self.spec.circular else output
+
     def labels(self, answer: Mapping[str, Any]) -> list[Any]:
         return list(np.asarray(answer["value"]).tolist())
 
