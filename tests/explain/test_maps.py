@@ -308,7 +308,7 @@ def test_a_constant_changes_nothing_of_occlusion_either(small: None) -> None:
     torch.testing.assert_close(occlusion(own, pixels(), one), before, atol=1e-5, rtol=0)
 
 
-# ------------------------------------------------------------------------------------------------ nothing is left behind
+# ----------------------------------------------------------------------------------------------- nothing is left behind
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "occlusion"])
