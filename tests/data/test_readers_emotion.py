@@ -154,6 +154,24 @@ def test_ferplus_faces_parts_and_columns(tmp_path, caplog):
     assert len(table) == 3  # faces that nobody agrees on are kept
 
 
+def test_ferplus_without_copies_in_an_earlier_part(tmp_path):
+    good = "0,10,0,0,0,0,0,0,0,0"
+    uses = {"a": "Training", "b": "Training", "c": "PublicTest", "d": "PublicTest", "e": "PrivateTest", "f": "Training"}
+    root = ferplus(tmp_path, *(f"{use},{name}.png,{good}" for name, use in uses.items()))
+    grey = dict(zip("abcdef", (1, 2, 1, 3, 3, 4), strict=True))  # a is c, and d is e
+    for name, folder in zip("abcdef", ("Train", "Train", "Valid", "Valid", "Test", "Train"), strict=True):
+        file = root / "data" / f"FER2013{folder}" / f"{name}.png"
+        file.write_bytes(encode_png(np.full((8, 8, 3), grey[name], np.uint8)))
+
+    def parts(**options: Any) -> dict[str, str | None]:
+        found = read("ferplus", root, **options)
+        return {face.path[-5]: face.labels["split"] for face in found if isinstance(face, Record)}
+
+    published = {"a": "train", "b": "train", "c": "val", "d": "val", "e": "test", "f": "train"}
+    assert parts() == published
+    assert parts(copies=False) == published | {"a": None, "d": None}
+
+
 def test_ferplus_rows_that_cannot_be_read(tmp_path):
     good = "0,10,0,0,0,0,0,0,0,0"
     root = ferplus(

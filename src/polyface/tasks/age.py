@@ -158,8 +158,7 @@ class AgeTask(Task):
 
     def classes(self, table: FaceTable) -> NDArray[np.int64]:
         """The place of every face's group in the vocabulary, int64 [N]; −1 where it is not known, or its years are in
-        no
-        group or in several."""
+        none or in several."""
         first, last = (age_classes(ends, self.vocabulary) for ends in self.spans(table).T)
         return np.where((first == last) & self._where(table).numpy(), first, -1)
 
