@@ -271,7 +271,7 @@ def test_every_shipped_model_can_be_extended(name: str) -> None:
 def test_a_stage_has_a_trunk_or_extends_something() -> None:
     made = tree()
     made["stages"][0]["network"].pop("trunk")
-    with pytest.raises(PolyfaceError, match="stages.one.network.trunk: name one, such as"):
+    with pytest.raises(PolyfaceError, match="stages.one.network.trunk: give its name"):
         read(made)
     with pytest.raises(PolyfaceError, match="stage two: extends: no model 'on': .*or name one of one"):
         fit(read(tree(adding("two", "on", "pose"))), Path("nowhere"))

@@ -58,7 +58,8 @@ def extension(
     varied = set(AugmentSpec.model_validate(stage["data"]["augment"]).varied) - {"mirror"}
     network["cached"] = not varied and not stage["data"].get("sizes")
     base = str(old.about.get("name") or find(model).name).partition("/")[0]
-    return of_tree({"name": slug(f"{base}+{name}"), "stages": [stage]}, f"extending {model}", changes)
+    recipe = of_tree({"name": slug(f"{base}+{name}"), "stages": [stage]}, f"extending {model}", changes)
+    return recipe.at(recipe.seed)
 
 
 def _of_recipe(source: str) -> tuple[str, dict[str, Any]]:

@@ -312,7 +312,7 @@ class StageSpec(BaseStage):
                 f"stages.{self.name}.evaluation.main is '{self.main}'; {nearest(self.main, self.tasks)}"
             )
         if bool(self.network.trunk) == bool(self.extends):
-            hint = f"is that of {self.extends}: leave it out" if self.extends else "name one, such as {name: tcdcn}"
+            hint = f"is that of {self.extends}: leave it out" if self.extends else "give its name and options"
             raise PolyfaceError(f"stages.{self.name}.network.trunk: {hint}")
         if self.network.cached:
             self._check_cached()

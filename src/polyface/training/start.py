@@ -99,7 +99,7 @@ def build_network(stage: StageSpec, tasks: dict[str, Task], seed: int, earlier: 
     for name, task in tasks.items() if stage.network.biases == "prior" else ():
         if task.prior is not None and task.column not in stage.data.balance:
             set_bias(network.heads[name], torch.tensor(task.prior))
-    started: dict[str, Any] = {}
+    started: dict[str, tuple[str, dict[str, str]]] = {}
     for init in stage.init:
         if weights := _published(init, earlier):
             try:

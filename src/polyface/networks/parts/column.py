@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from polyface.errors import PolyfaceError
 from polyface.networks.shapes import Shape, single_map
 
-BLOCKS = 4
+BLOCKS, MOST = 4, 64
 
 
 class Lateral(nn.Module):
@@ -62,8 +62,9 @@ class ColumnPart(nn.Module):
     ) -> None:
         super().__init__()
         pooled = {blocks - 1, blocks} if pool is None else set(pool)
-        if min(blocks, convs_per_group, width, len(widths), *widths) < 1 or not 0 <= dropout < 1:
-            raise PolyfaceError("blocks, widths, convs_per_group and width are 1 or more, dropout from 0 to below 1")
+        if min(blocks, convs_per_group, width, len(widths), *widths) < 1 or blocks > MOST or not 0 <= dropout < 1:
+            numbers = f"blocks is 1 to {MOST}, widths, convs_per_group and width are 1 or more"
+            raise PolyfaceError(f"{numbers}, dropout is from 0 to below 1")
         if pool is not None and not pooled <= set(range(1, blocks + 1)):
             raise PolyfaceError(f"pool is {list(pool)}; expected numbers of blocks, 1 … {blocks}")
         first = single_map(reads[:1])
@@ -75,15 +76,11 @@ class ColumnPart(nn.Module):
         own = first
         for number in range(1, blocks + 1):
             channels = [own.channels, *(each for each in widths for _ in range(convs_per_group))]
-            layers: list[nn.Module] = [
-                layer for pair in pairwise(channels) for layer in (_convolution(*pair), nn.ReLU())
-            ]
-            own = Shape(channels[-1], own.stride, own.side)
-            if number in pooled:
-                layers.append(nn.MaxPool2d(3, 2, 1))
-                own = Shape(own.channels, 2 * own.stride, (own.side + 1) // 2)
-            self.blocks.append(nn.Sequential(*layers))
-            self.maps[f"block{number}"] = own
+            layers = [layer for pair in pairwise(channels) for layer in (_convolution(*pair), nn.ReLU())]
+            shrink = [nn.MaxPool2d(3, 2, 1)] if number in pooled else []
+            self.blocks.append(nn.Sequential(*layers, *shrink))
+            step = 2 if shrink else 1
+            self.maps[f"block{number}"] = own = Shape(channels[-1], step * own.stride, -(-own.side // step))
             given = reads[1 + (number - 1) * sources : 1 + number * sources]
             if other := next((one for one in given if one.side != own.side), None):
                 raise PolyfaceError(
@@ -100,7 +97,7 @@ class ColumnPart(nn.Module):
     def spelled(reads: Sequence[str], options: Mapping[str, Any]) -> list[str]:
         """A map, then block by block what the earlier columns give: [trunk, a, b] → [trunk, a.block1, b.block1, …]."""
         blocks = options.get("blocks", BLOCKS)
-        numbers = range(1, 1 + (blocks if isinstance(blocks, int) else 0))  # of another type it is refused as an option
+        numbers = range(1, 1 + min(blocks, MOST)) if isinstance(blocks, int) else ()  # others are refused as an option
         return [reads[0], *(f"{source}.block{number}" for number in numbers for source in reads[1:])]
 
     def forward(self, reads: Sequence[Tensor]) -> dict[str, Tensor]:
