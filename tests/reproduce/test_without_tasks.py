@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from polyface import reproduce
+from polyface.errors import PolyfaceError
 from polyface.metrics.sections import Curves
 from polyface.models.bundle import load_bundle
 from polyface.report.page import Figures
@@ -88,6 +90,18 @@ def test_it_has_no_row_and_the_page_shows_its_equilibrium_and_sheets(runs: repro
     for shown in ("Generated faces.", "Faces, and below each what encoder and decoder make of it.", "latent vectors."):
         assert shown in page
     assert page.count("k over epoch of") == page.count("M over epoch of") == 1
+
+
+def test_where_nothing_else_is_finished_its_page_is_made_all_the_same(runs: reproduce.Runs, tmp_path: Path) -> None:
+    shutil.copytree(runs.out / "BEGAN", tmp_path / "BEGAN")
+    alone = reproduce.Runs(runs.recipe, None, tmp_path)
+    assert collect(alone, tmp_path / "results.json", "command", "synthetic") == []
+    page = reproduce.table_report(tmp_path / "report.html", alone, tmp_path / "results.json").read_text()
+    assert "Sheets: BEGAN (seed 0)" in page
+    assert reproduce.printed(runs.recipe, tmp_path / "results.json") == ""
+    nothing = reproduce.Runs(runs.recipe, None, tmp_path / "empty")
+    with pytest.raises(PolyfaceError, match="no finished run to collect"):
+        collect(nothing, tmp_path / "results.json", "command", "synthetic")
 
 
 def test_an_equilibrium_is_drawn_a_plot_a_number() -> None:

@@ -96,7 +96,7 @@ def table_report(
     """One page for a reproduction: the table beside the published figures, what the results have to show, figures by
     pose, what the paper's own page adds (`extra`), the trainings and the recipe."""
     recipe, rows = runs.recipe, read_results(results).rows
-    names, *compared = ([row for row in rows if row.row in kind] for kind in kinds(recipe, rows))
+    names, *compared = [[row for row in rows if row.row in kind] for kind in kinds(recipe, rows)] or [[]]
     headlines = [figure for figure in published if not figure.detail]
     sections: list[Section] = [measured_section("Figures", names, headlines, statements)]
     sections += [measured_section("Differences", differences) for differences in compared]

@@ -134,7 +134,8 @@ def collect(
     of the paper's own."""
     papers = {(figure.row, figure.metric): figure.value for figure in published}
     rows = [replace(row, published=papers.get(row.key, row.published)) for row in [*rows_of(runs), *extra]]
-    if not rows:
+    without = runs.recipe.variants.keys() - runs.measured.keys()
+    if not rows and not any(map(runs.seeds, without)):
         raise PolyfaceError(
             f"{runs.out}: no finished run to collect; one of several folds is finished with all of them"
         )

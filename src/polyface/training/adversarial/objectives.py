@@ -92,7 +92,7 @@ class Began(Reconstruction):
         generated = picture(generator, z)
         # One backward pass for both: what the generated pictures' loss says to D's parameters is scaled by −k, while
         # what it says to the pictures, and so to G, passes as it is.
-        weights = {name: scaled(value, -self.k.clone()) for name, value in model.named_parameters()}
+        weights = {name: scaled(value, -self.k) for name, value in model.named_parameters()}
         reconstructed = functional_call(model, weights, (generated,))
         return super().forward(model, generator, real, z) | {"generated": distance(generated, reconstructed)}
 
