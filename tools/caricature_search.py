@@ -85,9 +85,9 @@ trial("weighting ming", "Dynamic")
 
 def started(recipe: Recipe, row: str, data: Path, folder: Path) -> dict[str, Path]:
     """The bundle that a row starts from, made once."""
-    start = recipe.variants[row].start
-    if not start:
+    if not recipe.variants[row].start:
         return {}
+    (start,) = recipe.variants[row].start
     place = folder / "start" / start
     found = place / recipe.variants[start].stages[-1] / "model"
     return {found.parent.name: found if found.exists() else stages.untrained(recipe.variant(start), place, data, {})}

@@ -31,6 +31,17 @@ for row in ("PIE s-CNN", "PIE m-CNN dynamic"):
         TRIALS[f"{row}, rate {lr}"] = row, {"pie.optimisation.lr": lr}
 for decay in (0.002, 0.005, 0.02):
     TRIALS[f"id+L2, decay {decay}"] = "PIE s-CNN", {"pie.optimisation.weight_decay": decay}
+for batch in (32, 16):
+    for row in ("PIE s-CNN", "PIE m-CNN dynamic"):
+        TRIALS[f"{row}, batch {batch}"] = row, {"pie.data.batch": batch}
+for budget in (0.3, 1.0):
+    TRIALS[f"PIE m-CNN dynamic, budget {budget}"] = "PIE m-CNN dynamic", {"pie.weighting.options.budget": budget}
+    share = round(budget / 3, 4)
+    weights = {"identity": 1.0, "pose": share, "illumination": share, "expression": share}
+    TRIALS[f"PIE m-CNN fixed, budget {budget}"] = (
+        "PIE m-CNN fixed",
+        {"pie.weighting": {"name": "fixed", "options": {"weights": weights}}},
+    )
 for weighting in ("uncertainty", "gls", "upgrad"):
     TRIALS[f"weighting {weighting}"] = "PIE m-CNN dynamic", {"pie.weighting": {"name": weighting}}
 
@@ -79,7 +90,7 @@ def main() -> None:
             for metric, value in t["figures"].items()
         ]
         write_results(
-            Path("docs/results/pose-invariant-search.json"), rows, merge=False,
+            Path(__file__).parents[1] / "docs/results/pose-invariant-search.json", rows, merge=False,
             command="python tools/pose_search.py --write", data="PIE: 12 validation people, 6 of each half",
         )  # fmt: skip
 

@@ -113,7 +113,7 @@ def test_earlier_stages_are_trained_once_and_keep_their_weighting(recipe: Recipe
         assert rows.variant(EARLIER).stages[0].weighting.name == "fixed"
         for row in (AS_IS, ALONE, UNIFORM, "dwa"):
             assert [stage.name for stage in rows.variant(row).stages] == [last]
-            assert rows.variants[row].start == EARLIER
+            assert rows.variants[row].start == [EARLIER]
     assert EARLIER not in weightings.comparison(recipe, "two of them", ["dwa"]).variants
 
 

@@ -205,6 +205,15 @@ def test_seeds_differ_and_a_started_stage_begins_from_the_other_variant(recipe: 
     assert longer[-1]["train"]["landmarks"] < 0.8 * alone[-1]["train"]["landmarks"]
 
 
+def test_a_start_with_fewer_seeds_serves_in_turn(recipe: Recipe, runs: Path, tmp_path: Path) -> None:
+    """Of "alone" the recipe has two seeds, so that a third of "longer" starts from its first."""
+    own = tmp_path / "runs"
+    shutil.copytree(runs / "alone" / "seed0", own / "alone" / "seed0")
+    third, options = reproduce.Job("longer", 2), stages.RunOptions(accelerator="cpu", logger="none", threads=1)
+    reproduce.run_jobs(recipe, [third], None, own, options)
+    assert reproduce.finished(recipe, own, third)
+
+
 def test_faces_are_opened_once_for_all_variants_and_answers_judged_once(
     recipe: Recipe, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

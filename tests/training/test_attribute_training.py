@@ -208,13 +208,15 @@ def test_plateaus_by_hand(losses: list[float], expected: int) -> None:
     assert plateaus(losses, patience=2) == expected
 
 
-def test_learning_rate_falls_on_a_plateau(toy, table, tmp_path, monkeypatch) -> None:
-    optimisation = {"optimiser": "sgd", "lr": 1e-12, "epochs": 5, "schedule": "plateau", "patience": 2}
+@pytest.mark.parametrize("factor", [None, 0.5])
+def test_learning_rate_falls_on_a_plateau(toy, table, tmp_path, monkeypatch, factor: float | None) -> None:
+    optimisation: dict[str, Any] = {"optimiser": "sgd", "lr": 1e-12, "epochs": 5, "schedule": "plateau", "patience": 2}
+    optimisation |= {"factor": factor} if factor else {}
     original = Learner.validation_totals
     monkeypatch.setattr(Learner, "validation_totals", lambda *given: torch.ones_like(original(*given)))
     given = changes(table, optimisation=optimisation, weighting={"name": "fixed"}, thresholds=None)
     result = train(loaded(toy, given), tmp_path)
-    assert [row["lr"] / 1e-12 for row in result.history] == pytest.approx([1, 1, 1, 0.1, 0.1], rel=1e-6)
+    assert [row["lr"] / 1e-12 for row in result.history] == pytest.approx([1, 1, 1, *[factor or 0.1] * 2], rel=1e-6)
 
 
 def test_thresholds_need_a_task_that_has_some(toy, table) -> None:

@@ -100,6 +100,11 @@ def test_what_many_need_is_no_circle(written) -> None:
     assert [job.variant for job in jobs(recipe, seeds=1)] == ["a", "b", "c", "d"]
 
 
+def test_two_starts_of_a_variant_with_one_stage_are_told_when_the_recipe_is_read(written) -> None:
+    with pytest.raises(PolyfaceError, match="variants.c.start: two of these variants have a stage 'one'"):
+        recipes.load(written({"a": {}, "b": {}, "c": {"start": ["a", "b"]}}))
+
+
 @pytest.mark.parametrize("task", ["a.b", "a/b", "", "keys"])
 def test_tasks_have_plain_names_too(toy, task: str) -> None:
     tasks = {task: {"kind": "landmarks", "points": 5}}

@@ -10,7 +10,7 @@ import pytest
 from polyface.data.table import FaceTable
 from polyface.data.writing import Record, write_table
 from polyface.training.specs import SourceSpec
-from polyface.training.stages import _rows
+from polyface.training.stages import _of_few, _rows
 
 
 def table(file: Path, splits: list[str | None]) -> FaceTable:
@@ -50,3 +50,16 @@ def test_people_with_few_faces_of_the_part_are_left_out(tmp_path: Path) -> None:
     assert _rows(found, "train", SourceSpec(name="t", faces_each=2)).tolist() == [0, 2]
     assert _rows(found, "test", SourceSpec(name="t", faces_each=2)).tolist() == []
     assert _rows(found, "test", SourceSpec(name="t", faces_each=1)).tolist() == [3]
+
+
+def test_faces_of_few_people_alone_are_trained_on() -> None:
+    """Whoever is drawn, all of their faces stay, in their order, and nobody's do not; always the same draw."""
+    people = np.array(["ann", "bob", None, "eve", "ann", "bob", "eve", "dan"], dtype=object)
+    rows = np.array([0, 1, 2, 3, 4, 6, 7])
+    kept = _of_few(people, rows, 2)
+    named = set(people[kept])
+    assert len(named) == 2
+    assert None not in named
+    assert kept.tolist() == [row for row in rows if people[row] in named]
+    assert kept.tolist() == _of_few(people, rows, 2).tolist()
+    assert _of_few(people, rows, 9).tolist() == [0, 1, 3, 4, 6, 7]

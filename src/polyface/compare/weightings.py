@@ -85,7 +85,7 @@ def comparison(
     base = _base(recipe, variant)
     before, last = base.stages[:-1], base.measured
     rows = _baselines(last) | _exchanged(last, weightings or default_weightings(), options or {})
-    start = EARLIER if before else None
+    start = [EARLIER] if before else []
     minutes = recipe.variants[variant].minutes if variant else 0.0
     earlier = {key: value for key, value in (changes or {}).items() if key.split(".")[0] in (s.name for s in before)}
     own = {key: value for key, value in (changes or {}).items() if key not in earlier}
@@ -111,8 +111,8 @@ def _base(recipe: Recipe, variant: str | None) -> Recipe:
         given = recipe.variants[variant]
         if not trains(given):
             raise PolyfaceError(f"variant '{variant}' trains no network of its own: nothing to weigh")
-        if given.start:
-            base = base.model_copy(update={"stages": [*recipe.variant(given.start).stages, *base.stages]})
+        earlier = [stage for start in given.start for stage in recipe.variant(start).stages]
+        base = base.model_copy(update={"stages": [*earlier, *base.stages]})
     elif recipe.variants:
         hint = f"; choose a --variant: {', '.join(recipe.variants)}"
     last = base.measured

@@ -176,10 +176,13 @@ def _current(recipe: Recipe, out: Path, job: Job, data: Path | None) -> dict[str
 
 
 def _earlier(recipe: Recipe, out: Path, job: Job) -> dict[str, Path]:
-    """The bundles that a job starts from, by the names of their stages."""
-    if not (start := recipe.variants[job.variant].start):
-        return {}
-    return {name: folder(out, Job(start, job.seed)) / name / "model" for name in recipe.variants[start].stages}
+    """The bundles that a job starts from, by the names of their stages: of the same seed, or where the recipe has fewer
+    of them, in turn."""
+    return {
+        stage: folder(out, Job(start, job.seed % recipe.variants[start].seeds)) / stage / "model"
+        for start in recipe.variants[job.variant].start
+        for stage in recipe.variants[start].stages
+    }
 
 
 def _set_aside(recipe: Recipe, out: Path, job: Job, data: Path | None) -> None:

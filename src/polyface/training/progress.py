@@ -35,10 +35,10 @@ def learning_rate(spec: StageSpec, done: float, history: Sequence[Mapping[str, A
         along = (done - o.warmup) / max(1e-9, 1 - o.warmup)
         return 0.5 * (1 + math.cos(math.pi * min(along, 1.0)))
     if o.schedule == "steps":
-        return 0.1 ** sum(done >= milestone for milestone in o.milestones)
+        return o.factor ** sum(done >= milestone for milestone in o.milestones)
     if o.schedule == "plateau":
         main = spec.main
-        return 0.1 ** plateaus(
+        return o.factor ** plateaus(
             [row["validation"][main] for row in history if main in row.get("validation", {})], o.patience
         )
     return 1.0

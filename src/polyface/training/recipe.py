@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 
 from polyface.errors import PolyfaceError, check_names, nearest, short
 from polyface.files import check_apart, check_name
@@ -22,16 +22,21 @@ LARGEST_SEED = 2**32 - 1
 MOST_SEEDS = 100  # of a variant
 
 
+def _listed(given: Any) -> Any:
+    """One name alone is a list of one."""
+    return [given] if isinstance(given, str) else [] if given is None else given
+
+
 class VariantSpec(Strict):
     """A row of the paper's table: the stages it runs (the last one is measured) and what it changes
     (`stage.key.key: value`). keep: the tasks that it keeps of its stages; the others go, with their heads and with what
     only these read. model: measure that variant's network instead of training. average: the mean of those
-    variants' answers instead of a network. start: `init` may name a stage of that variant, which is trained first.
-    predictor "detector": the face detector's own points instead of a network's; "start": the network as `init` leaves
-    it, untrained. row: the row it stands in and `prefix` what its figures begin with, where a row has several variants.
-    splits: its seeds are splits of the people, each with test faces of its own. folds: its seeds are, so many in a row,
-    the folds of one division of the people, each the test faces of a network that did not see it: one result over all
-    of them."""
+    variants' answers instead of a network. start: a variant, or several, whose stages `init` may name; they are trained
+    first, and where one has fewer seeds these serve in turn. predictor "detector": the face detector's own points
+    instead of a network's; "start": the network as `init` leaves it, untrained. row: the row it stands in and `prefix`
+    what its figures begin with, where a row has several variants. splits: its seeds are splits of the people, each with
+    test faces of its own. folds: its seeds are, so many in a row, the folds of one division of the people, each the
+    test faces of a network that did not see it: one result over all of them."""
 
     stages: list[str] = Field(min_length=1)
     set: dict[str, Any] = Field(default_factory=dict)
@@ -39,7 +44,7 @@ class VariantSpec(Strict):
     seeds: int = Field(3, ge=1, le=MOST_SEEDS)
     model: str | None = None
     average: list[str] = Field(default_factory=list)
-    start: str | None = None
+    start: Annotated[list[str], BeforeValidator(_listed)] = Field(default_factory=list)
     predictor: Literal["network", "detector", "start"] = "network"
     row: str = ""
     prefix: str = ""
@@ -54,7 +59,7 @@ class VariantSpec(Strict):
     @property
     def needs(self) -> list[str]:
         """The variants that must be finished before this one."""
-        return [name for name in (self.model, self.start, *self.average) if name]
+        return [name for name in (self.model, *self.start, *self.average) if name]
 
 
 class ComparisonSpec(Strict):
@@ -324,6 +329,10 @@ def _check_variants(recipe: Recipe, where: str) -> None:
                 f"{where}: variants: '{other}' and '{name}' would share the folder {slug(name)}; rename one"
             )
     check_apart(folders, f"{where}: variants")
+    for name, variant in recipe.variants.items():
+        given = [stage for start in variant.start for stage in recipe.variants[start].stages]
+        if twice := sorted({stage for stage in given if given.count(stage) > 1}):
+            raise PolyfaceError(f"{where}: variants.{name}.start: two of these variants have a stage '{twice[0]}'")
     path: list[str] = []
 
     def visit(name: str) -> None:

@@ -80,7 +80,8 @@ class DataSpec(Strict):
 
     balance: columns whose words are drawn equally often in training, the first before the next: [modality, identity]
     fills a batch with as many photos as caricatures, and each half with as many faces of one person as of another.
-    limit: at most so many training faces (the first by a fixed order), for trials. validate_on: "train" lets the
+    limit: at most so many training faces of a table (the first by a fixed order), for trials. people: training faces of
+    at most so many people of a table, by a fixed order, to see what few identities do. validate_on: "train" lets the
     training faces stand in for validation faces that a set lacks, as Mao et al. 2020 do on LFWA. sizes: sides in pixels
     that training gives the crop in turn, step by step; everything else takes crop.size.
     """
@@ -92,6 +93,7 @@ class DataSpec(Strict):
     batch: int = Field(64, ge=1)
     balance: list[str] = []
     limit: int | None = Field(None, ge=1)
+    people: int | None = Field(None, ge=2)
     validate_on: Literal["val", "train"] = "val"
     sizes: list[Annotated[int, Field(ge=8, le=1024)]] = []
 
@@ -133,11 +135,11 @@ class WeightingSpec(Strict):
 
 class OptimisationSpec(Strict):
     """optimiser sgd, adamw or rmsprop. body_lr: the learning rate of trunk and branches over that of the heads.
-    schedule constant, cosine (to 0), steps of ×0.1 at `milestones` (fractions of the run), or plateau: ×0.1 when the
-    main task's validation loss has not fallen for `patience` validations. warmup: fraction of the run. ema: decay of a
-    running mean of the weights, which is then what is evaluated and saved. precision: "auto", bf16-mixed where the
-    device has units for bfloat16, else 32-true, or one of Lightning's; history and bundle say which it was. epsilon: of
-    rmsprop, added to the root (TensorFlow's is inside it).
+    schedule constant, cosine (to 0), steps of ×`factor` at `milestones` (fractions of the run), or plateau:
+    ×`factor` when the main task's validation loss has not fallen for `patience` validations. warmup: fraction of the
+    run. ema: decay of a running mean of the weights, which is then what is evaluated and saved. precision: "auto",
+    bf16-mixed where the device has units for bfloat16, else 32-true, or one of Lightning's; history and bundle say
+    which it was. epsilon: of rmsprop, added to the root (TensorFlow's is inside it).
 
     validate_every: epochs between validations, which weights and thresholds follow too. validate_steps: let these
     follow a validation every so many steps instead (the P of Mao et al. 2020), or validate_times: so many an epoch.
@@ -153,6 +155,7 @@ class OptimisationSpec(Strict):
     epochs: int = Field(30, ge=1)
     schedule: Literal["constant", "cosine", "steps", "plateau"] = "cosine"
     milestones: list[float] = [0.5, 0.75]
+    factor: float = Field(0.1, gt=0, lt=1)
     patience: int = Field(2, ge=1)
     warmup: float = Field(0.0, ge=0, lt=1)
     ema: float | None = Field(None, gt=0, lt=1)

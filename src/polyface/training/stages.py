@@ -215,6 +215,8 @@ def _chosen(
                 "whole: fetch the others, or set `faces` of the table to null to train on these"
             )
         rows = _rows(table, part, source)
+        if part == "train" and stage.data.people:
+            rows = _of_few(table.words("identity"), rows, stage.data.people)
         if part == "train" and stage.data.limit:
             rows = np.sort(np.random.default_rng(0).permutation(rows)[: stage.data.limit])
         yield table, rows, source
@@ -237,6 +239,13 @@ def _pictured(people: np.ndarray, among: np.ndarray, least: int) -> np.ndarray:
     """Bool [N]: the faces of people who have at least so many faces among those that are marked."""
     count = Counter(people[among].tolist())
     return np.array([person is not None and count[person] >= least for person in people], dtype=bool)
+
+
+def _of_few(people: np.ndarray, rows: np.ndarray, most: int) -> np.ndarray:
+    """Those of the rows whose faces are of at most so many people, drawn in a fixed order."""
+    some = sorted({person for person in people[rows] if person is not None})
+    kept = set(np.random.default_rng(0).permutation(np.array(some, dtype=object))[:most])
+    return rows[[person in kept for person in people[rows]]]
 
 
 def build_weighting(

@@ -21,35 +21,38 @@ from polyface.reproduce.runs import Runs, by_prefix
 DYNAMIC, FEATURES = "PIE m-CNN dynamic", "features"
 SIDES = {"pose": "PIE m-CNN +pose", "illumination": "PIE m-CNN +illumination", "expression": "PIE m-CNN +expression"}
 SHARES = (0.25, 0.5)
+REDUCED = {DYNAMIC: "", "PIE m-CNN fixed, budget 1": ", budget 1"}
+"""The networks of whose features dimensions are taken out, and what the names of their rows end in: the paper's, and
+one that learns its side tasks."""
 
 
 def rows(runs: Runs) -> list[Row]:
     """Rank-1 by the features x without a share of their dimensions, and the learned weights beside what they may
-    follow; of a recipe that has these variants."""
-    if DYNAMIC not in runs.recipe.variants:
-        return []
-    return [*_reduced(runs), *_weights(runs)]
+    follow; of the variants that a recipe has."""
+    known = runs.recipe.variants
+    reduced = [row for name, end in REDUCED.items() if name in known for row in _reduced(runs, name, end)]
+    return reduced + (list(_weights(runs)) if DYNAMIC in known else [])
 
 
-def _reduced(runs: Runs) -> Iterator[Row]:
+def _reduced(runs: Runs, network: str, end: str) -> Iterator[Row]:
     """Features without those dimensions that side tasks, identity or nobody in particular use most (Fig. 5c)."""
-    asked = dict(runs.stage(DYNAMIC).evaluation.protocol) | {"embedding": FEATURES, "tasks": []}
+    asked = dict(runs.stage(network).evaluation.protocol) | {"embedding": FEATURES, "tasks": []}
     found: dict[str, dict[int, Mapping[str, Result]]] = {}
-    for seed in runs.seeds(DYNAMIC):
-        orders = removal_orders(_heads(runs, seed).energies(), "identity", draws=1, seed=seed)
-        x = runs.answers(DYNAMIC, seed)[FEATURES]["embedding"]
-        chosen, cases = runs.protocol(DYNAMIC, seed, settings=asked)
+    for seed in runs.seeds(network):
+        orders = removal_orders(_heads(runs, network, seed).energies(), "identity", draws=1, seed=seed)
+        x = runs.answers(network, seed)[FEATURES]["embedding"]
+        chosen, cases = runs.protocol(network, seed, settings=asked)
         for share in SHARES:
             for kind in (SIDE, "identity", "random"):
-                name = f"without {100 * share:.0f}% {kind} dimensions"
+                name = f"without {100 * share:.0f}% {kind} dimensions{end}"
                 found.setdefault(name, {})[seed] = results_without(x, orders[kind][0], share, chosen, cases)
-    results = {name: runs.whole(DYNAMIC, by_prefix(one)).get("", {}) for name, one in found.items()}
+    results = {name: runs.whole(network, by_prefix(one)).get("", {}) for name, one in found.items()}
     for name, by_run in results.items():
         if by_run:
-            yield from rows_of(name, by_run, note=f"of the features x of {DYNAMIC}")
+            yield from rows_of(name, by_run, note=f"of the features x of {network}")
     for percent in (f"{100 * share:.0f}%" for share in SHARES):
-        side = f"without {percent} {SIDE} dimensions"
-        for other in (f"without {percent} {kind} dimensions" for kind in ("identity", "random")):
+        side = f"without {percent} {SIDE} dimensions{end}"
+        for other in (f"without {percent} {kind} dimensions{end}" for kind in ("identity", "random")):
             if results.get(side) and results.get(other):
                 yield from differences(side, other, results[side], results[other])
 
@@ -59,12 +62,12 @@ def sections(runs: Runs) -> list[Section]:
     seed = min(runs.seeds(DYNAMIC), default=None) if DYNAMIC in runs.recipe.variants else None
     if seed is None:
         return []
-    heads = _heads(runs, seed)
+    heads = _heads(runs, DYNAMIC, seed)
     return [energy_section(heads, heads.energies())]
 
 
-def _heads(runs: Runs, seed: int) -> CommonHeads:
-    place = folder(runs.out, Job(DYNAMIC, seed)) / runs.stage(DYNAMIC).name / "model"
+def _heads(runs: Runs, network: str, seed: int) -> CommonHeads:
+    place = folder(runs.out, Job(network, seed)) / runs.stage(network).name / "model"
     return common_heads(load_bundle(place, quiet=True).network, "identity")
 
 
