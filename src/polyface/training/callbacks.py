@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,3 +101,20 @@ class Bar(L.Callback):
         if learner.history and (row := learner.history[-1]).get("validation"):
             what += f" · validation {learner.spec.main} {row['validation'][learner.spec.main]:.4g}"
         self.report(done, epochs * size, what)
+
+
+class Epochs(L.Callback):
+    """Tells the caller of every epoch that was finished, at the first batch of the next one."""
+
+    def __init__(self, tell: Callable[[str, Mapping[str, Any]], None], stage: str) -> None:
+        self.tell, self.stage, self.told = tell, stage, 0
+
+    def on_train_start(self, trainer: L.Trainer, learner: L.LightningModule) -> None:
+        assert isinstance(learner, Learner)
+        self.told = len(learner.history)  # of a run that goes on
+
+    def on_train_batch_end(self, trainer: L.Trainer, learner: L.LightningModule, *args: Any) -> None:
+        assert isinstance(learner, Learner)
+        while self.told < len(learner.history):
+            self.told += 1
+            self.tell(self.stage, learner.history[self.told - 1])
