@@ -18,6 +18,7 @@ from polyface.networks import FaceNetwork
 from polyface.networks.shapes import Shape
 
 SIDE = 32
+GENDER = {"gender": kinds.build("gender", {"kind": "classification", "column": "gender"})}
 RECTIFIERS: dict[str, Any] = {
     "module": nn.ReLU(),
     "in place": nn.ReLU(inplace=True),
@@ -32,7 +33,8 @@ RECTIFIERS: dict[str, Any] = {
 
 
 class Small(nn.Module):
-    """Convolutions of stride 2 with a rectifier each; the maps "one" …, and "shared", the average of the last."""
+    """Convolutions with a rectifier each, the first two of stride 2; the maps "one" …, and "shared", the last one's
+    average."""
 
     any_size = True
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small import RECTIFIERS, network
+from small import GENDER, RECTIFIERS, network
 from torch import Tensor, nn
 
 from polyface import networks
@@ -19,7 +19,6 @@ from polyface.networks import FaceNetwork
 from polyface.networks.parts import PARTS
 from polyface.networks.shapes import Shape
 
-GENDER = {"gender": kinds.build("gender", {"kind": "classification", "column": "gender"})}
 KINDS: dict[str, dict[str, Any]] = {
     "landmarks": {"kind": "landmarks", "points": 5},
     "gender": {"kind": "classification", "column": "gender"},
@@ -308,7 +307,7 @@ def test_a_constant_changes_nothing_of_occlusion_either(small: None) -> None:
     torch.testing.assert_close(occlusion(own, pixels(), one), before, atol=1e-5, rtol=0)
 
 
-# ----------------------------------------------------------------------------------------------- nothing is left behind
+# ------------------------------------------------------------------------------------------------ what is left behind
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "occlusion"])

@@ -7,8 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from small import faces, network
-from tests.explain.test_maps import GENDER
+from small import GENDER, faces, network
 
 from polyface.explain.maps import METHODS
 from polyface.explain.questions import question

@@ -18,6 +18,7 @@ from polyface.cli.inference import analyze, demo, export, models
 from polyface.cli.parts import parts
 from polyface.cli.reproduce import reproduce
 from polyface.cli.training import evaluate, extend, train
+from polyface.cli.tune import tune
 from polyface.errors import Interrupted, PolyfaceError, utf8
 
 __all__ = ["app", "main"]
@@ -33,7 +34,9 @@ app.add_typer(gallery.app, name="gallery")
 app.add_typer(explain.app, name="explain")
 for _name in ("cam", "gradients", "occlusion", "check", "regions"):
     explain.app.command(_name)(getattr(maps, _name))
-for _command in (train, extend, evaluate, reproduce, compare_weightings, analyze, models, export, demo, parts):
+for _command in (
+    train, extend, evaluate, reproduce, tune, compare_weightings, analyze, models, export, demo, parts,
+):  # fmt: skip
     app.command()(_command)
 
 

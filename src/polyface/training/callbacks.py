@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -98,3 +98,20 @@ class Bar(L.Callback):
         size, done = learner.epoch_batches, learner.batches_done + 1
         what = f"{self.stage} epoch {(done - 1) // size + 1}/{learner.epochs}"
         self.report(done, learner.epochs * size, " · ".join(filter(None, [what, learner.standing])))
+
+
+class Epochs(L.Callback):
+    """Tells the caller of every epoch that was finished, at the first batch of the next one."""
+
+    def __init__(self, tell: Callable[[str, Mapping[str, Any]], None], stage: str) -> None:
+        self.tell, self.stage, self.told = tell, stage, 0
+
+    def on_train_start(self, trainer: L.Trainer, learner: L.LightningModule) -> None:
+        assert isinstance(learner, StageModule)
+        self.told = len(learner.history)  # of a run that goes on
+
+    def on_train_batch_end(self, trainer: L.Trainer, learner: L.LightningModule, *args: Any) -> None:
+        assert isinstance(learner, StageModule)
+        while self.told < len(learner.history):
+            self.told += 1
+            self.tell(self.stage, learner.history[self.told - 1])

@@ -15,6 +15,7 @@ from polyface.files import check_apart, check_name
 from polyface.training.extras import EXTRAS
 from polyface.training.learners import LEARNERS
 from polyface.training.papers import PAPERS, RECIPE
+from polyface.training.space import Space
 from polyface.training.specs import BaseStage, FolderName, Stage, StageSpec, Strict, told
 from polyface.training.texts import read_yaml, read_yaml_file
 
@@ -88,7 +89,8 @@ class Recipe(Strict):
     """name, seed, ordered stages, and the variants that `polyface reproduce` runs.
 
     sizes: other sizes of the whole recipe by name, each a mapping of changes (`stage.key.key: value`) that are made
-    before a variant's own; `load("name:size")` takes one, and `size` says which was taken."""
+    before a variant's own; `load("name:size")` takes one, and `size` says which was taken. space: what `polyface tune`
+    searches: dotted keys, and the values that each may have."""
 
     name: FolderName
     about: str = ""
@@ -98,6 +100,7 @@ class Recipe(Strict):
     size: str = ""
     variants: dict[VariantName, VariantSpec] = Field(default_factory=dict)
     comparisons: list[ComparisonSpec] = Field(default_factory=list)
+    space: Space = Field(default_factory=dict)
 
     @property
     def place(self) -> str:
@@ -127,6 +130,10 @@ class Recipe(Strict):
         for table in (table for stage in made.stages for table in stage.data.tables):
             table.options = {key: seed if value == "seed" else value for key, value in table.options.items()}
         return made
+
+    def searching(self, space: Any, where: str) -> Recipe:
+        """The recipe with another `space`, as it was read from the file `where`."""
+        return _checked(self.model_dump() | {"space": _mapping(space, where)}, where)
 
     def variant(self, name: str, seed: int | None = None) -> Recipe:
         """The recipe of one row at a seed (default: the recipe's): its stages only, with its changes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,8 @@ class RunOptions:
 
     accelerator, devices, strategy: Lightning's. checkpoint_minutes: how often the run is saved (also at its end and
     when it is interrupted); checkpoint_steps: instead, every so many batches. progress: called with what is going on.
+    after_epoch: called with a stage's name and the history's entry of each epoch that another one follows; what it
+    raises ends the run, which can be resumed.
     """
 
     accelerator: str = "auto"
@@ -59,6 +61,7 @@ class RunOptions:
     logger: str = "csv"
     progress: Progress | None = None
     threads: int | None = None
+    after_epoch: Callable[[str, Mapping[str, Any]], None] | None = None
 
     def __post_init__(self) -> None:
         for name, value, most in (

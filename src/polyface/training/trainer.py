@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from polyface.errors import PolyfaceError, short
-from polyface.training.callbacks import Bar, Saver, stopping_between_steps
+from polyface.training.callbacks import Bar, Epochs, Saver, stopping_between_steps
 from polyface.training.memory import keep_freed_memory
 from polyface.training.module import LAYOUT, Pace, StageModule
 from polyface.training.precision import precision
@@ -39,6 +39,8 @@ def trainer_of(stage: str, pace: Pace, options: RunOptions, folder: Path) -> tup
     callbacks: list[L.Callback] = [saver]
     if options.progress:
         callbacks.append(Bar(options.progress, stage))
+    if options.after_epoch:
+        callbacks.append(Epochs(options.after_epoch, stage))
     try:
         trainer = L.Trainer(
             accelerator=options.accelerator,
