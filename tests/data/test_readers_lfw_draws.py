@@ -125,7 +125,7 @@ def test_the_lists_hash_is_told(lfw: Path) -> None:
         ("lfw-gender", "gender", [face.path for face in reader("lfw-gender").records(lfw)]),
     ):
         found = hashlib.sha1("\n".join(sorted(paths)).encode()).hexdigest()
-        assert reader(name).plan(lfw).hints == {column: f"list {found}"}
+        assert reader(name).plan(lfw).hints == {column: f"SHA-1 of the list {found}"}
 
 
 def test_what_is_refused(lfw: Path, tmp_path: Path) -> None:

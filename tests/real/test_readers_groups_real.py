@@ -118,6 +118,6 @@ def test_lfw_identity_and_gender(real_data, caplog):
 def test_the_lists_of_lfw_are_these(real_data):
     hints = {name: reader(name).plan(real_data("lfw")).hints for name in ("lfw-identity", "lfw-gender")}
     assert hints == {
-        "lfw-identity": {"identity": "list 2d254e4b28e824ccf4c01ab5c6cc622e85383d3b"},
-        "lfw-gender": {"gender": "list fb4a8a000011b04593e709f4479f5a0a3172c314"},
+        "lfw-identity": {"identity": "SHA-1 of the list 2d254e4b28e824ccf4c01ab5c6cc622e85383d3b"},
+        "lfw-gender": {"gender": "SHA-1 of the list fb4a8a000011b04593e709f4479f5a0a3172c314"},
     }

@@ -33,8 +33,7 @@ class LFWGender:
     SHA-1. The 50 people of ``lfw-identity`` are never test here, and its test faces of the same draw are in no part, so
     that two networks that learn from one draw see no test face of each other.
 
-    Licence: none is stated; for research. Source: http://vis-www.cs.umass.edu/lfw/ (images), and
-    https://my.pcloud.com/publink/show?code=XZexV07ZbVkxyq5hV5qmd9KAgoCGMBLKkLQX (lists of names)
+    Licence: none is stated; for research. Source: http://vis-www.cs.umass.edu/lfw/
     """
 
     draw: int | str = 0
@@ -50,7 +49,8 @@ class LFWGender:
 
     def plan(self, root: Path) -> Plan:
         """The gender's column, with the hash of the list of images, which tells whether two folders gave the same."""
-        return Plan({"gender": built_in("gender")}, hints={"gender": f"list {digest(self._faces(Path(root))[1])}"})
+        said = f"SHA-1 of the list {digest(self._faces(Path(root))[1])}"
+        return Plan({"gender": built_in("gender")}, hints={"gender": said})
 
     def records(self, root: Path) -> Iterator[Record]:
         """One face an image, by path; `root` is the folder of the lists.

@@ -50,7 +50,7 @@ class LFWIdentity:
 
     def plan(self, root: Path) -> Plan:
         """The people's column, with the hash of the list of images, which tells whether two folders gave the same."""
-        said = f"list {digest(self._chosen(Path(root))[1])}"
+        said = f"SHA-1 of the list {digest(self._chosen(Path(root))[1])}"
         return Plan({"identity": built_in("identity")}, hints={"identity": said})
 
     def records(self, root: Path) -> Iterator[Record]:
