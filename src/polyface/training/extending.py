@@ -18,7 +18,7 @@ LIGHT: dict[str, Any] = {"kind": "column", "blocks": 1, "widths": [64, 128], "co
 """The column of a task for which no other is asked: one block of two convolutions, as in Fig. 1 of Barros et al."""
 DEFAULTS: dict[str, Any] = {
     "data": {"augment": {"mirror": 0.5}, "batch": 32},
-    "optimisation": {"lr": 0.001, "epochs": 20, "weight_decay": 0.01},
+    "optimisation": {"lr": 0.001, "epochs": 40, "weight_decay": 0.01},
 }
 
 
