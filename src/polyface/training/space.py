@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from polyface.training.specs import Strict
@@ -26,6 +26,10 @@ class RangeSpec(Strict):
         return self
 
     @property
+    def whole(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    @property
     def ends(self) -> Sequence[Any]:
         return self.low, self.high
 
@@ -40,5 +44,12 @@ class ChoicesSpec(Strict):
         return self.choices[0], self.choices[-1]
 
 
-Space = dict[str, RangeSpec | ChoicesSpec]
+def _spec(given: Any) -> Any:
+    """The values of a key, of the class that they are told in."""
+    if not isinstance(given, Mapping):
+        return given
+    return (ChoicesSpec if "choices" in given else RangeSpec).model_validate(given)
+
+
+Space = dict[str, Annotated[RangeSpec | ChoicesSpec, BeforeValidator(_spec)]]
 """Dotted keys of a recipe (`stage.key.key`), and the values that each may have."""
