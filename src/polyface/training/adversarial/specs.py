@@ -26,7 +26,7 @@ class PairSpec(Strict):
 
 class BeganSpec(Strict):
     """gamma: how far the loss of generated pictures should be below that of faces; lower gives clearer pictures that
-    differ less. lambda_k: the rate at which k follows."""
+    differ less. lambda_k: the rate at which k follows; short runs want more than the published value given here."""
 
     name: Literal["began"] = "began"
     gamma: float = Field(0.5, ge=0, le=1)
