@@ -110,11 +110,14 @@ class Epochs(L.Callback):
         self.tell, self.stage, self.told = tell, stage, 0
 
     def on_train_start(self, trainer: L.Trainer, learner: L.LightningModule) -> None:
-        assert isinstance(learner, Learner)
-        self.told = len(learner.history)  # of a run that goes on
+        self.told = len(_history(learner))  # of a run that goes on
 
     def on_train_batch_end(self, trainer: L.Trainer, learner: L.LightningModule, *args: Any) -> None:
-        assert isinstance(learner, Learner)
-        while self.told < len(learner.history):
+        for row in _history(learner)[self.told :]:
             self.told += 1
-            self.tell(self.stage, learner.history[self.told - 1])
+            self.tell(self.stage, row)
+
+
+def _history(learner: Any) -> list[dict[str, Any]]:
+    """What every learner has of its epochs."""
+    return learner.history  # type: ignore[no-any-return]
