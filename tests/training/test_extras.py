@@ -182,7 +182,7 @@ def test_a_checkpoint_of_another_layout_is_one_line(toy, trainings, tmp_path) ->
 
 
 def test_every_extra_of_its_own_can_be_told_about() -> None:
-    assert EXTRAS.names() == ["centres", "distil", "running-mean", "stopping", "thresholds"]
+    assert EXTRAS.names() == ["accuracy", "centres", "distil", "running-mean", "stopping", "thresholds"]
     assert all(EXTRAS.about(name).endswith(".") or EXTRAS.about(name) for name in EXTRAS.names())
     assert all(issubclass(EXTRAS.get(name), Extra) for name in EXTRAS.names())
 

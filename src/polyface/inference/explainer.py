@@ -22,7 +22,7 @@ from polyface.errors import PolyfaceError, check_names, short
 from polyface.explain.maps import METHODS
 from polyface.explain.questions import question
 from polyface.explain.sanity import DRAWS, randomised
-from polyface.inference.inputs import Source, given_boxes, is_single, own_boxes, sources, together, usable_device
+from polyface.inference.inputs import given_boxes, is_single, own_boxes, sources, together, usable_device
 from polyface.metrics.resampling import Floats
 from polyface.models import find
 from polyface.models.bundle import Bundle, load_bundle
@@ -129,8 +129,9 @@ class Explainer:
         for source, own in together(sources(images), "images", boxes=given_boxes(images, boxes)):
             try:
                 pixels = source.pixels()
-                faces = [self._explained(face, asked, methods, layer, other) for face in self.crops(source, own)]
-                yield ExplainedPhoto(source.path, pixels, tuple(faces))
+                found = self.crops(pixels, own, source.where)
+                faces = tuple(self._explained(face, asked, methods, layer, other) for face in found)
+                yield ExplainedPhoto(source.path, pixels, faces)
             except PolyfaceError as error:
                 if single or source.path is None:
                     raise
@@ -157,7 +158,7 @@ class Explainer:
         asked = list(tasks) or list(self.bundle.tasks) or self.questions
         other = None if like is None else self._only(like)
         self._check(asked, methods, layer, other)
-        faces = [face.inputs for source in sources(images) for face in self.crops(source)]
+        faces = [face.inputs for source in sources(images) for face in self.crops(source.pixels(), None, source.where)]
         if not faces:
             raise PolyfaceError("no face was found in the photos: give photos of faces")
         inputs, known = torch.stack(faces).to(self._device), self._embeddings(other)
@@ -173,10 +174,11 @@ class Explainer:
         with torch.no_grad():
             return None if other is None else self.network(other).embeddings
 
-    def crops(self, source: Source, own: Any = None) -> list[FoundCrop]:
-        """The faces of a photo as the model sees them: those in its own boxes, or all that are found."""
-        pixels, spec = source.pixels(), self.bundle.crop
-        if (given := own_boxes(own, source.where)) is not None:
+    def crops(self, pixels: NDArray[np.uint8], own: Any = None, where: str = "image") -> list[FoundCrop]:
+        """The faces of a photo, uint8 [H, W, 3], as the model sees them: those in its own boxes, or all that are found.
+        where: what errors call it."""
+        spec = self.bundle.crop
+        if (given := own_boxes(own, where)) is not None:
             boxes = by = given
         else:
             found = self._detector(pixels)
@@ -185,7 +187,7 @@ class Explainer:
         try:
             cuts = [torch.from_numpy(cut(pixels, each, spec))[None] for each in by]
         except PolyfaceError as error:
-            raise PolyfaceError(f"{source.where}: {error}") from error
+            raise PolyfaceError(f"{where}: {error}") from error
         inputs = [sample(one, to_input, spec.size)[0] for one in cuts]
         matrices = spec.crops(by) if len(by) else by
         return [FoundCrop(*each) for each in zip(boxes, matrices, inputs, strict=True)]
@@ -193,7 +195,7 @@ class Explainer:
     def _only(self, photo: Any) -> Tensor:
         """The one face of a photo, as the network sees it."""
         source = next(sources(photo))
-        if len(found := self.crops(source)) != 1:
+        if len(found := self.crops(source.pixels(), None, source.where)) != 1:
             raise PolyfaceError(f"{source.where}: shows {len(found)} faces; give a photo of one, to compare with")
         return found[0].inputs[None].to(self._device)
 

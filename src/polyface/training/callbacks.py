@@ -112,6 +112,6 @@ class Epochs(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, learner: L.LightningModule, *args: Any) -> None:
         assert isinstance(learner, StageModule)
-        while self.told < len(learner.history):
+        for row in learner.history[self.told :]:
             self.told += 1
-            self.tell(self.stage, learner.history[self.told - 1])
+            self.tell(self.stage, row)
