@@ -107,7 +107,9 @@ def routes_of(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> tuple[Tensor
     seen: list[Any] = []
     forward = FaceNetwork.forward
     monkeypatch.setattr(
-        FaceNetwork, "forward", lambda self, images, routes=None, *nodes: seen.append(routes) or forward(self, images, routes, *nodes)
+        FaceNetwork,
+        "forward",
+        lambda self, images, routes=None, *nodes: seen.append(routes) or forward(self, images, routes, *nodes),
     )
     rows = []
     for raw in learner._train:

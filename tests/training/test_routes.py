@@ -28,7 +28,9 @@ def test_labels_route_in_training_and_answers_in_validation(tmp_path, monkeypatc
     seen: list[Any] = []
     original = FaceNetwork.forward
     monkeypatch.setattr(
-        FaceNetwork, "forward", lambda self, images, routes=None, *nodes: seen.append(routes) or original(self, images, routes, *nodes)
+        FaceNetwork,
+        "forward",
+        lambda self, images, routes=None, *nodes: seen.append(routes) or original(self, images, routes, *nodes),
     )
     raw = unlabelled(first_batch(learner), "gender", slice(0, 4))
     learner.training_step(raw, 0).backward()
