@@ -296,3 +296,15 @@ def test_it_is_analysed_exported_and_written_like_any_task(
     assert (row["age"], row["age_years"]) == (word, pytest.approx(face.numbers["age_years"]))
     plain, written = (np.asarray(draw(picture(), result, labels=labels)) for labels in (False, True))
     assert (plain != written).any()
+
+
+def test_what_is_explained_is_the_mean_in_years() -> None:
+    """Half of it at 10 years and half at 30 is 20; each output's gradient is p·(year − mean)."""
+    task, output = made(), torch.full((1, 101), -torch.inf)
+    output[0, [10, 30]] = 0.0
+    assert task.score_names == ["years"]
+    assert task.scores(output).tolist() == [[20.0]]
+    learnt = torch.zeros(1, 101, requires_grad=True)
+    task.scores(learnt).sum().backward()  # type: ignore[no-untyped-call]
+    expected = (torch.arange(101) - 50) / 101
+    torch.testing.assert_close(learnt.grad, expected[None])

@@ -215,6 +215,14 @@ class AgeTask(Task):
         label = [self.vocabulary[place] for place in shares.argmax(1)]
         return {"label": label, "probabilities": shares, "years": p @ bins, **given}
 
+    @property
+    def score_names(self) -> list[str]:
+        return ["years"]
+
+    def scores(self, output: Tensor) -> Tensor:
+        """[B, 1]: the mean m, in years."""
+        return (output.float().softmax(1) @ self._bins(output.device).float())[:, None]
+
     def labels(self, answer: Mapping[str, Any]) -> list[Any]:
         return list(np.asarray(answer["years"]).tolist())
 
