@@ -16,12 +16,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
+from polyface.data.loader import FaceLoader, FacePool
 from polyface.errors import PolyfaceError, short
 from polyface.training.callbacks import Bar, Epochs, Saver, stopping_between_steps
 from polyface.training.memory import keep_freed_memory
 from polyface.training.module import LAYOUT, Pace, StageModule
 from polyface.training.precision import precision
 from polyface.training.processes import ended_together
+from polyface.training.specs import BaseStage
 from polyface.training.stages import RunOptions
 
 CHECKPOINT = "last.ckpt"
@@ -69,6 +71,20 @@ def trainer_of(stage: str, pace: Pace, options: RunOptions, folder: Path) -> tup
             f"strategy '{options.strategy}' trains in copies of this process, whose results stay there: use 'ddp'"
         )
     return trainer, saver
+
+
+def loaders_of(
+    trainer: L.Trainer, stage: BaseStage, seed: int, train: FacePool, val: FacePool | None
+) -> tuple[FaceLoader, FaceLoader | None]:
+    """This process's share of the training faces, in another order every epoch, and of the validation faces, in theirs
+    and in larger batches."""
+
+    def loader(pool: FacePool, batch: int, shuffle: bool) -> FaceLoader:
+        rank, world = trainer.global_rank, trainer.world_size
+        return FaceLoader(pool, batch, seed=seed, stage=stage.name, shuffle=shuffle, rank=rank, world=world)
+
+    validation = None if val is None else loader(val, max(stage.data.batch, 250), shuffle=False)
+    return loader(train, stage.data.batch, shuffle=True), validation
 
 
 def fit(trainer: L.Trainer, learner: StageModule, saver: Saver, seed: int) -> None:

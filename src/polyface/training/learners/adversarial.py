@@ -9,7 +9,7 @@ import torch
 
 from polyface import networks
 from polyface.data.crops import CropSpec
-from polyface.data.loader import FaceLoader, FacePool
+from polyface.data.loader import FaceLoader
 from polyface.errors import PolyfaceError
 from polyface.networks import FaceNetwork
 from polyface.networks.parts import PARTS
@@ -21,7 +21,7 @@ from polyface.training.adversarial.specs import AdversarialSpec
 from polyface.training.records import SHEETS
 from polyface.training.stages import RunContext, StageResult, stage_pool
 from polyface.training.start import check_input, evaluating
-from polyface.training.trainer import fit, trainer_of
+from polyface.training.trainer import fit, loaders_of, trainer_of
 
 
 class Adversarial:
@@ -40,13 +40,7 @@ class Adversarial:
             raise PolyfaceError(f"stage {stage.name}: no training faces (split 'train') in its tables")
         val = stage_pool(stage, "val", data, {}, options.progress, context.earlier)
         trainer, saver = trainer_of(stage.name, stage.optimisation, options, context.folder)
-
-        def loader(pool: FacePool, batch: int, shuffle: bool) -> FaceLoader:
-            rank, world = trainer.global_rank, trainer.world_size
-            return FaceLoader(pool, batch, seed=seed, stage=stage.name, shuffle=shuffle, rank=rank, world=world)
-
-        faces = loader(train, stage.data.batch, shuffle=True)
-        validation = None if val is None else loader(val, max(stage.data.batch, 250), shuffle=False)
+        faces, validation = loaders_of(trainer, stage, seed, train, val)
         looked = FaceLoader(val or train, stage.data.batch, seed=seed, shuffle=False)
         module = AdversarialModule(stage, seed, network, faces, validation, looked, context.folder)
         fit(trainer, module, saver, seed)

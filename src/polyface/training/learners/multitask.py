@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from polyface.data.loader import FaceLoader, FacePool
 from polyface.errors import PolyfaceError
 from polyface.training.extras import EXTRAS
 from polyface.training.inert import check_groups, warn, warn_of_classes
@@ -10,7 +9,7 @@ from polyface.training.learner import Learner
 from polyface.training.specs import StageSpec
 from polyface.training.stages import RunContext, StageResult, build_weighting, stage_pool, stage_tasks
 from polyface.training.start import adapt, build_network, extended, use_cached
-from polyface.training.trainer import fit, trainer_of
+from polyface.training.trainer import fit, loaders_of, trainer_of
 from polyface.weighting import Weighting
 
 
@@ -40,13 +39,7 @@ class Multitask:
                 "or set data.validate_on to train"
             )
         trainer, saver = trainer_of(stage.name, stage.optimisation, options, context.folder)
-
-        def loader(pool: FacePool, batch: int, shuffle: bool) -> FaceLoader:
-            rank, world = trainer.global_rank, trainer.world_size
-            return FaceLoader(pool, batch, seed=seed, stage=stage.name, shuffle=shuffle, rank=rank, world=world)
-
-        faces = loader(train, stage.data.batch, shuffle=True)
-        validation = None if val is None else loader(val, max(stage.data.batch, 250), shuffle=False)
+        faces, validation = loaders_of(trainer, stage, seed, train, val)
         adapt(network, stage, tasks, train, seed, earlier)
         if stage.network.cached:
             network.to(trainer.strategy.root_device)
