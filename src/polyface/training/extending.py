@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from polyface.data.augment import AugmentSpec
 from polyface.errors import PolyfaceError, check_names, short
 from polyface.models import find
 from polyface.models.bundle import Bundle, load_bundle
 from polyface.tasks import TASKS
 from polyface.training.recipe import Recipe, assignments, load, of_tree, slug
+from polyface.training.specs import DataSpec
 
 LIGHT: dict[str, Any] = {"kind": "column", "blocks": 1, "widths": [64, 128], "convs_per_group": 1}
 """The column of a task for which no other is asked: one block of two convolutions, as in Fig. 1 of Barros et al."""
@@ -55,8 +55,7 @@ def extension(
         network["heads"] = {task: task for task in stage["tasks"]}
     elif reads:
         raise PolyfaceError(f"--reads: {name} has parts of its own; let `reads` of these name {', '.join(reads)}")
-    varied = set(AugmentSpec.model_validate(stage["data"]["augment"]).varied) - {"mirror"}
-    network["cached"] = not varied and not stage["data"].get("sizes")
+    network["cached"] = not DataSpec.model_validate(stage["data"]).varied
     base = str(old.about.get("name") or find(model).name).partition("/")[0]
     recipe = of_tree({"name": slug(f"{base}+{name}"), "stages": [stage]}, f"extending {model}", changes)
     return recipe.at(recipe.seed)

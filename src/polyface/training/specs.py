@@ -99,6 +99,11 @@ class DataSpec(Strict):
     validate_on: Literal["val", "train"] = "val"
     sizes: list[Annotated[int, Field(ge=8, le=1024)]] = []
 
+    @property
+    def varied(self) -> list[str]:
+        """The keys that give a face other pictures every epoch, its mirror image aside."""
+        return [f"augment.{name}" for name in self.augment.varied if name != "mirror"] + ["sizes"] * bool(self.sizes)
+
 
 class NetworkSpec(Strict):
     """trunk: its name and options; frozen: true keeps it as it starts. A stage that extends a model has that one's.
@@ -324,8 +329,7 @@ class StageSpec(BaseStage):
         where = f"stages.{self.name}.network.cached"
         if not self.extends and self.network.trunk.get("frozen") is not True:
             raise PolyfaceError(f"{where}: the trunk learns; set network.trunk.frozen to true, or leave cached out")
-        varied = [f"augment.{name}" for name in self.data.augment.varied if name != "mirror"]
-        if varied := varied + ["sizes"] * bool(self.data.sizes):
+        if varied := self.data.varied:
             raise PolyfaceError(
                 f"{where}: data.{varied[0]} gives a face other pictures every epoch; leave one of them out"
             )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from polyface.metrics.resampling import summarise
 from polyface.metrics.result import Row
 from polyface.models.bundle import load_bundle
-from polyface.reproduce.jobs import Job, folder
+from polyface.reproduce.jobs import Job, folder, trains
 from polyface.reproduce.runs import Runs
 
 NEAR = 0.95  # of the best accuracy
@@ -16,7 +16,7 @@ NEAR = 0.95  # of the best accuracy
 def rows(runs: Runs) -> list[Row]:
     """Of every variant whose trainings tell their accuracy on the validation faces epoch by epoch: that after the first
     epoch, the epochs until it is 95 % of the best (Fig. 5), the parameters that learn and the seconds an epoch."""
-    return [row for name, variant in runs.measured.items() if not variant.model for row in _training(runs, name)]
+    return [row for name, variant in runs.measured.items() if trains(variant) for row in _training(runs, name)]
 
 
 def _training(runs: Runs, name: str) -> Iterator[Row]:
