@@ -289,8 +289,7 @@ def years_of(group: str) -> tuple[int, float]:
 
 def age_classes(ages: np.ndarray, groups: Sequence[str]) -> np.ndarray:
     """The place among `groups` (see `years_of`) of the one that each age in years [N] falls into, int64 [N]; −1 for
-    NaN,
-    and for an age between two groups. Somebody of 14.9 years is 14."""
+    NaN, and for an age between two groups. Somebody of 14.9 years is 14."""
     found, years = np.full(np.shape(ages), -1), np.floor(ages)
     for place, (first, last) in enumerate(map(years_of, groups)):
         found[(years >= first) & (years <= last)] = place

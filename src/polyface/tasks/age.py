@@ -205,8 +205,7 @@ class AgeTask(Task):
 
     def conclude(self, numbers: dict[str, np.ndarray]) -> dict[str, Any]:
         """{"label": the group, "probabilities": float32 [B, groups], "years": float32 [B]}. The probabilities are of
-        the
-        groups alone, together 1, whatever share of p lies between two groups."""
+        the groups alone, together 1, whatever share of p lies between two groups."""
         given = dict(numbers)
         p, bins = given.pop("distribution"), np.arange(self.output_dim, dtype=np.float32)
         of_group = age_classes(bins, self.vocabulary)[:, None] == np.arange(len(self.vocabulary))
