@@ -2,49 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from polyface.metrics.resampling import summarise
+import numpy as np
+
+from polyface.metrics.resampling import student, summarise
 from polyface.metrics.result import Row
 from polyface.models.bundle import load_bundle
 from polyface.reproduce.jobs import Job, folder, trains
 from polyface.reproduce.runs import Runs
+from polyface.training.specs import StageSpec
 
 NEAR = 0.95  # of the best accuracy
+LEVEL = 0.95  # of intervals
+CURVES = "on validation faces"
 
 
 def rows(runs: Runs) -> list[Row]:
     """Of every variant whose trainings tell their accuracy on the validation faces epoch by epoch: that after the first
-    epoch, the epochs until it is 95 % of the best (Fig. 5), the parameters that learn and the seconds an epoch."""
-    return [row for name, variant in runs.measured.items() if trains(variant) for row in _training(runs, name)]
+    epoch, the epochs until it is 95 % of the best (Fig. 5), the parameters that learn and the seconds an epoch; and how
+    the first two differ between the variants that the recipe compares."""
+    found = {name: one for name, variant in runs.measured.items() if trains(variant) and (one := _curves(runs, name))}
+    own = [row for name, curves in found.items() for row in _training(runs, name, curves)]
+    compared = [(one.better, one.than) for one in runs.recipe.comparisons]
+    return own + [row for pair in compared if found.keys() >= set(pair) for row in _differences(runs, *pair, found)]
 
 
-def _training(runs: Runs, name: str) -> Iterator[Row]:
+def _curves(runs: Runs, name: str) -> dict[int, list[float]]:
+    """The main task's accuracy on the validation faces, an epoch each, by seed."""
     task = runs.stage(name).evaluation.main
-    found = {seed: record for seed in runs.seeds(name) if (record := runs.record(name, seed))}
+    records = {seed: record for seed in runs.seeds(name) if (record := runs.record(name, seed))}
     curves = {
-        seed: curve
-        for seed, record in found.items()
-        if len(curve := [row["accuracy"][task] for row in record["history"] if task in row.get("accuracy", {})]) > 1
+        seed: [row["accuracy"][task] for row in record["history"] if task in row.get("accuracy", {})]
+        for seed, record in records.items()
     }
-    if not curves:
-        return
-    seeds, title = tuple(curves), runs.title(name)
+    return {seed: curve for seed, curve in curves.items() if len(curve) > 1}
+
+
+def _soon(task: str, curve: list[float]) -> dict[str, tuple[str, float]]:
+    """How soon a column learns: metric → unit and figure; the first epoch is 1."""
+    reached = next(epoch for epoch, one in enumerate(curve, 1) if one >= NEAR * max(curve))
+    return {f"{task} after epoch 1": ("%", curve[0]), f"{task} epochs to 95 %": ("epochs", float(reached))}
+
+
+def _training(runs: Runs, name: str, curves: Mapping[int, list[float]]) -> Iterator[Row]:
+    stage, seeds = runs.stage(name), tuple(curves)
+    task = stage.evaluation.main
+    records = [record for seed in seeds if (record := runs.record(name, seed))]
     figures = {
-        f"{task} after epoch 1": ("%", [curve[0] for curve in curves.values()]),
-        f"{task} epochs to 95 %": ("epochs", [_reached(curve) for curve in curves.values()]),
-        f"{task} seconds an epoch": ("s", [found[seed]["seconds"] / len(found[seed]["history"]) for seed in seeds]),
+        f"{task} seconds an epoch": ("s", [record["seconds"] / len(record["history"]) for record in records]),
         f"{task} parameters that learn": ("", [_learning(runs, name, seeds[0])]),
     }
+    if _told_from_the_first(stage):
+        soon = [_soon(task, curve) for curve in curves.values()]
+        figures |= {metric: (unit, [one[metric][1] for one in soon]) for metric, (unit, _) in soon[0].items()}
     for metric, (unit, values) in figures.items():
         of_all = summarise(values)
-        note = "on validation faces" if unit in ("%", "epochs") else ""
-        yield Row(title, metric, of_all.mean, of_all.std, seeds=seeds, unit=unit, note=note)
+        note = CURVES if unit in ("%", "epochs") else ""
+        yield Row(runs.title(name), metric, of_all.mean, of_all.std, seeds=seeds, unit=unit, note=note)
 
 
-def _reached(curve: list[float]) -> float:
-    """The first epoch, from 1, whose accuracy is at least 95 % of the best one."""
-    return float(next(epoch for epoch, one in enumerate(curve, 1) if one >= NEAR * max(curve)))
+def _told_from_the_first(stage: StageSpec) -> bool:
+    return stage.optimisation.validate_every == 1
+
+
+def _differences(runs: Runs, better: str, than: str, found: Mapping[str, Mapping[int, list[float]]]) -> Iterator[Row]:
+    """How much sooner one variant learns a task than another, paired by seed, where both tell from the first epoch."""
+    stages = [runs.stage(name) for name in (better, than)]
+    seeds = tuple(sorted(found[better].keys() & found[than].keys()))
+    if len(seeds) < 2 or not all(map(_told_from_the_first, stages)):
+        return
+    task = stages[0].evaluation.main
+    ours, theirs = ([_soon(task, found[name][seed]) for seed in seeds] for name in (better, than))
+    for metric, (unit, _) in ours[0].items():
+        gaps = np.array([a[metric][1] - b[metric][1] for a, b in zip(ours, theirs, strict=True)])
+        of_all = summarise(gaps.tolist())
+        half = student(LEVEL, len(seeds) - 1) * float(of_all.std or 0) / np.sqrt(len(seeds))
+        ends = (of_all.mean - half, of_all.mean + half)
+        note = f"{CURVES}; the interval {'includes' if ends[0] <= 0 <= ends[1] else 'excludes'} 0"
+        name = f"{runs.title(better)} minus {runs.title(than)}"
+        yield Row(name, metric, of_all.mean, of_all.std, None, seeds, ends, unit=unit, note=note, over="seeds")
 
 
 def _learning(runs: Runs, name: str, seed: int) -> float:
