@@ -19,7 +19,7 @@ def test_trials_are_printed_best_first_with_the_command_that_trains_the_best(
 ) -> None:
     given: list[Any] = []
 
-    def found(recipe: Any, data: Any, out: Path, options: Any, trials: int, workers: int, progress: Any) -> list[Any]:
+    def found(recipe: Any, data: Any, out: Path, options: Any, trials: int, workers: int, *_: Any) -> list[Any]:
         given.append((list(recipe.space), out.name, trials, workers))
         best = tune.Trial(1, {"one.optimisation.lr": 0.01}, 71.5, "complete")
         return [best, tune.Trial(0, {"one.optimisation.lr": 0.1}, None, "fail", "the loss is not finite")]

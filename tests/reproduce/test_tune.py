@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from polyface.errors import PolyfaceError
 from polyface.models.bundle import load_bundle
 from polyface.models.predict import predict
 from polyface.reproduce import tune
+from polyface.reproduce.jobs import started
 from polyface.training import stages
 from polyface.training.recipe import Recipe, load
 from polyface.training.stages import RunOptions
@@ -54,6 +56,28 @@ def recipe(folder: Path, text: str = RECIPE) -> Recipe:
     path = folder / "searched.yaml"
     path.write_text(text)
     return load(path)
+
+
+def test_a_row_is_searched_from_what_another_row_trained(tmp_path: Path) -> None:
+    """The earlier row is trained once, and its trunk is in the trial's network."""
+    head, stage = RECIPE.split("space:")[0].split("  - name: one")
+    one = f"  - &one\n    name: one{stage}"
+    two = "  - {<<: *one, name: two, init: {source: one, parts: [trunk]}}\n"
+    frozen = "{stages: [two], start: first, set: {two.network.trunk.frozen: true}}"
+    variants = f"variants: {{first: {{stages: [one], seeds: 1}}, second: {frozen}}}\n"
+    space = "space: {two.optimisation.lr: {choices: [0.001]}}\n"
+    chosen = recipe(tmp_path, head + one + two + variants + space)
+    made = set()
+    for _ in range(2):
+        earlier = started(chosen, "second", None, tmp_path / "runs", OPTIONS, seed=2)  # first has one seed, 0
+        assert earlier == {"one": tmp_path / "runs/first/seed0/one/model"}
+        made.add((earlier["one"] / "polyface.json").stat().st_mtime_ns)
+    assert len(made) == 1
+    (trial,) = tune.tune(chosen.variant("second"), None, tmp_path / "study", OPTIONS, trials=1, earlier=earlier)
+    assert trial.state == "complete", trial.why
+    (grown,) = (tmp_path / "study/trials").glob("*/two/model")
+    trunks = [load_bundle(place).network.trunk.state_dict() for place in (earlier["one"], grown)]
+    assert all(torch.equal(trunks[0][key], trunks[1][key]) for key in trunks[0])
 
 
 # ------------------------------------------------------------------------------------------------ the space

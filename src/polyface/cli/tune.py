@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,10 @@ def tune(
     recipe: Annotated[str, typer.Argument(help="A recipe's name or YAML file.")],
     space: Annotated[
         Path | None, typer.Option(help="A YAML file with the space to search (default: the recipe's key `space`).")
+    ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(help="Search the settings of a row of the recipe, which may start from what other rows trained."),
     ] = None,
     trials: Annotated[int, typer.Option(help="How many trials the study has in the end.", min=1)] = 20,
     data: common.DataOption = None,
@@ -30,9 +35,10 @@ def tune(
     A stopped search goes on where it was when the command is given again. Needs polyface[tune].
     """
     from polyface.metrics.result import Row
+    from polyface.reproduce.jobs import started
     from polyface.reproduce.tune import Trial
     from polyface.reproduce.tune import tune as search
-    from polyface.training.recipe import Recipe, load
+    from polyface.training.recipe import Recipe, load, slug
     from polyface.training.stages import RunOptions
     from polyface.training.texts import read_yaml_file
 
@@ -40,11 +46,14 @@ def tune(
     chosen: Recipe = load(recipe, set_ or ())
     if space:
         chosen = chosen.searching(read_yaml_file(space), str(space))
-    chosen = chosen.at(chosen.seed if seed is None else seed)
-    place = out / f"{chosen.place}-tune"
+    at = chosen.seed if seed is None else seed
+    own = chosen.variant(variant, at) if variant else chosen.at(at)
+    place = out / "-".join([chosen.place, *([slug(variant)] if variant else []), "tune"])
     with common.bar() as progress:
         options = RunOptions(accelerator=device, logger="none")
-        found = search(chosen, data, place, options, trials, workers, progress)
+        runs = replace(options, progress=progress)
+        earlier = started(chosen, variant, data, out / chosen.place, runs, at) if variant else None
+        found = search(own, data, place, options, trials, workers, progress, earlier)
 
     def told(trial: Trial) -> str:
         return " ".join(f"{key}={value}" for key, value in trial.settings.items())
@@ -54,8 +63,8 @@ def tune(
         for one in found
     ]
     common.say(common.aligned([">trial", ">mean figure", "state", "settings", ""], rows))
-    best = found[0]
-    common.say(f"best: polyface train {recipe} " + " ".join(f"--set {key}={v}" for key, v in best.settings.items()))
+    again = f"polyface reproduce {recipe} --only '{variant}'" if variant else f"polyface train {recipe}"
+    common.say(" ".join([f"best: {again}", *(f"--set {key}={value}" for key, value in found[0].settings.items())]))
     if results:
         from polyface.report.results import write_results
 

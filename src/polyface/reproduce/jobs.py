@@ -185,6 +185,23 @@ def _earlier(recipe: Recipe, out: Path, job: Job) -> dict[str, Path]:
     }
 
 
+def started(
+    recipe: Recipe, name: str, data: Path | None, out: Path, options: stages.RunOptions, seed: int = 0
+) -> dict[str, Path]:
+    """The bundles that a variant starts from at a seed, by the names of their stages; they are trained if they are not
+    yet."""
+    job = Job(name, seed)
+    before = sorted(_before(recipe, job), key=lambda one: _depth(recipe, one.variant))
+    run_jobs(recipe, before, data, out, options, parts=())
+    return _earlier(recipe, out, job)
+
+
+def _before(recipe: Recipe, job: Job) -> set[Job]:
+    """The jobs that must be finished before one can start."""
+    direct = {Job(one, job.seed % recipe.variants[one].seeds) for one in recipe.variants[job.variant].start}
+    return direct.union(*(_before(recipe, one) for one in direct))
+
+
 def _set_aside(recipe: Recipe, out: Path, job: Job, data: Path | None) -> None:
     """Move what a job's training with other settings or on other data left, the answers of its network among it, to
     `stale/<number>`, where nothing reads it."""

@@ -60,10 +60,13 @@ def tune(
     trials: int = 20,
     workers: int = 1,
     progress: Progress | None = None,
+    earlier: Mapping[str, Path] | None = None,
 ) -> list[Trial]:
     """Search the recipe's `space` until so many trials are finished, `workers` at a time; all of the study, the best
     first. A trial whose process is killed is tried again, and one that cannot be trained counts as failed; the study
     goes on.
+
+    earlier: bundles that `init` may name beside the recipe's own stages.
 
     Raises:
         PolyfaceError: optuna is not there, no space, a key of it that the recipe does not have, another command is at
@@ -83,7 +86,7 @@ def tune(
         try:
             while True:
                 while len(running) < workers and _counted(study) + len(running) < trials:
-                    number, process = _start(study, recipe, data, out, options)
+                    number, process = _start(study, recipe, data, out, options, earlier)
                     running[number] = process
                 if not running:
                     break
@@ -132,17 +135,31 @@ def objective(recipe: Recipe, bundle: Path, data: Path | None) -> float:
 # ------------------------------------------------------------------------------------------------ one trial
 
 
-def _start(study: Study, recipe: Recipe, data: Path | None, out: Path, options: RunOptions) -> tuple[int, BaseProcess]:
+def _start(
+    study: Study,
+    recipe: Recipe,
+    data: Path | None,
+    out: Path,
+    options: RunOptions,
+    earlier: Mapping[str, Path] | None,
+) -> tuple[int, BaseProcess]:
     trial = study.ask(_distributions(recipe))
     quiet = replace(options, progress=None, logger="none", threads=options.threads or 1)
-    given = (trial.number, trial._trial_id, _settings(trial.params), recipe, data, out, quiet)
+    given = (trial.number, trial._trial_id, _settings(trial.params), recipe, data, out, quiet, earlier)
     process = get_context("spawn").Process(target=_work, args=given, name=f"trial {trial.number}")
     process.start()
     return trial.number, process
 
 
 def _work(
-    number: int, key: int, settings: dict[str, Any], recipe: Recipe, data: Path | None, out: Path, options: RunOptions
+    number: int,
+    key: int,
+    settings: dict[str, Any],
+    recipe: Recipe,
+    data: Path | None,
+    out: Path,
+    options: RunOptions,
+    earlier: Mapping[str, Path] | None,
 ) -> None:
     """Train and judge one trial, and tell the study; a process of its own."""
     import optuna
@@ -161,7 +178,7 @@ def _work(
     try:
         # a process of a command that was killed may be at its end still
         with lock(_folder(out, settings), wait=30):
-            run = stages.run(own, _folder(out, settings), data, replace(options, after_epoch=after_epoch))
+            run = stages.run(own, _folder(out, settings), data, replace(options, after_epoch=after_epoch), earlier)
             value = objective(own, run[last].bundle, data)
         if not np.isfinite(value):
             raise PolyfaceError("a figure is not defined on the validation faces")
