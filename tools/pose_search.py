@@ -45,8 +45,8 @@ for budget in (0.3, 1.0):
     )
 for weighting in ("uncertainty", "gls", "upgrad"):
     TRIALS[f"weighting {weighting}"] = "PIE m-CNN dynamic", {"pie.weighting": {"name": weighting}}
-# In the wild by turned faces among frontal ones alone, since LFW has no validation people. What two identity losses share
-# evenly is given to the smaller one by the printed weights.
+# In the wild by turned faces among frontal ones alone, since LFW has no validation people. What two identity losses may
+# share is given to the smaller one by the printed weights.
 PROFILE = load("pose-invariant").variants["wild p-CNN, frontal-profile"].set["*.evaluation.protocol"]
 PRINTED = {"groups": [{"tasks": ["identity", "grouped"], "budget": 1.0}, {"tasks": ["pose"], "budget": 0.1}]}
 LEARNED = {"name": "yin-liu", "options": PRINTED}
