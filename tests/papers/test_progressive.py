@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from polyface.papers.progressive.page import rows
+from polyface.metrics.sections import Curves
+from polyface.papers.progressive.page import rows, sections
 from polyface.reproduce import Runs
 from polyface.training.recipe import Recipe, load
 
@@ -101,3 +102,23 @@ def test_starts_are_compared_seed_by_seed(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_curve_that_begins_later_has_no_start(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {row.metric for row in rows(runs(CURVES, monkeypatch, validate_every=2))}
     assert found == {"emotion seconds an epoch", "emotion parameters that learn"}
+
+
+def test_a_picture_of_each_task_has_the_column_alone_and_those_that_read_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Means over seeds, as long as the shortest; other rows of the task are not in it."""
+    named = {
+        "encoder frozen: emotion": CURVES["a"],
+        "age+gender -> emotion": CURVES["b"],
+        "imagenet: emotion": CURVES["a"],
+    }
+    named["encoder frozen: emotion"] = {0: [40, 60, 79], 1: [42, 77, 80, 80]}
+    (section,) = sections(runs(named, monkeypatch))
+    assert section.title == "How soon emotion is learnt"
+    (block,) = section.blocks
+    assert isinstance(block, Curves)
+    assert {name: [list(x), list(y)] for name, (x, y) in block.curves.items()} == {
+        "alone": [[1, 2, 3], [41, 68.5, 79.5]],
+        "age+gender": [[1, 2, 3, 4], [53, 74, 75, 85]],
+    }

@@ -1,4 +1,4 @@
-"""How soon columns learn, and what of a network learns: rows."""
+"""How soon columns learn, and what of a network learns: rows and pictures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import numpy as np
 
 from polyface.metrics.resampling import student, summarise
 from polyface.metrics.result import Row
+from polyface.metrics.sections import Curve, Curves
 from polyface.models.bundle import load_bundle
+from polyface.report.page import Section
 from polyface.reproduce.jobs import Job, folder, trains
 from polyface.reproduce.runs import Runs
 from polyface.training.specs import StageSpec
@@ -16,6 +18,8 @@ from polyface.training.specs import StageSpec
 NEAR = 0.95  # of the best accuracy
 LEVEL = 0.95  # of intervals
 CURVES = "on validation faces"
+ALONE, READS = "encoder frozen: ", " -> "
+"""What the name of a row begins with whose column reads no other, and what follows the columns that others read."""
 
 
 def rows(runs: Runs) -> list[Row]:
@@ -26,6 +30,26 @@ def rows(runs: Runs) -> list[Row]:
     own = [row for name, curves in found.items() for row in _training(runs, name, curves)]
     compared = [(one.better, one.than) for one in runs.recipe.comparisons]
     return own + [row for pair in compared if found.keys() >= set(pair) for row in _differences(runs, *pair, found)]
+
+
+def sections(runs: Runs) -> list[Section]:
+    """Fig. 5: each task's accuracy epoch by epoch, by a column alone and by those that read earlier ones; means over
+    seeds."""
+    of_task: dict[str, dict[str, Curve]] = {}
+    for name in runs.measured:
+        alone, task = name.startswith(ALONE), runs.stage(name).evaluation.main
+        if (alone or name.endswith(f"{READS}{task}")) and (curves := _curves(runs, name)):
+            length = min(map(len, curves.values()))
+            mean = np.mean([curve[:length] for curve in curves.values()], axis=0)
+            of_task.setdefault(task, {})["alone" if alone else name.removesuffix(f"{READS}{task}")] = (
+                np.arange(1, length + 1),
+                mean,
+            )
+    caption = "Accuracy on validation faces, the mean over seeds: of a column alone, and of columns that read these."
+    return [
+        Section(f"How soon {task} is learnt", [Curves(curves, "epoch", "accuracy (%)", caption)])
+        for task, curves in of_task.items()
+    ]
 
 
 def _curves(runs: Runs, name: str) -> dict[int, list[float]]:
