@@ -34,6 +34,17 @@ pytestmark = pytest.mark.slow
 RECIPE = TINY.format(epochs=3, seeds=1) + "  two: {stages: [tiny], seeds: 1, set: {tiny.optimisation.lr: 0.002}}\n"
 
 
+ADDED = """
+name: added
+stages:
+  - name: added
+    extends: face5
+    data: {tables: [{name: synthetic, options: {n: 260, size: 40}}], batch: 16}
+    tasks: {grin: {kind: classification, column: smile}}
+    optimisation: {epochs: 3}
+    evaluation: {main: grin}
+"""
+
 UNSHARE = ["unshare", "--mount", "--map-root-user"]
 
 
@@ -79,7 +90,8 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
 
 @dataclass(frozen=True)
 class Case:
-    """words: the command; in it OUT is where it writes, IN the photos, IN.yaml a recipe. sound: asserts that what is
+    """words: the command; in it OUT is where it writes, IN the photos, IN.yaml a recipe, IN-added.yaml one of a task
+    that is added. sound: asserts that what is
     there is whole, however the command ended, and returns what must not become less. result: what a whole run gives."""
 
     words: str
@@ -88,7 +100,8 @@ class Case:
 
 
 def _bundle(out: Path) -> Any:
-    bundle = load_bundle(out / "runs/tiny/tiny/model", quiet=True)
+    (place,) = out.glob("runs/*/*/model")
+    bundle = load_bundle(place, quiet=True)
     return {name: tensor.numpy().tobytes() for name, tensor in bundle.network.state_dict().items()}
 
 
@@ -145,6 +158,7 @@ def _network(out: Path) -> int:
 
 CASES = {
     "train": Case("train IN.yaml --out OUT/runs --device cpu", _bundles, _bundle),
+    "extend": Case("extend face5 IN-added.yaml --out OUT/runs --device cpu", _bundles, _bundle),
     "reproduce": Case("reproduce IN.yaml --out OUT/runs --device cpu --yes", _bundles, _rows),
     "data import": Case("data import folder IN OUT/faces.parquet", _table, _images),
     "analyze": Case("analyze IN --model face5 --out OUT/answers.jsonl", _lines, _answers),
@@ -169,6 +183,7 @@ def photos(tmp_path: Path) -> Path:
         folder.mkdir(parents=True)
         Image.fromarray((face * (0.6 + 0.05 * number)).astype(np.uint8)).save(folder / "one.jpg")
     (tmp_path / "photos.yaml").write_text(RECIPE)
+    (tmp_path / "photos-added.yaml").write_text(ADDED)
     return tmp_path
 
 
