@@ -101,5 +101,9 @@ def test_few_faces_keep_a_tasks_labels_and_all_keep_the_others() -> None:
     assert [few.table.path(row) for row in np.flatnonzero(kept)] == [limited.table.path(row) for row in range(5)]
     assert torch.equal(few.targets["smile"].labelled, whole.targets["smile"].labelled)
     assert pool("val", labelled={"landmarks": 1}).targets["landmarks"].labelled.any(1).sum() > 1
+    even = pool("train", labelled={"landmarks": 5}, balance=["landmarks"])
+    shown = even.order(0, "one", 0, shuffle=True)
+    assert len(shown) == len(whole)
+    assert abs(2 * kept[shown].sum() - len(shown)) <= 1
     with pytest.raises(PolyfaceError, match=r"data.labelled.*'landmark'"):
         pool("train", labelled={"landmark": 5})

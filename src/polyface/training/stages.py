@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from polyface import tasks as task_kinds
 from polyface import weighting
 from polyface.data.boxes import boxes_of
-from polyface.data.loader import FacePool, Targets
+from polyface.data.loader import FacePool, drawn
 from polyface.data.store import open_source
 from polyface.data.table import FaceTable, Progress
 from polyface.errors import NoDataError, PolyfaceError, check_names, nearest, short
@@ -199,12 +199,12 @@ def stage_pool(
         parts.append((table.take(rows), boxes, source.ratio))
     if not parts:
         return None
-    pool = FacePool(parts, stage.data.crop, tasks, progress, stage.data.balance if part == "train" else ())
-    if part == "train":
+    training = part == "train"
+    if training:
         check_names(stage.data.labelled, tasks, f"stage {stage.name}: data.labelled")
-        for name, most in stage.data.labelled.items():
-            pool.targets[name] = _of_few_faces(pool.targets[name], most)
-    needed = tasks if part == "train" else [name for name in tasks if name == stage.main]
+    balance, kept = (stage.data.balance, stage.data.labelled) if training else ((), {})
+    pool = FacePool(parts, stage.data.crop, tasks, progress, balance, kept)
+    needed = tasks if training else [name for name in tasks if name == stage.main]
     for name in needed:  # a side task may have no labels where it is not learnt: people of other parts, say
         if not pool.targets[name].labelled.any():
             raise PolyfaceError(
@@ -238,7 +238,7 @@ def _chosen(
         if part == "train" and stage.data.people:
             rows = _of_few(table.words("identity"), rows, stage.data.people)
         if part == "train" and stage.data.limit:
-            rows = np.sort(_drawn(rows, stage.data.limit))
+            rows = np.sort(drawn(rows, stage.data.limit))
         yield table, rows, source
 
 
@@ -259,19 +259,6 @@ def _pictured(people: np.ndarray, among: np.ndarray, least: int) -> np.ndarray:
     """Bool [N]: the faces of people who have at least so many faces among those that are marked."""
     count = Counter(people[among].tolist())
     return np.array([person is not None and count[person] >= least for person in people], dtype=bool)
-
-
-def _drawn(rows: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of the rows, in a fixed order."""
-    chosen: np.ndarray = np.random.default_rng(0).permutation(rows)[:most]
-    return chosen
-
-
-def _of_few_faces(targets: Targets, most: int) -> Targets:
-    """The targets, of which only so many faces keep their labels."""
-    kept = torch.zeros(len(targets.labelled), dtype=torch.bool)
-    kept[_drawn(np.flatnonzero(targets.labelled.any(1)), most)] = True
-    return replace(targets, labelled=targets.labelled & kept[:, None])
 
 
 def _of_few(people: np.ndarray, rows: np.ndarray, most: int) -> np.ndarray:
