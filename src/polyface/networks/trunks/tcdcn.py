@@ -41,8 +41,8 @@ class TCDCN(nn.Module):
     released network, which has ReLU where the paper has |tanh|. filters "unshared" (the paper's own experiments on
     five points) are locally connected, "shared" are convolutions.
 
-    gain: weights start with a standard deviation of gain / √(inputs), and biases at 0. With PyTorch's own start, of gain
-    1/√3 and uniform, |tanh| leaves faces hardly apart in x; with a gain of 1, several times as far.
+    gain: weights start with a standard deviation of gain / √(inputs), and biases at 0. With PyTorch's own start, which
+    is uniform and of gain 1/√3, |tanh| leaves faces hardly apart in x; with a gain of 1, several times as far.
     """
 
     def __init__(
