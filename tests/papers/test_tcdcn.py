@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 import pytest
 
-from polyface.papers.tcdcn.page import without_shift
+from polyface.papers.tcdcn.page import rows, without_shift
+from polyface.reproduce import Runs
 from polyface.training.recipe import Recipe, load
 
 
@@ -32,6 +36,34 @@ def test_a_face_has_no_part_in_what_is_taken_off_it() -> None:
     points[0] += 4.0  # of the half of faces 0 and 2: 2 on average, taken off faces 1 and 3
     moved = without_shift(points, truth) - truth
     assert moved[:, 0, 0].tolist() == [4, -2, 0, -2]
+
+
+def test_rows_say_when_a_task_stopped_and_how_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Glasses in both runs, smile in one, pose in none; landmarks never do."""
+    each = dict.fromkeys(("glasses", "smile", "pose"), 0.5)
+    looks = {
+        seed: [{"step": step, "criterion": each, "stopped": stopped} for step, stopped in run.items()]
+        for seed, run in {
+            0: {25: [], 50: ["glasses"], 75: ["smile"]},
+            1: {25: [], 50: [], 100: ["glasses"]},
+        }.items()
+    }
+    monkeypatch.setattr("polyface.papers.tcdcn.page.trains", lambda variant: True)
+    monkeypatch.setattr("polyface.papers.tcdcn.page._judged", lambda runs, name: False)
+    made = SimpleNamespace(
+        measured={"one": None},
+        seeds=lambda name: list(looks),
+        record=lambda name, seed: {"stopping": looks[seed]},
+        title=lambda name: name,
+    )
+    found = {row.metric: (row.mean, row.seeds) for row in rows(cast("Runs", made))}
+    assert found == {
+        "stopped: glasses": (100, (0, 1)),
+        "stopped at: glasses": (75, (0, 1)),
+        "stopped: smile": (50, (0, 1)),
+        "stopped at: smile": (75, (0,)),
+        "stopped: pose": (0, (0, 1)),
+    }
 
 
 def test_rows_as_printed_are_squared_errors_and_plain_descent(recipe: Recipe) -> None:

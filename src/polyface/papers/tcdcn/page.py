@@ -1,4 +1,4 @@
-"""What a shift that all labels of the test faces share is worth: rows."""
+"""When side tasks stopped, and what a shift that all labels of the test faces share is worth: rows."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from polyface.metrics.resampling import summarise
 from polyface.metrics.result import Row
 from polyface.metrics.result import rows as rows_of
+from polyface.reproduce.jobs import trains
 from polyface.reproduce.runs import Runs
 from polyface.schema import eyes
 
@@ -20,8 +22,23 @@ Floats = NDArray[np.float64]
 
 
 def rows(runs: Runs) -> list[Row]:
-    """The errors of five points on AFLW's faces, once more without what each point is off on average."""
-    return [row for name in runs.measured if _judged(runs, name) for row in _rows(runs, name)]
+    """The errors of five points on AFLW's faces, once more without what each point is off on average; and when each
+    side task stopped (Fig. 7), of variants that let it."""
+    shifted = [row for name in runs.measured if _judged(runs, name) for row in _rows(runs, name)]
+    return shifted + [row for name, variant in runs.measured.items() if trains(variant) for row in _stopped(runs, name)]
+
+
+def _stopped(runs: Runs, name: str) -> Iterator[Row]:
+    """Of each side task in how many runs it stopped, and after how many iterations where it did."""
+    records = {seed: record for seed in runs.seeds(name) if (record := runs.record(name, seed))}
+    looks = [(seed, look) for seed, record in records.items() for look in record["stopping"]]
+    for task in dict.fromkeys(task for _, look in looks for task in look["criterion"]):
+        at = {seed: float(look["step"]) for seed, look in looks if task in look["stopped"]}
+        share = 100 * len(at) / len(records)
+        yield Row(runs.title(name), f"stopped: {task}", share, seeds=tuple(records), note="of the runs")
+        if at:
+            told, found = f"stopped at: {task}", summarise([*at.values()])
+            yield Row(runs.title(name), told, found.mean, found.std, seeds=tuple(at), unit="iterations")
 
 
 def _judged(runs: Runs, name: str) -> bool:
