@@ -1,10 +1,12 @@
 """Choose TCDCN's settings on the 1,000 validation faces of MTFL: 30 trials for FLD alone, 30 for FLD+all.
 
-First the settings that FLD alone has (learning rate, crop, augmentation, landmark loss) are drawn 30 times and the best
-kept; then, with those fixed, the ones that only side tasks have (λ, task-wise stopping's k and ε) are drawn 30 times.
-The order favours FLD. Trials are short (8 epochs), each is a line of the log, and a stopped search goes on.
+First the settings that FLD alone has (learning rate, how weights start, crop, augmentation, landmark loss) are drawn 30
+times and the best kept; then, with those fixed, the ones that only side tasks have (λ, task-wise stopping's k and ε)
+are drawn 30 times. So again for the squared error and plain SGD, as printed: learning rate and start, then λ and
+stopping, 15 times each. The order favours FLD. Trials are short (8 epochs), each is a line of the log, and a stopped
+search goes on.
 
-    python tools/tcdcn_search.py --data DIR [--part FLD|all] [--worker I/N] [--write]
+    python tools/tcdcn_search.py --data DIR [--part FLD|all|SGD|SGD-all] [--worker I/N] [--write]
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +30,7 @@ from polyface.training import stages
 from polyface.training.recipe import load
 from trials import carried_out, read
 
-TRIALS, EPOCHS = 30, 8
+EPOCHS = 8
 SIDES = ("gender", "smile", "glasses", "pose")
 
 
@@ -43,12 +46,25 @@ def fld(trial: int) -> dict[str, object]:
         "mtfl.tasks.landmarks.loss": draw.choice(["l1", "l1", "wing", "l2"]),
         "mtfl.data.batch": draw.choice([32, 64, 128]),
         "mtfl.optimisation.weight_decay": draw.choice([0.0005, 0.01, 0.1]),
+        "mtfl.optimisation.body_lr": draw.choice([0.3, 1.0]),
+        "mtfl.network.trunk.gain": draw.choice([None, 1.0, 1.5, 2.0]),
     }
 
 
-def side(trial: int) -> dict[str, object]:
+def printed(trial: int) -> dict[str, object]:
+    draw = random.Random(2000 + trial)
+    lr = round(10 ** draw.uniform(-1.6, -0.7), 4)
+    descent = {"optimiser": "sgd", "lr": lr, "momentum": 0, "schedule": "constant", "precision": "32-true"}
+    return {
+        "mtfl.optimisation": descent | {"weight_decay": 0.0005},
+        "mtfl.tasks.landmarks.loss": "l2",
+        "mtfl.network.trunk.gain": draw.choice([None, 1.0, 1.5, 2.0]),
+    }
+
+
+def side(trial: int, strongest: float = 0) -> dict[str, object]:
     draw = random.Random(1000 + trial)
-    strength = 10 ** draw.uniform(-4, 0)
+    strength = 10 ** draw.uniform(-4, strongest)
     pose = strength * 10 ** draw.uniform(-0.5, 0.5)
     settings: dict[str, object] = {
         f"mtfl.tasks.{name}": {"kind": "classification", "column": name} for name in SIDES
@@ -61,6 +77,20 @@ def side(trial: int) -> dict[str, object]:
     return settings
 
 
+def side_printed(trial: int) -> dict[str, object]:
+    """Squared errors are small near the end, and so λ must be."""
+    return side(trial, strongest=-1.5)
+
+
+PARTS: dict[str, tuple[Callable[[int], dict[str, object]], int, str]] = {
+    "FLD": (fld, 30, ""),
+    "all": (side, 30, "FLD"),
+    "SGD": (printed, 15, ""),
+    "SGD-all": (side_printed, 15, "SGD"),
+}
+"""Part → what it draws, how often, and the part whose best trial is kept."""
+
+
 def run(name: str, settings: dict[str, object], data: Path, folder: Path) -> dict[str, object]:
     changes = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     recipe = load("tcdcn", [*changes, f"mtfl.optimisation.epochs={EPOCHS}"])
@@ -71,20 +101,23 @@ def run(name: str, settings: dict[str, object], data: Path, folder: Path) -> dic
     tasks = stages.stage_tasks(stage)
     pool = stages.stage_pool(stage, "val", data, tasks)
     assert pool is not None
-    points = predict(load_bundle(result.bundle).network, tasks, pool)["landmarks"]["points"]
+    answers = predict(load_bundle(result.bundle).network, tasks, pool)
+    points = answers["landmarks"]["points"]
+    told = {one: tasks[one].evaluate(answers[one], pool.table) for one in tasks if one in SIDES}
+    balanced = {one: round(found.balanced_accuracy, 1) for one, found in told.items()}  # type: ignore[attr-defined]
     found = evaluate_landmarks(points, pool.table.points("landmarks_5"), eyes=eyes(5))
     shutil.rmtree(folder / name)
     stopped = result.history[-1].get("stopped", {})
     return {
         "trial": name, "mean error": found.mean_error, "failure rate": found.failure_rate, "settings": settings,
-        "stopped": stopped, "seconds": round(result.seconds, 1),
+        "balanced": balanced, "stopped": stopped, "seconds": round(result.seconds, 1),
     }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--part", choices=["FLD", "all"], default="FLD")
+    parser.add_argument("--part", choices=list(PARTS), default="FLD")
     parser.add_argument("--worker", default="0/1")
     parser.add_argument("--folder", type=Path, default=Path("runs/tcdcn-search"))
     parser.add_argument("--write", action="store_true")
@@ -92,14 +125,10 @@ def main() -> None:
     log = given.folder / "trials.jsonl"
     if not given.write:
         worker, workers = map(int, given.worker.split("/"))
-        base: dict[str, object] = {}
-        if given.part == "all":
-            alone = [t for t in read(log) if str(t["trial"]).startswith("FLD ")]
-            base = dict(min(alone, key=lambda t: float(t["mean error"]))["settings"])  # type: ignore[arg-type, call-overload]
-        drawn = {
-            f"{given.part} {trial:02d}": base | (fld(trial) if given.part == "FLD" else side(trial))
-            for trial in range(worker, TRIALS, workers)
-        }
+        draws, trials, before = PARTS[given.part]
+        kept = [t for t in read(log) if before and str(t["trial"]).startswith(f"{before} ")]
+        base: dict[str, object] = dict(min(kept, key=lambda t: float(t["mean error"]))["settings"]) if kept else {}
+        drawn = {f"{given.part} {trial:02d}": base | draws(trial) for trial in range(worker, trials, workers)}
         found = carried_out(
             log,
             drawn,
@@ -107,17 +136,24 @@ def main() -> None:
             lambda name: run(name, drawn[name], given.data, given.folder),
         )
         for t in found:
-            print(t["trial"], round(t["mean error"], 2), round(t["failure rate"], 1), t["settings"], flush=True)
+            print(
+                t["trial"],
+                round(t["mean error"], 2),
+                round(t["failure rate"], 1),
+                t["balanced"],
+                t["settings"],
+                flush=True,
+            )
         return
     rows = []
     for t in sorted(read(log), key=lambda t: str(t["trial"])):
         settings = {
             k.removeprefix("mtfl."): v for k, v in dict(t["settings"]).items() if not k.startswith("mtfl.tasks.g")
         }  # type: ignore[call-overload]
-        for metric in ("mean error", "failure rate"):
-            rows.append(
-                Row(f"trial {t['trial']}", metric, float(t[metric]), None, 1000, (0,), note=json.dumps(settings))
-            )  # type: ignore[arg-type]
+        figures = {metric: float(t[metric]) for metric in ("mean error", "failure rate")}
+        figures |= {f"{task} balanced accuracy": float(value) for task, value in t["balanced"].items()}
+        for metric, value in figures.items():
+            rows.append(Row(f"trial {t['trial']}", metric, value, None, 1000, (0,), note=json.dumps(settings)))
     write_results(
         Path("docs/results/tcdcn-search.json"), rows, command="python tools/tcdcn_search.py --write",
         data="MTFL, 1,000 validation faces", merge=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -353,6 +354,18 @@ def test_pts_faces_of_one_photo_stay_together(tmp_path):
         assert held == 6
     inner = faces("300w", tmp_path / "helen" / "trainset")  # the same cut from wherever one starts
     assert [f.labels["split"] for f in inner] == [f.labels["split"] for f in found if f.labels["source"] in ("Helen",)]
+
+
+def test_pts_a_whole_source_can_be_tested(tmp_path):
+    for folder in ("afw", "helen/trainset", "helen/testset"):
+        for photo in range(10):
+            put(tmp_path / folder / f"{photo}_1.pts", OFFICIAL)
+            put(tmp_path / folder / f"{photo}_1.jpg")
+    found = faces("300w", tmp_path, tested=["AFW"])
+    counted = Counter((face.labels["source"], face.labels["split"]) for face in found)
+    assert counted == {("AFW", "test"): 10, ("Helen", "train"): 9, ("Helen", "val"): 1, ("Helen", "test"): 10}
+    with pytest.raises(PolyfaceError, match=r"300w: tested.*'afw'.*AFW"):
+        read("300w", tmp_path, tested=["afw"])
 
 
 # ------------------------------------------------------------------------------------------- folders

@@ -175,6 +175,7 @@ def test_68_points_at_the_start_have_the_same_shared_features(tmp_path) -> None:
         ({}, "network.trunk.name"),
         ({"name": "tcdcn", "plan": "tcdcn99"}, "plan 'tcdcn99'"),
         ({"name": "tcdcn", "filter": "shared"}, "network.trunk .tcdcn.*filter"),
+        ({"name": "tcdcn", "gain": 0}, "gain is 0"),
     ],
 )
 def test_wrong_trunks_are_named(trunk, expected) -> None:
@@ -189,3 +190,11 @@ def test_both_kinds_of_filters_start_alike(filters: str) -> None:
     for layer, fan_in in zip([*trunk.convolutions, trunk.fc], [25, 9 * 16, 9 * 48, 4 * 64, 256], strict=True):
         assert layer.weight.std().item() == pytest.approx((3 * fan_in) ** -0.5, rel=0.1)
         assert max(layer.weight.abs().max().item(), layer.bias.abs().max().item()) <= fan_in**-0.5
+
+
+@pytest.mark.parametrize("filters", ["shared", "unshared"])
+def test_a_gain_is_what_weights_start_with(filters: str) -> None:
+    trunk = tcdcn(filters=filters, gain=1.5).trunk
+    for layer, fan_in in zip([*trunk.convolutions, trunk.fc], [25, 9 * 16, 9 * 48, 4 * 64, 256], strict=True):
+        assert layer.weight.std().item() == pytest.approx(1.5 * fan_in**-0.5, rel=0.1)
+        assert not layer.bias.any()

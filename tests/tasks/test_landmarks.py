@@ -160,6 +160,25 @@ def test_targets_mask_invisible_points_unlabelled_rows_and_where(table) -> None:
     assert not landmarks(68).targets(faces).labelled.any()
 
 
+def test_five_points_follow_from_68_where_a_face_has_these_alone(table) -> None:
+    """Each eye is the mean of its six points; a face's own five points go before."""
+    all_points, own = np.arange(136.0).reshape(68, 2) / 4, np.ones((5, 2))
+    hidden = all_points.copy()
+    hidden[36] = NAN
+    faces = table(
+        {"landmarks_68": all_points},
+        {"landmarks_68": all_points, "landmarks_5": own},
+        {"landmarks_68": hidden},
+        {"gender": "male"},
+    )
+    found = landmarks(5).targets(faces)
+    four_times = [[77, 78], [89, 90], [60, 61], [96, 97], [108, 109]]  # means of points 36–41 and 42–47; 30, 48, 54
+    assert (4 * found.values[0]).tolist() == four_times
+    assert found.values[1].tolist() == own.tolist()
+    assert found.labelled.tolist() == [[True] * 5, [True] * 5, [False, True, True, True, True], [False] * 5]
+    assert not landmarks(5).targets(table({"gender": "male"})).labelled.any()
+
+
 def test_terms_and_output_are_named_and_sized() -> None:
     task = landmarks(68)
     assert task.output_dim == 136

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from polyface.data.loader import FacePool
 from polyface.data.table import FaceTable
 from polyface.data.writing import Record, write_table
+from polyface.errors import PolyfaceError
+from polyface.training.recipe import of_tree
 from polyface.training.specs import SourceSpec
-from polyface.training.stages import _of_few, _rows
+from polyface.training.stages import _of_few, _rows, stage_pool, stage_tasks
 
 
 def table(file: Path, splits: list[str | None]) -> FaceTable:
@@ -71,3 +75,35 @@ def test_faces_of_few_people_alone_are_trained_on() -> None:
     assert kept.tolist() == [row for row in rows if people[row] in named]
     assert kept.tolist() == _of_few(people, rows, 2).tolist()
     assert _of_few(people, rows, 9).tolist() == [0, 1, 3, 4, 6, 7]
+
+
+FACES = {"name": "synthetic", "options": {"n": 40, "size": 24}}
+STAGE = {
+    "name": "one",
+    "data": {"tables": [FACES], "boxes": {"source": "table"}, "crop": {"size": 24, "channels": 1}},
+    "network": {"trunk": {"name": "tcdcn"}},
+    "tasks": {"landmarks": {"kind": "landmarks"}, "smile": {"kind": "classification", "column": "smile"}},
+}
+
+
+def test_few_faces_keep_a_tasks_labels_and_all_keep_the_others() -> None:
+    """Those that a limit of as many faces would leave; validation faces keep theirs."""
+
+    def pool(part: str, **data: object) -> FacePool:
+        stage = of_tree({"name": "few", "stages": [{**STAGE, "data": STAGE["data"] | data}]}, "few").measured
+        found = stage_pool(stage, part, None, stage_tasks(stage))
+        assert found is not None
+        return found
+
+    whole, few, limited = pool("train"), pool("train", labelled={"landmarks": 5}), pool("train", limit=5)
+    kept = few.targets["landmarks"].labelled.all(1).numpy()
+    assert few.targets["landmarks"].labelled.any(1).sum() == kept.sum() == 5
+    assert [few.table.path(row) for row in np.flatnonzero(kept)] == [limited.table.path(row) for row in range(5)]
+    assert torch.equal(few.targets["smile"].labelled, whole.targets["smile"].labelled)
+    assert pool("val", labelled={"landmarks": 1}).targets["landmarks"].labelled.any(1).sum() > 1
+    even = pool("train", labelled={"landmarks": 5}, balance=["landmarks"])
+    shown = even.order(0, "one", 0, shuffle=True)
+    assert len(shown) == len(whole)
+    assert abs(2 * kept[shown].sum() - len(shown)) <= 1
+    with pytest.raises(PolyfaceError, match=r"data.labelled.*'landmark'"):
+        pool("train", labelled={"landmark": 5})

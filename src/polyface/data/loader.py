@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -105,12 +105,26 @@ def _write_cuts(path: Path, table: FaceTable, boxes: Boxes, spec: CropSpec, prog
         cuts.flush()
 
 
+def drawn(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the rows, in a fixed order."""
+    chosen: np.ndarray = np.random.default_rng(0).permutation(rows)[:most]
+    return chosen
+
+
+def _with_few(targets: Targets, most: int) -> Targets:
+    """The targets, of which only so many faces keep their labels."""
+    kept = torch.zeros(len(targets.labelled), dtype=torch.bool)
+    kept[drawn(np.flatnonzero(targets.labelled.any(1)), most)] = True
+    return replace(targets, labelled=targets.labelled & kept[:, None])
+
+
 class FacePool:
     """All faces of one part of a stage: their cuts, their targets, and how often each is seen an epoch.
 
     ratio: per table, how many times an epoch shows each of its faces (1: once; 0.5: every other one, drawn anew).
-    balance: columns whose words are shown equally often (`polyface.data.sampling`); an epoch has as many faces, and
-    ratios are of no account.
+    balance: columns whose words are shown equally often (`polyface.data.sampling`), or tasks, of which faces with and
+    without a label are; an epoch has as many faces, and ratios are of no account. kept: of a task so many faces keep
+    their labels, drawn in a fixed order.
     """
 
     def __init__(
@@ -120,6 +134,7 @@ class FacePool:
         tasks: Mapping[str, Labeller],
         progress: Progress | None = None,
         balance: Sequence[str] = (),
+        kept: Mapping[str, int] | None = None,
     ) -> None:
         if not tables or not any(len(table) for table, _, _ in tables):
             raise PolyfaceError("no face is left to read: check the stage's data and its splits")
@@ -133,9 +148,17 @@ class FacePool:
         self.ratios = [ratio for _, _, ratio in tables]
         self.cuts = [cached_cuts(table, boxes, crop, progress) for table, boxes, _ in tables]
         self._starts = np.cumsum([0, *self.sizes])
-        self._groups = [self.table.words(column) for column in balance]
         self.crops = torch.from_numpy(crop.crops(self.boxes))
         self.targets: dict[str, Targets] = {name: task.targets(self.table) for name, task in tasks.items()}
+        for name, most in (kept or {}).items():
+            self.targets[name] = _with_few(self.targets[name], most)
+        self._groups = [self._group(name) for name in balance]
+
+    def _group(self, name: str) -> np.ndarray:
+        """A column's words, or of a task whether faces have a label for it: [N]."""
+        if name in self.targets and name not in self.table.columns:
+            return self.targets[name].labelled.any(1).numpy()
+        return self.table.words(name)
 
     @property
     def balanced(self) -> bool:

@@ -16,8 +16,10 @@ from polyface.data.loader import Targets
 from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError
 from polyface.metrics.landmarks import LandmarkResult, evaluate_landmarks
-from polyface.schema import EYES, Column, built_in, is_column, landmark_groups, mirror_landmarks
+from polyface.schema import EYES, Column, built_in, five_of_68, is_column, landmark_groups, mirror_landmarks
 from polyface.tasks.base import Task, TaskSpec
+
+FIVE, SIXTY_EIGHT = "landmarks_5", "landmarks_68"
 
 
 class LandmarksSpec(TaskSpec):
@@ -41,7 +43,8 @@ class LandmarksSpec(TaskSpec):
 class LandmarksTask(Task):
     """Any number of points, in units of the crop: 0 is its left or top edge, 1 its right or bottom one.
 
-    One loss term a point; an invisible point is masked. Output [B, 2·points], x and y interleaved.
+    Five points of a face that is labelled with 68 alone are those of them (`polyface.schema.five_of_68`). One loss term
+    a point; an invisible point is masked. Output [B, 2·points], x and y interleaved.
     """
 
     Spec = LandmarksSpec
@@ -81,11 +84,19 @@ class LandmarksTask(Task):
         """Which point becomes point i of a mirrored face: [points]."""
         return torch.as_tensor(self.mirror or mirror_landmarks(self.points), device=device)
 
+    def _known(self, table: FaceTable) -> np.ndarray:
+        """The points that a table says, [N, points, 2]. Five of a face follow from 68, where it has these alone."""
+        points = table.points(self.column)
+        if self.column == FIVE and SIXTY_EIGHT in table.columns:
+            others = np.isnan(points).all((1, 2), keepdims=True)
+            points = np.where(others, five_of_68(table.points(SIXTY_EIGHT)), points)
+        return points
+
     def targets(self, table: FaceTable) -> Targets:
         if self.column not in table.columns and not is_column(self.column):
             nothing = torch.zeros(len(table), self.points)
             return Targets(torch.full((*nothing.shape, 2), torch.nan), nothing.bool())
-        points = torch.from_numpy(table.points(self.column))
+        points = torch.from_numpy(self._known(table))
         return Targets(points, ~points.isnan().any(-1) & self._where(table)[:, None])
 
     def prepare(self, values: Tensor, crops: Tensor, size: int) -> Tensor:

@@ -81,9 +81,11 @@ class DataSpec(Strict):
     """Faces of a stage: training rows have split "train", validation rows "val", test rows "test".
 
     balance: columns whose words are drawn equally often in training, the first before the next: [modality, identity]
-    fills a batch with as many photos as caricatures, and each half with as many faces of one person as of another.
-    limit: at most so many training faces of a table (the first by a fixed order), for trials. people: training faces of
-    at most so many people of a table, by a fixed order, to see what few identities do. validate_on: "train" lets the
+    fills a batch with as many photos as caricatures, and each half with as many faces of one person as of another; or a
+    task, such as one of which few faces have a label, whose faces with and without one are. limit: at most so many
+    training faces of a table (the first by a fixed order), for trials. people: training faces of at most so many people
+    of a table, by a fixed order, to see what few identities do. labelled: task → at most so many training faces keep
+    their label for it, by the same order as `limit`'s; the others are seen without. validate_on: "train" lets the
     training faces stand in for validation faces that a set lacks, as Mao et al. 2020 do on LFWA. sizes: sides in pixels
     that training gives the crop in turn, step by step; everything else takes crop.size.
     """
@@ -96,6 +98,7 @@ class DataSpec(Strict):
     balance: list[str] = []
     limit: int | None = Field(None, ge=1)
     people: int | None = Field(None, ge=2)
+    labelled: dict[str, Annotated[int, Field(ge=1)]] = {}
     validate_on: Literal["val", "train"] = "val"
     sizes: list[Annotated[int, Field(ge=8, le=1024)]] = []
 

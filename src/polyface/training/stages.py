@@ -21,10 +21,10 @@ from safetensors import SafetensorError
 from polyface import tasks as task_kinds
 from polyface import weighting
 from polyface.data.boxes import boxes_of
-from polyface.data.loader import FacePool
+from polyface.data.loader import FacePool, drawn
 from polyface.data.store import open_source
 from polyface.data.table import FaceTable, Progress
-from polyface.errors import NoDataError, PolyfaceError, nearest, short
+from polyface.errors import NoDataError, PolyfaceError, check_names, nearest, short
 from polyface.files import atomic_path, lock
 from polyface.models.bundle import MANIFEST, Bundle
 from polyface.models.labels import labelled
@@ -199,8 +199,12 @@ def stage_pool(
         parts.append((table.take(rows), boxes, source.ratio))
     if not parts:
         return None
-    pool = FacePool(parts, stage.data.crop, tasks, progress, stage.data.balance if part == "train" else ())
-    needed = tasks if part == "train" else [name for name in tasks if name == stage.main]
+    training = part == "train"
+    if training:
+        check_names(stage.data.labelled, tasks, f"stage {stage.name}: data.labelled")
+    balance, kept = (stage.data.balance, stage.data.labelled) if training else ((), {})
+    pool = FacePool(parts, stage.data.crop, tasks, progress, balance, kept)
+    needed = tasks if training else [name for name in tasks if name == stage.main]
     for name in needed:  # a side task may have no labels where it is not learnt: people of other parts, say
         if not pool.targets[name].labelled.any():
             raise PolyfaceError(
@@ -234,7 +238,7 @@ def _chosen(
         if part == "train" and stage.data.people:
             rows = _of_few(table.words("identity"), rows, stage.data.people)
         if part == "train" and stage.data.limit:
-            rows = np.sort(np.random.default_rng(0).permutation(rows)[: stage.data.limit])
+            rows = np.sort(drawn(rows, stage.data.limit))
         yield table, rows, source
 
 

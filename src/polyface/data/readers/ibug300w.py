@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from polyface.data.folders import look
 from polyface.data.readers.common import cut, demand, lacking, numbered_lines
 from polyface.data.writing import Record, Skipped
+from polyface.errors import check_names
 
 _SOURCES = {
     "afw": "AFW",
@@ -44,10 +45,12 @@ class Ibug300W:
     ``split`` as in the papers of 2014: AFW and the ``trainset`` folders are train, IBUG, 300W and the ``testset``
     folders are test, else null. Of each source's training faces a tenth is val: the photos of smallest SHA-1 of
     ``<source>/<photo>``, until a tenth is reached. Helen and AFW name a face ``<photo>_<k>``, and faces of one photo
-    are never parted.
+    are never parted. With the option ``tested: [AFW]`` all faces of these sources are test faces instead.
 
     Licence: research only, no commercial use. Source: https://ibug.doc.ic.ac.uk/resources/300-W/
     """
+
+    tested: Sequence[str] = ()
 
     name = "300w"
     verified = True  # Helen and AFW
@@ -61,14 +64,18 @@ class Ibug300W:
         """One face a ``.pts`` file under `root`, by path.
 
         Raises:
-            PolyfaceError: `root` is missing or holds no ``.pts`` file.
+            PolyfaceError: `root` is missing or holds no ``.pts`` file, or `tested` names a source that there is not.
         """
+        check_names(self.tested, sorted({*_SOURCES.values()}), "300w: tested")
         root = demand(Path(root), self)
         files = look(root, (".pts",)).whole().files
         if not files:
             raise lacking(root, "no .pts file", self)
         images = {name.with_suffix(""): name for name in reversed(look(root).files)}
         faces = [_face(file, images.get(file.with_suffix("")), root) for file in files]
+        for face in faces:
+            if isinstance(face, Record) and face.labels["source"] in self.tested:
+                face.labels["split"] = "test"
         training = [f for f in faces if isinstance(f, Record) and f.labels["split"] == "train"]
         for source in {face.labels["source"] for face in training}:
             cut([face for face in training if face.labels["source"] == source], "val", _photo)

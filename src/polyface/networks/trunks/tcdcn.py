@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -39,12 +40,22 @@ class TCDCN(nn.Module):
     shared, 3,412,141 unshared. plan "tcdcn68": 1×60×60 → 20@56 → 48@24 → 64@10 → 80@3 → x of 512, the authors'
     released network, which has ReLU where the paper has |tanh|. filters "unshared" (the paper's own experiments on
     five points) are locally connected, "shared" are convolutions.
+
+    gain: weights start with a standard deviation of gain / √(inputs), and biases at 0. With PyTorch's own start, which
+    is uniform and of gain 1/√3, |tanh| leaves faces hardly apart in x; with a gain of 1, several times as far.
     """
 
     def __init__(
-        self, plan: str = "tcdcn", filters: str = "shared", activation: str = "abs_tanh", channels: int = 1
+        self,
+        plan: str = "tcdcn",
+        filters: str = "shared",
+        activation: str = "abs_tanh",
+        channels: int = 1,
+        gain: float | None = None,
     ) -> None:
         super().__init__()
+        if gain is not None and not 0 < gain < math.inf:
+            raise PolyfaceError(f"gain is {gain}; expected a finite number above 0")
         if plan not in _PLANS or filters not in ("shared", "unshared") or activation not in ("abs_tanh", "relu"):
             raise PolyfaceError(
                 f"plan '{plan}', filters '{filters}', activation '{activation}'; expected plan tcdcn or "
@@ -71,6 +82,10 @@ class TCDCN(nn.Module):
             side = side // 2 if index < _POOLED else side
             self.maps[f"conv{index + 1}"] = Shape(width, 2 ** min(index + 1, _POOLED))
         self.fc = nn.Linear(channels * side * side, chosen.shared)
+        for layer in (*self.convolutions, self.fc) if gain else ():
+            inputs = layer.weight.shape[-1] if isinstance(layer, LocallyConnected2d) else layer.weight[0].numel()
+            nn.init.normal_(layer.weight, std=gain / math.sqrt(inputs))
+            nn.init.zeros_(layer.bias)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised images [B, 1, size, size] → {"conv1" … "conv4": maps [B, C, H, W], "shared": x [B, D]}."""

@@ -1,0 +1,71 @@
+"""When side tasks stopped, and what a shift that all labels of the test faces share is worth: rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polyface.metrics.resampling import summarise
+from polyface.metrics.result import Row
+from polyface.metrics.result import rows as rows_of
+from polyface.reproduce.jobs import trains
+from polyface.reproduce.runs import Runs
+from polyface.schema import eyes
+
+SHIFTED, POINTS = "mtfl", 5
+"""The data set whose test faces (AFLW's) are labelled further right than its training faces, and its points."""
+PREFIX = "without shift, "
+
+Floats = NDArray[np.float64]
+
+
+def rows(runs: Runs) -> list[Row]:
+    """The errors of five points on AFLW's faces, once more without what each point is off on average; and when each
+    side task stopped (Fig. 7), of variants that let it."""
+    shifted = [row for name in runs.measured if _judged(runs, name) for row in _rows(runs, name)]
+    return shifted + [row for name, variant in runs.measured.items() if trains(variant) for row in _stopped(runs, name)]
+
+
+def _stopped(runs: Runs, name: str) -> Iterator[Row]:
+    """Of each side task in how many runs it stopped, and after how many iterations where it did."""
+    records = {seed: record for seed in runs.seeds(name) if (record := runs.record(name, seed))}
+    looks = [(seed, look) for seed, record in records.items() for look in record["stopping"]]
+    for task in dict.fromkeys(task for _, look in looks for task in look["criterion"]):
+        at = {seed: float(look["step"]) for seed, look in looks if task in look["stopped"]}
+        share = 100 * len(at) / len(records)
+        yield Row(runs.title(name), f"stopped: {task}", share, seeds=tuple(records), note="of the runs")
+        if at:
+            told, found = f"stopped at: {task}", summarise([*at.values()])
+            yield Row(runs.title(name), told, found.mean, found.std, seeds=tuple(at), unit="iterations")
+
+
+def _judged(runs: Runs, name: str) -> bool:
+    stage = runs.stage(name)
+    points = stage.tasks[stage.evaluation.main].get("points")
+    return [table.name for table in stage.data.tables] == [SHIFTED] and points == POINTS
+
+
+def _rows(runs: Runs, name: str) -> Iterator[Row]:
+    results = {}
+    for seed in runs.seeds(name):
+        faces = runs.protocol(name, seed)[1].faces
+        task, said = faces.tasks[faces.main], runs.answers(name, seed)[faces.main]["points"]
+        points = without_shift(said, task.targets(faces.table).values.numpy())
+        results[seed] = task.evaluate({"points": points}, faces.table)
+    note = "less what each point is off on average on the other half of the faces"
+    if results:
+        yield from rows_of(runs.title(name), results, prefix=PREFIX, note=note)
+
+
+def without_shift(points: Floats, truth: Floats) -> Floats:
+    """Predicted points [N, 5, 2] less the mean error [5, 2] of each point, in distances between the eyes, of the other
+    half of the faces: every other face is one half, so that no face has a part in what is taken off it."""
+    left, right = (truth[:, each].mean(1) for each in eyes(POINTS))
+    size = np.linalg.norm(right - left, axis=-1)[:, None, None]
+    moved = np.array(points, dtype=np.float64)
+    for half in (0, 1):
+        error = np.nanmean(((points - truth) / size)[1 - half :: 2], axis=0)
+        moved[half::2] -= error * size[half::2]
+    return moved

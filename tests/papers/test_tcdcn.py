@@ -1,0 +1,99 @@
+"""The recipe of TCDCN: what its rows share and change, and its rows without the shift of the test labels."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pytest
+
+from polyface.papers.tcdcn.page import rows, without_shift
+from polyface.reproduce import Runs
+from polyface.training.recipe import Recipe, load
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return load("tcdcn")
+
+
+def test_a_common_shift_is_taken_off_and_what_faces_differ_by_is_not() -> None:
+    """Faces of different sizes, whose points are all off by the same share of the distance between the eyes."""
+    random = np.random.default_rng(0)
+    sizes = random.uniform(10, 50, (40, 1, 1))
+    truth = sizes * ([[0.3, 0.3], [0.7, 0.3], [0.5, 0.5], [0.4, 0.7], [0.6, 0.7]] + random.normal(0, 0.01, (40, 5, 2)))
+    apart = np.linalg.norm(truth[:, 1] - truth[:, 0], axis=-1)[:, None, None]
+    shift = np.array([[0.05, 0.01], [0.05, 0.01], [0.04, 0], [0.02, 0], [0.02, 0]])
+    own = np.where(np.arange(40)[:, None, None] % 4 < 2, 0.03, -0.03)  # of no half more than of the other
+    np.testing.assert_allclose(without_shift(truth + apart * shift, truth), truth, atol=1e-9)
+    np.testing.assert_allclose(without_shift(truth + apart * (shift + own), truth), truth + apart * own, atol=1e-9)
+
+
+def test_a_face_has_no_part_in_what_is_taken_off_it() -> None:
+    truth = np.tile([[0.0, 0.0], [10.0, 0.0], [5.0, 5.0], [2.0, 8.0], [8.0, 8.0]], (4, 1, 1))
+    points = truth.copy()
+    points[0] += 4.0  # of the half of faces 0 and 2: 2 on average, taken off faces 1 and 3
+    moved = without_shift(points, truth) - truth
+    assert moved[:, 0, 0].tolist() == [4, -2, 0, -2]
+
+
+def test_rows_say_when_a_task_stopped_and_how_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Glasses in both runs, smile in one, pose in none; landmarks never do."""
+    each = dict.fromkeys(("glasses", "smile", "pose"), 0.5)
+    looks = {
+        seed: [{"step": step, "criterion": each, "stopped": stopped} for step, stopped in run.items()]
+        for seed, run in {
+            0: {25: [], 50: ["glasses"], 75: ["smile"]},
+            1: {25: [], 50: [], 100: ["glasses"]},
+        }.items()
+    }
+    monkeypatch.setattr("polyface.papers.tcdcn.page.trains", lambda variant: True)
+    monkeypatch.setattr("polyface.papers.tcdcn.page._judged", lambda runs, name: False)
+    made = SimpleNamespace(
+        measured={"one": None},
+        seeds=lambda name: list(looks),
+        record=lambda name, seed: {"stopping": looks[seed]},
+        title=lambda name: name,
+    )
+    found = {row.metric: (row.mean, row.seeds) for row in rows(cast("Runs", made))}
+    assert found == {
+        "stopped: glasses": (100, (0, 1)),
+        "stopped at: glasses": (75, (0, 1)),
+        "stopped: smile": (50, (0, 1)),
+        "stopped at: smile": (75, (0,)),
+        "stopped: pose": (0, (0, 1)),
+    }
+
+
+def test_rows_as_printed_are_squared_errors_and_plain_descent(recipe: Recipe) -> None:
+    named = [name for name in recipe.variants if ", SGD" in name]
+    assert len(named) == 9
+    for name in named:
+        stage = recipe.variant(name, 0).measured
+        asked = stage.optimisation
+        assert stage.tasks["landmarks"]["loss"] == "l2"
+        assert (asked.optimiser, asked.momentum, asked.schedule, asked.precision) == ("sgd", 0, "constant", "32-true")
+
+
+@pytest.mark.parametrize("faces", [300, 1000, 3000])
+def test_few_points_are_learnt_in_as_many_steps_with_attributes_and_without(recipe: Recipe, faces: int) -> None:
+    """Within a hundredth: of 9,000 faces 281 whole batches of 32 are an epoch."""
+    for kind in ("shared", "unshared"):
+        alone, helped = (recipe.variant(f"{row}, {faces} faces ({kind})", 0).measured for row in ("FLD", "FLD+all"))
+        assert (alone.data.limit, helped.data.labelled, helped.data.limit) == (faces, {"landmarks": faces}, None)
+        steps = alone.optimisation.epochs * (faces // 32), helped.optimisation.epochs * (9000 // 32)
+        assert steps[0] == pytest.approx(steps[1], rel=0.01)
+        assert alone.network.trunk["filters"] == helped.network.trunk["filters"] == kind
+
+
+def test_rows_of_68_points_are_one_network_tested_on_other_faces(recipe: Recipe) -> None:
+    for row in ("68 scratch", "68 transfer", "68 averaged", "68 transfer, FLD alone", "68 transfer, frozen trunk"):
+        parts = {name.removeprefix(f"{row}, "): recipe.variant(name, 0).measured for name in recipe.variants
+                 if recipe.variants[name].row == row}  # fmt: skip
+        assert {part: stage.data.tables[0].where["source"] for part, stage in parts.items()} == {
+            "common": ["Helen", "AFW", "LFPW"],
+            "Helen": ["Helen"],
+            "LFPW": ["LFPW"],
+        }
+        assert len({stage.network.model_dump_json() for stage in parts.values()}) == 1
