@@ -50,9 +50,10 @@ def test_a_row_of_routing_is_the_same_network_compared_by_another_embedding(reci
 def test_routed_networks_in_the_wild_are_compared_by_what_is_routed(recipe: Recipe) -> None:
     """Whatever they are asked: a row with a protocol of its own names the embedding too."""
     names = [name for name in recipe.variants if name.startswith(("wild p-CNN", "wild scratch p-CNN"))]
-    assert len(names) == 6
+    assert len(names) == 9
     for name in names:
-        assert stage(name).evaluation.protocol["embedding"] == "stochastic"
+        expected = "identity" if name.startswith("wild p-CNN none") else "stochastic"
+        assert stage(name).evaluation.protocol["embedding"] == expected
 
 
 def test_branches_are_of_the_poses_that_their_names_say() -> None:
