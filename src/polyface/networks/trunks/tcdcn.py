@@ -82,10 +82,9 @@ class TCDCN(nn.Module):
             side = side // 2 if index < _POOLED else side
             self.maps[f"conv{index + 1}"] = Shape(width, 2 ** min(index + 1, _POOLED))
         self.fc = nn.Linear(channels * side * side, chosen.shared)
-        for layer in (*self.convolutions, self.fc) if gain else ():
-            inputs = layer.weight.shape[-1] if isinstance(layer, LocallyConnected2d) else layer.weight[0].numel()
-            nn.init.normal_(layer.weight, std=gain / math.sqrt(inputs))
-            nn.init.zeros_(layer.bias)
+        if gain is not None:
+            for layer in (*self.convolutions, self.fc):
+                _start(layer, gain)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised images [B, 1, size, size] → {"conv1" … "conv4": maps [B, C, H, W], "shared": x [B, D]}."""
@@ -105,3 +104,13 @@ class TCDCN(nn.Module):
         flat = maps[f"conv{len(self.convolutions)}"].flatten(1)
         maps["shared"] = self.activation(self.fc(flat))
         return maps
+
+
+def _start(layer: nn.Module, gain: float) -> None:
+    """Random weights with a standard deviation of gain / √(inputs), and biases of 0."""
+    assert isinstance(layer, nn.Conv2d | LocallyConnected2d | nn.Linear)
+    weight = layer.weight
+    inputs = weight.shape[-1] if isinstance(layer, LocallyConnected2d) else weight[0].numel()
+    nn.init.normal_(weight, std=gain / math.sqrt(inputs))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
