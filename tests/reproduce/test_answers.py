@@ -11,9 +11,10 @@ import pytest
 
 from polyface import reproduce
 from polyface.data.synthetic import records
-from polyface.data.writing import write_table
+from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.reproduce.jobs import answered, answers_path, trained
+from polyface.schema import Column
 from polyface.training import stages
 from polyface.training.recipe import Recipe, load
 
@@ -118,6 +119,41 @@ def test_answers_of_another_number_of_faces_are_not_scored(recipe: Recipe, out: 
     np.savez_compressed(path, **arrays)
     with pytest.raises(PolyfaceError, match="plain/seed0/test.npz: answers on 5 faces, and there are 6"):
         reproduce.Runs(recipe, out, out / "runs").results("plain")
+
+
+OWN_WORDS = """
+name: own
+stages:
+  - name: one
+    data:
+      tables: [{name: faces}]
+      boxes: {source: image}
+      crop: {size: 40, channels: 1}
+      batch: 4
+    network: {trunk: {name: tcdcn}}
+    tasks: {expression: {kind: classification, column: expression}}
+    optimisation: {epochs: 1}
+    evaluation: {main: expression}
+variants:
+  plain: {stages: [one], seeds: 1}
+"""
+
+
+def test_answers_are_read_in_the_words_that_the_training_table_declares(tmp_path: Path) -> None:
+    """Not in those that the schema has for such a column, of which these are more, and others."""
+    words = ["neutral", *(f"look {number}" for number in range(11))]
+    faces = [
+        Record(np.full((50, 50, 3), 20 * number, np.uint8), f"face {part} {number}", f"{part}/{number}.png",
+               {"expression": word, "split": part})
+        for part in ("train", "val", "test")
+        for number, word in enumerate(words)
+    ]  # fmt: skip
+    write_table(faces, tmp_path / "faces.parquet", columns={"expression": Column("words", tuple(words))})
+    (tmp_path / "own.yaml").write_text(OWN_WORDS)
+    chosen = load(tmp_path / "own.yaml")
+    reproduce.run_jobs(chosen, reproduce.jobs(chosen), tmp_path, tmp_path / "runs", OPTIONS)
+    (found,) = reproduce.Runs(chosen, tmp_path, tmp_path / "runs").results("plain").values()
+    assert found[""].metrics[0].n == len(words)
 
 
 def test_a_wrong_number_of_seeds_and_a_wrong_variant_are_told_before_anything_is_trained(recipe: Recipe) -> None:

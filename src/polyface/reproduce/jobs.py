@@ -289,7 +289,7 @@ def run_job(
         for part in parts:
             others = [Job(name, job.seed) for name in averaged]
             source = _source(recipe, out, job, part, data)
-            _average(stages.stage_tasks(stage, data), others, job, out, part, source)
+            _average(stages.stage_tasks(stage, data, every=True), others, job, out, part, source)
         return
     bundle = load_bundle(_network(recipe, own, job, data, out, options), quiet=True)
     tasks, chosen = _tasks(stage, bundle, data), stage.evaluation
@@ -327,7 +327,7 @@ def _average(
 
 def _tasks(stage: StageSpec, bundle: Bundle, data: Path | None) -> dict[str, Task]:
     """A bundle's tasks, with the thresholds it found only where the stage lets them move."""
-    tasks, moved = stages.stage_tasks(stage, data), stage.moved
+    tasks, moved = stages.stage_tasks(stage, data, every=True), stage.moved
     return {name: bundle.tasks[name] if name in moved else task for name, task in tasks.items()}
 
 

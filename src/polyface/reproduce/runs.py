@@ -86,7 +86,7 @@ class Runs:
         """The tasks of a variant's evaluated stage."""
         job = self._of(name, seed)
         if job not in self._tasks:
-            self._tasks[job] = stage_tasks(self.stage(name, seed), self.faces.data)
+            self._tasks[job] = stage_tasks(self.stage(name, seed), self.faces.data, every=True)
         return self._tasks[job]
 
     def _of(self, name: str, seed: int) -> Job:
