@@ -138,7 +138,7 @@ def score(settings: dict[str, Any]) -> float:
 def telling(then: Callable[[int, Path], None]) -> Callable[..., None]:
     """A trial that does something, then tells its score."""
 
-    def work(number: int, key: int, settings: dict[str, Any], recipe: Recipe, data: Any, out: Path, _: Any) -> None:
+    def work(number: int, key: int, settings: dict[str, Any], recipe: Recipe, data: Any, out: Path, *_: Any) -> None:
         then(number, out)
         tune._study(out, recipe.seed).tell(number, score(settings))
 
@@ -226,7 +226,7 @@ def work(chosen: Recipe, out: Path, study: Any, settings: dict[str, Any]) -> Any
     study.enqueue_trial(settings)
     trial = study.ask(tune._distributions(chosen))
     options = replace(OPTIONS, threads=1)
-    tune._work(trial.number, trial._trial_id, tune._settings(trial.params), chosen, None, out, options)
+    tune._work(trial.number, trial._trial_id, tune._settings(trial.params), chosen, None, out, options, None)
     return study.get_trials()[trial.number]
 
 

@@ -91,8 +91,10 @@ def test_the_stages_of_the_paper_that_weights_follow_have_validations_enough(nam
 
 @pytest.mark.parametrize("name", ["tcdcn", "dmm-cnn", "dmm-cnn:small", "caricature", "caricature:small", "synthetic"])
 def test_shipped_recipes_leave_the_precision_to_the_device(name: str) -> None:
+    """But for rows as printed, by plain SGD, which are in float32."""
     recipe = recipes.load(name)
-    stages_of = [recipe.stages, *(recipe.variant(variant).stages for variant in recipe.variants)]
+    free = [variant for variant in recipe.variants if ", SGD" not in variant]
+    stages_of = [recipe.stages, *(recipe.variant(variant).stages for variant in free)]
     assert {stage.with_tasks.optimisation.precision for each in stages_of for stage in each} == {"auto"}
 
 
