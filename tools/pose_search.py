@@ -19,7 +19,7 @@ from typing import Any
 from polyface.metrics.result import Row
 from polyface.metrics.result import rows as rows_of
 from polyface.report.results import write_results
-from polyface.reproduce.jobs import Job, run_job
+from polyface.reproduce.jobs import Job, run_job, started
 from polyface.reproduce.runs import Runs, by_prefix
 from polyface.training.recipe import load, slug
 from polyface.training.stages import RunOptions
@@ -65,8 +65,8 @@ def run(name: str, recipe_name: str, data: Path, folder: Path) -> dict[str, Any]
     recipe.variants[row].set |= changes
     place, began = folder / name.replace("/", "-"), time.monotonic()
     options = RunOptions(accelerator="cpu", threads=1, logger="none")
-    for start in recipe.variants[row].start:  # trained once for all trials
-        run_job(recipe, Job(start, 0), data, folder / "starts", options, parts=("val",))
+    started(recipe, row, data, folder / "starts", options)  # once for all trials
+    for start in recipe.variants[row].start:
         place.mkdir(parents=True, exist_ok=True)
         (place / slug(start)).symlink_to((folder / "starts" / slug(start)).resolve())
     for seed in range(recipe.variants[row].folds):

@@ -126,8 +126,12 @@ def main() -> None:
     if not given.write:
         worker, workers = map(int, given.worker.split("/"))
         draws, trials, before = PARTS[given.part]
-        kept = [t for t in read(log) if before and str(t["trial"]).startswith(f"{before} ")]
-        base: dict[str, object] = dict(min(kept, key=lambda t: float(t["mean error"]))["settings"]) if kept else {}
+        base: dict[str, object] = {}
+        if before:
+            kept = [t for t in read(log) if str(t["trial"]).startswith(f"{before} ")]
+            if not kept:
+                parser.error(f"{log} has no trial of {before}, whose best one is kept: run --part {before} first")
+            base = dict(min(kept, key=lambda t: float(t["mean error"]))["settings"])
         drawn = {f"{given.part} {trial:02d}": base | draws(trial) for trial in range(worker, trials, workers)}
         found = carried_out(
             log,

@@ -64,6 +64,26 @@ def recipe_of(folder: Path, *trees: dict[str, Any], **others: Any) -> Recipe:
     return recipes.load(path)
 
 
+def of_pictures(folder: Path, table: Path, name: str, task: dict[str, Any], epochs: int, **data: Any) -> Recipe:
+    """A recipe of one task on a table of grey pictures of 40×40, each of them the face."""
+    stage = {
+        "name": "one",
+        "data": {
+            "tables": [{"name": str(table)}],
+            "boxes": {"source": "image"},
+            "crop": {"size": 40, "channels": 1},
+            "augment": {"mirror": 0.5},
+            "batch": 16,
+            **data,
+        },
+        "network": {"trunk": {"name": "tcdcn"}},
+        "tasks": {name: task},
+        "optimisation": {"optimiser": "adamw", "lr": 0.003, "epochs": epochs, "precision": "32-true"},
+        "evaluation": {"main": name},
+    }
+    return recipe_of(folder, stage)
+
+
 def learner_of(recipe: Recipe, **others: Any) -> Learner:
     """Ready to take steps, without a trainer."""
     stage = recipe.stages[0]

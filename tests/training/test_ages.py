@@ -17,7 +17,7 @@ from polyface.schema import Column
 from polyface.training import stages
 from polyface.training.recipe import Recipe
 
-from .recognition import fit, recipe_of
+from .recognition import fit, of_pictures
 
 GROUPS = ("0-19", "20-39", "50+")
 
@@ -37,21 +37,7 @@ def faces(path: Path, count: int = 128) -> Path:
 
 
 def recipe(folder: Path, table: Path, epochs: int) -> Recipe:
-    stage = {
-        "name": "one",
-        "data": {
-            "tables": [{"name": str(table)}],
-            "boxes": {"source": "image"},
-            "crop": {"size": 40, "channels": 1},
-            "augment": {"mirror": 0.5},
-            "batch": 16,
-        },
-        "network": {"trunk": {"name": "tcdcn"}},
-        "tasks": {"age": {"kind": "age"}},
-        "optimisation": {"optimiser": "adamw", "lr": 0.003, "epochs": epochs, "precision": "32-true"},
-        "evaluation": {"main": "age"},
-    }
-    return recipe_of(folder, stage)
+    return of_pictures(folder, table, "age", {"kind": "age"}, epochs)
 
 
 def test_years_and_groups_are_learnt_evaluated_and_saved(tmp_path: Path) -> None:

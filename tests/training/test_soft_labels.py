@@ -23,7 +23,7 @@ from polyface.schema import Column
 from polyface.training.recipe import Recipe
 from polyface.training.stages import pool_of
 
-from .recognition import fit, recipe_of
+from .recognition import fit, of_pictures
 
 WORDS = ("sad", "calm", "happy")
 COLUMNS = {"mood": Column("words", WORDS), "mood_shares": Column("distribution", WORDS)}
@@ -50,22 +50,7 @@ def faces(path: Path, count: int = 96, only: Any = None) -> Path:
 
 
 def recipe(folder: Path, table: Path, task: dict[str, Any], epochs: int = 16, **data: Any) -> Recipe:
-    stage = {
-        "name": "one",
-        "data": {
-            "tables": [{"name": str(table)}],
-            "boxes": {"source": "image"},
-            "crop": {"size": 40, "channels": 1},
-            "augment": {"mirror": 0.5},
-            "batch": 8,
-            **data,
-        },
-        "network": {"trunk": {"name": "tcdcn"}},
-        "tasks": {"mood": task},
-        "optimisation": {"optimiser": "adamw", "lr": 0.003, "epochs": epochs, "precision": "32-true"},
-        "evaluation": {"main": "mood"},
-    }
-    return recipe_of(folder, stage)
+    return of_pictures(folder, table, "mood", task, epochs, **{"batch": 8} | data)
 
 
 def test_shares_are_learnt_and_the_majority_judges(tmp_path: Path) -> None:

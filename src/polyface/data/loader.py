@@ -106,7 +106,7 @@ def _write_cuts(path: Path, table: FaceTable, boxes: Boxes, spec: CropSpec, prog
 
 
 def drawn(rows: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of the rows, in a fixed order."""
+    """At most so many of the rows, or of whatever it is an array of, in a fixed order."""
     chosen: np.ndarray = np.random.default_rng(0).permutation(rows)[:most]
     return chosen
 

@@ -244,6 +244,11 @@ def _interval(
     return max(found.low, min(least, np.nanmin(figures))), min(found.high, max(most, np.nanmax(figures)))
 
 
+def around_zero(ends: tuple[float, float]) -> str:
+    """What the interval of a difference says."""
+    return f"the interval {'includes' if ends[0] <= 0 <= ends[1] else 'excludes'} 0"
+
+
 def differences(
     better: str,
     than: str,
@@ -265,7 +270,7 @@ def differences(
     made = []
     for metric, one in paired_differences(ours, theirs, splits=splits, resamples=resamples, level=level).items():
         ends = one.interval.ends
-        note = f"paired bootstrap over {over}; the interval {'includes' if ends[0] <= 0 <= ends[1] else 'excludes'} 0"
+        note = f"paired bootstrap over {over}; {around_zero(ends)}"
         name = _row(f"{better} minus {than}", metric)
         made.append(
             Row(name, prefix + metric.name, one.difference, None, one.n, seeds, ends, None, metric.unit, note, over)

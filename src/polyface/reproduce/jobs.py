@@ -176,13 +176,17 @@ def _current(recipe: Recipe, out: Path, job: Job, data: Path | None) -> dict[str
 
 
 def _earlier(recipe: Recipe, out: Path, job: Job) -> dict[str, Path]:
-    """The bundles that a job starts from, by the names of their stages: of the same seed, or where the recipe has fewer
-    of them, in turn."""
+    """The bundles that a job starts from, by the names of their stages."""
     return {
-        stage: folder(out, Job(start, job.seed % recipe.variants[start].seeds)) / stage / "model"
-        for start in recipe.variants[job.variant].start
-        for stage in recipe.variants[start].stages
+        stage: folder(out, start) / stage / "model"
+        for start in _starts(recipe, job)
+        for stage in recipe.variants[start.variant].stages
     }
+
+
+def _starts(recipe: Recipe, job: Job) -> list[Job]:
+    """The jobs that one starts from: of the same seed, or where the recipe has fewer of them, in turn."""
+    return [Job(name, job.seed % recipe.variants[name].seeds) for name in recipe.variants[job.variant].start]
 
 
 def started(
@@ -191,14 +195,13 @@ def started(
     """The bundles that a variant starts from at a seed, by the names of their stages; they are trained if they are not
     yet."""
     job = Job(name, seed)
-    before = sorted(_before(recipe, job), key=lambda one: _depth(recipe, one.variant))
-    run_jobs(recipe, before, data, out, options, parts=())
+    run_jobs(recipe, [*_before(recipe, job)], data, out, options, parts=())
     return _earlier(recipe, out, job)
 
 
 def _before(recipe: Recipe, job: Job) -> set[Job]:
     """The jobs that must be finished before one can start."""
-    direct = {Job(one, job.seed % recipe.variants[one].seeds) for one in recipe.variants[job.variant].start}
+    direct = set(_starts(recipe, job))
     return direct.union(*(_before(recipe, one) for one in direct))
 
 

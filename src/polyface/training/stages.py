@@ -264,7 +264,7 @@ def _pictured(people: np.ndarray, among: np.ndarray, least: int) -> np.ndarray:
 def _of_few(people: np.ndarray, rows: np.ndarray, most: int) -> np.ndarray:
     """Those of the rows whose faces are of at most so many people, drawn in a fixed order."""
     some = sorted({person for person in people[rows] if person is not None})
-    kept = set(np.random.default_rng(0).permutation(np.array(some, dtype=object))[:most])
+    kept = set(drawn(np.array(some, dtype=object), most))
     return rows[[person in kept for person in people[rows]]]
 
 

@@ -26,6 +26,7 @@ SESSION = Column("words", ("1", "2", "3", "4"))
 Fields = Mapping[str, str]
 """A row of a label file: column → what stands there, without blanks around it."""
 _Word = TypeVar("_Word")
+_Parsed = TypeVar("_Parsed")
 _EVEN = 0.25  # of LIGHT_SIDE: no flash of PIE or Multi-PIE lies between 0.21 and 0.32 on either side
 
 
@@ -42,30 +43,29 @@ def labelled_faces(
     """
     file = demand(demand(Path(root), reader) / "labels.csv", reader)
     seen: dict[str, str] = {}
-    for row in named_rows(file, ("file", *columns)):
+
+    def face(fields: Fields) -> tuple[str, dict[str, Any]]:
+        path = stable_path(fields["file"])
+        if path in seen:
+            raise ValueError(f"a second row of {path}, after that of line {seen[path]}")
+        return path, {"source": reader.name, "modality": "photo"} | parse(fields)
+
+    for row in named_rows(file, ("file", *columns), face):
         if isinstance(row, Skipped):
             yield row
             continue
-        where, fields = row
-        try:
-            path = stable_path(fields["file"])
-            if path in seen:
-                raise ValueError(f"a second row of {path}, after that of line {seen[path]}")
-            labels = {"source": reader.name, "modality": "photo"} | parse(fields)
-        except ValueError as error:
-            yield Skipped(where, str(error))
-            continue
+        where, (path, labels) = row
         seen[path] = where.rpartition(":")[2]
         yield Record(image=file.parent / path, where=where, path=path, labels=labels)
 
 
 def named_rows(
-    file: Path, columns: Iterable[str], separator: str = ","
-) -> Iterator[tuple[str, dict[str, str]] | Skipped]:
-    """The rows of a list whose first line names its columns: where each stands, and its fields by column.
+    file: Path, columns: Iterable[str], parse: Callable[[Fields], _Parsed], separator: str = ","
+) -> Iterator[tuple[str, _Parsed] | Skipped]:
+    """The rows of a list whose first line names its columns: where each stands, and what `parse` makes of its fields.
 
     columns: those that it must have, in whatever order. A row of more or fewer fields than there are columns is
-    skipped.
+    skipped, and one of which `parse` says by a ValueError what is wrong.
 
     Raises:
         PolyfaceError: it lacks a column.
@@ -78,10 +78,15 @@ def named_rows(
     for number, line in lines[1:]:
         where = f"{file.name}:{number}"
         values = [value.strip() for value in line.split(separator)]
-        if len(values) == len(names):
-            yield where, dict(zip(names, values, strict=True))
-        else:
+        if len(values) != len(names):
             yield Skipped(where, f"{len(values)} fields, expected {len(names)} as in the first line")
+            continue
+        try:
+            parsed = parse(dict(zip(names, values, strict=True)))
+        except ValueError as error:
+            yield Skipped(where, str(error))
+            continue
+        yield where, parsed
 
 
 def look_up(fields: Fields, column: str, words: Mapping[str, _Word]) -> _Word:

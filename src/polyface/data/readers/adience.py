@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,20 +87,15 @@ class Adience:
         found: list[Record | Skipped] = []
         absent, others = [], Counter[str]()
         for fold, file in enumerate(lists):
-            for row in named_rows(file, _COLUMNS, separator="\t"):
+            for row in named_rows(file, _COLUMNS, partial(_face, _FILES[folder.name]), separator="\t"):
                 if isinstance(row, Skipped):
                     found.append(row)
                     continue
-                where, fields = row
-                try:
-                    path, labels = _face(fields, _FILES[folder.name])
-                except ValueError as error:
-                    found.append(Skipped(where, str(error)))
-                    continue
+                where, (path, age, labels) = row
                 if not (folder / path).is_file():
                     absent.append(where)
                     continue
-                others.update([] if labels["age_group"] else [fields["age"] or "nothing"])
+                others.update([] if labels["age_group"] else [age or "nothing"])
                 part = None if self.split == "none" else "test" if str(fold) == str(self.split) else "train"
                 labels |= {"source": self.name, "modality": "photo", "fold": fold, "split": part}
                 found.append(Record(folder / path, where, path, labels))
@@ -116,15 +112,19 @@ class Adience:
         yield from found
 
 
-def _face(fields: Fields, kind: str) -> tuple[str, dict[str, Any]]:
-    """Path and labels of a row; ValueError says what is wrong with it."""
+def _face(kind: str, fields: Fields) -> tuple[str, str, dict[str, Any]]:
+    """Path, age as it is written, and labels of a row; ValueError says what is wrong with it."""
     who, age = fields["face_id"], fields["age"]
     if not who.isdecimal():
         raise ValueError(f"face_id is '{who}', expected a number")
     path = stable_path(f"{fields['user_id']}/{kind}.{who}.{fields['original_image']}")
-    return path, {
-        "identity": f"adience-{who}",
-        "gender": look_up(fields, "gender", _GENDERS),
-        "age_group": GROUPS.get(age),
-        "age": int(age) if age.isdecimal() else None,
-    }
+    return (
+        path,
+        age,
+        {
+            "identity": f"adience-{who}",
+            "gender": look_up(fields, "gender", _GENDERS),
+            "age_group": GROUPS.get(age),
+            "age": int(age) if age.isdecimal() else None,
+        },
+    )

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from polyface.data.readers._labelled import look_up, named_rows
+from polyface.data.readers._labelled import Fields, look_up, named_rows
 from polyface.data.readers.common import demand
 from polyface.data.writing import Plan, Record, Skipped
 from polyface.schema import Column
@@ -57,22 +58,20 @@ class FER2013:
         """
         file = demand(demand(Path(root), self) / "fer2013.csv", self)
         numbered = {str(number): word for number, word in enumerate(EMOTIONS)}
-        for number, row in enumerate(named_rows(file, ("emotion", "pixels", "Usage"))):
+
+        def face(fields: Fields) -> tuple[bytes, dict[str, Any]]:
+            return _pixels(fields["pixels"]), {
+                "source": self.name,
+                "modality": "photo",
+                "emotion": look_up(fields, "emotion", numbered),
+                "split": look_up(fields, "Usage", _PARTS),
+            }
+
+        for number, row in enumerate(named_rows(file, ("emotion", "pixels", "Usage"), face)):
             if isinstance(row, Skipped):
                 yield row
                 continue
-            where, fields = row
-            try:
-                pixels = _pixels(fields["pixels"])
-                labels = {
-                    "source": self.name,
-                    "modality": "photo",
-                    "emotion": look_up(fields, "emotion", numbered),
-                    "split": look_up(fields, "Usage", _PARTS),
-                }
-            except ValueError as error:
-                yield Skipped(where, str(error))
-                continue
+            where, (pixels, labels) = row
             yield Record(partial(_picture, pixels), where, f"fer{number:07d}.png", labels)
 
 

@@ -97,20 +97,15 @@ class FERPlus:
     def _faces(self, file: Path, images: Images) -> Iterator[Record | Skipped]:
         """Those of the list, with the published parts."""
         unnamed, absent = 0, []
-        for row in named_rows(file, ("Usage", "Image name", *EMOTIONS, *_NONE)):
+        for row in named_rows(file, ("Usage", "Image name", *EMOTIONS, *_NONE), _face):
             if isinstance(row, Skipped):
                 yield row
                 continue
-            where, fields = row
-            try:
-                (part, folder), votes = look_up(fields, "Usage", _PARTS), _votes(fields)
-            except ValueError as error:
-                yield Skipped(where, str(error))
-                continue
-            path = images.find(f"{folder}/{fields['Image name']}") if fields["Image name"] else None
+            where, (part, folder, name, votes) = row
+            path = images.find(f"{folder}/{name}") if name else None
             if path is None:
-                unnamed += not fields["Image name"]
-                absent += [where] if fields["Image name"] else []
+                unnamed += not name
+                absent += [where] if name else []
                 continue
             major, shares = (shares_of(votes, mode, self.contempt) for mode in ("majority", self.mode))
             labels = {"source": self.name, "modality": "photo", "split": part, "emotion_shares": shares}
@@ -171,6 +166,12 @@ def _part_copies(faces: Sequence[Record]) -> None:
     for picture, face in zip(pictures, faces, strict=True):
         if face.labels["split"] != last[picture]:
             face.labels["split"] = None
+
+
+def _face(fields: Fields) -> tuple[str, str, str, list[int]]:
+    """Part, folder, image and votes of a row; ValueError says what is wrong with it."""
+    part, folder = look_up(fields, "Usage", _PARTS)
+    return part, folder, fields["Image name"], _votes(fields)
 
 
 def _votes(fields: Fields) -> list[int]:

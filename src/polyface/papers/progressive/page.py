@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from polyface.metrics.resampling import student, summarise
-from polyface.metrics.result import Row
+from polyface.metrics.result import Row, around_zero
 from polyface.metrics.sections import Curve, Curves
 from polyface.models.bundle import load_bundle
 from polyface.report.page import Section
@@ -103,7 +103,7 @@ def _differences(runs: Runs, better: str, than: str, found: Mapping[str, Mapping
         of_all = summarise(gaps.tolist())
         half = student(LEVEL, len(seeds) - 1) * float(of_all.std or 0) / np.sqrt(len(seeds))
         ends = (of_all.mean - half, of_all.mean + half)
-        note = f"{CURVES}; the interval {'includes' if ends[0] <= 0 <= ends[1] else 'excludes'} 0"
+        note = f"{CURVES}; {around_zero(ends)}"
         name = f"{runs.title(better)} minus {runs.title(than)}"
         yield Row(name, metric, of_all.mean, of_all.std, None, seeds, ends, unit=unit, note=note, over="seeds")
 
