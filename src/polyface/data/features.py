@@ -106,7 +106,7 @@ def _write(
         for start in range(0, len(cuts), _BATCH):
             some = rows_of([cuts], np.arange(start, min(start + _BATCH, len(cuts)))).to(device)
             images = sample(some, matrices.expand(len(some), 2, 3), crop.size)
-            maps = network.features(images.contiguous(memory_format=torch.channels_last))
+            maps = network.features(images.to(memory_format=torch.channels_last))
             for name, file in files.items():
                 if name not in arrays:
                     aside = written.enter_context(atomic_path(file))

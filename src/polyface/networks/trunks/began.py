@@ -56,7 +56,7 @@ class Began(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised images [B, channels, size, size] → {"block1", "block2", "block3", "shared": maps [B, C, H, W]}."""
-        x = images.contiguous(memory_format=torch.channels_last)
+        x = images.to(memory_format=torch.channels_last)
         maps: dict[str, Tensor] = {}
         for name, block in self.blocks.items():
             x = maps[name] = block(x)

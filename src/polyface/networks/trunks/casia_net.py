@@ -73,7 +73,7 @@ class CasiaNet(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised images [B, channels, size, size] → {"pool1" … "pool4": maps, "shared": x [B, D] or pool4}."""
-        x = images.contiguous(memory_format=torch.channels_last)
+        x = images.to(memory_format=torch.channels_last)
         maps: dict[str, Tensor] = {}
         for name, stage in self.stages.items():
             x = maps[name] = stage(x)

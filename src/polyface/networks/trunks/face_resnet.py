@@ -105,7 +105,7 @@ class FaceResNet(PartlyFrozen):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Pixels [B, 3, size, size] in 0..255 → {"level1" …: maps, "shared": the last [B, 256, 4, 4]}."""
-        x = images.contiguous(memory_format=torch.channels_last)
+        x = images.to(memory_format=torch.channels_last)
         if x.shape[-1] != SIDE:
             x = F.interpolate(x, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
         x = F.max_pool2d(self.stem((x - self.means) / 256).relu(), 3, 2)

@@ -145,7 +145,7 @@ class InceptionResNet(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised images [B, C, size, size] → {"conv1" … "inception4": maps as in Table 1, "shared": the last}."""
-        x = images.contiguous(memory_format=torch.channels_last)
+        x = images.to(memory_format=torch.channels_last)
         maps: dict[str, Tensor] = {}
         for name, stage in self.stages.items():
             x = maps[name] = stage(x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from polyface.errors import PolyfaceError
@@ -89,7 +90,7 @@ class TCDCN(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised images [B, 1, size, size] → {"conv1" … "conv4": maps [B, C, H, W], "shared": x [B, D]}."""
         maps: dict[str, Tensor] = {}
-        x = to_locations(images) if self.unshared else images
+        x = to_locations(images) if self.unshared else images.to(memory_format=torch.channels_last)
         for index, layer in enumerate(self.convolutions):
             x = layer(x)
             if index >= _POOLED:

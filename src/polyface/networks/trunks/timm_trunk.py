@@ -170,7 +170,7 @@ class TimmTrunk(PartlyFrozen):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised images [B, C, size, size] → {"stage1" …: maps, "shared": x [B, D]}; with
         pool "map", x is the last map."""
-        stages = self._maps(images.contiguous(memory_format=torch.channels_last))
+        stages = self._maps(images.to(memory_format=torch.channels_last))
         maps = {f"stage{i + 1}": stage for i, stage in enumerate(stages)}
         last = stages[-1]
         if self.fc is None:
