@@ -37,7 +37,8 @@ class _Depthwise(torch.autograd.Function):
             spread = grad
             if stride > 1:
                 rows, columns = (size + 2 * padding - side + 1 for size in maps.shape[2:])
-                spread = grad.new_zeros(len(grad), channels, rows, columns).to(memory_format=torch.channels_last)
+                shape, last = (len(grad), channels, rows, columns), torch.channels_last
+                spread = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=last).zero_()
                 spread[:, :, ::stride, ::stride] = grad
             of_maps = nn.functional.conv2d(spread, weight.flip(2, 3), None, 1, side - 1 - padding, 1, channels)
         if ctx.needs_input_grad[1]:
