@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from polyface import networks, tasks
@@ -18,7 +20,7 @@ from polyface.data.loader import FacePool
 from polyface.data.table import FaceTable
 from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
-from polyface.models.predict import TTA, predict, translations
+from polyface.models.predict import TTA, Degradation, predict, translations
 from polyface.networks import FaceOutput
 from polyface.networks.heads import Embedding
 
@@ -239,3 +241,49 @@ def test_an_inner_embedding_is_averaged_as_it_is(pool, several) -> None:
     np.testing.assert_allclose(none["whole"]["inner"], plain["whole"]["inner"], rtol=1e-3, atol=1e-5)
     assert np.abs(many["whole"]["inner"] - plain["whole"]["inner"]).max() > 1e-3
     np.testing.assert_allclose(np.linalg.norm(many["features"]["embedding"], axis=1), 1, rtol=1e-5)
+
+
+@given(st.floats(0.05, 1), st.integers(8, 60), st.integers(0, 10**6))
+def test_a_grey_square_lies_within_each_face(covered: float, size: int, first: int) -> None:
+    """All of it, wherever it is: its sides are `covered` of the crop's, to a pixel."""
+    faces = np.arange(first, first + 5)
+    images = torch.zeros(5, 3, size, size)
+    shown = Degradation(covered)(images, faces)
+    assert torch.equal(images, torch.zeros_like(images))
+    grey = shown == 127.5
+    assert torch.equal(grey, shown > 0)
+    for face in grey[:, 0]:
+        rows, columns = face.any(1).sum(), face.any(0).sum()
+        assert rows * columns == face.sum()  # a rectangle
+        assert abs(rows - covered * size) <= 1
+        assert abs(columns - covered * size) <= 1
+    assert torch.equal(Degradation(covered)(images, faces), shown)
+
+
+def test_grey_squares_lie_everywhere() -> None:
+    """Over 1,000 faces every place of the middle is covered about as often."""
+    shown = Degradation(0.4)(torch.zeros(1000, 1, 20, 20), np.arange(1000)) > 0
+    often = shown.float().mean(0)[0]
+    assert often[8:12, 8:12].min() > 0.4
+    assert often[8:12, 8:12].max() < 0.5  # (0.4 / 0.6)² = 0.44
+    assert often[0, 0] > 0
+
+
+def test_fewer_pixels_lose_what_is_small_and_keep_the_mean() -> None:
+    fine = torch.zeros(1, 1, 40, 40)
+    fine[..., ::2] = 255
+    shown = Degradation(pixels=20)(fine, np.zeros(1))
+    assert shown.shape == fine.shape
+    assert fine.std() > 100
+    assert shown[..., 4:-4].std() < 1  # it is grey but for what its borders end in
+    assert abs(shown[..., 4:-4].mean() - 127.5) < 1
+    assert torch.equal(Degradation(pixels=40)(fine, np.zeros(1)), fine)
+
+
+def test_degraded_faces_are_what_the_network_sees(pool: FacePool) -> None:
+    """The centre of brightness is drawn to the grey square; each crop of a face has the square at the same place."""
+    plain = predict(Centroid(), TASKS, pool)["landmarks"]["points"]
+    covered = predict(Centroid(), TASKS, pool, degradation=Degradation(0.5))["landmarks"]["points"]
+    assert np.abs(covered - plain).max() > 1
+    one_by_one = predict(Centroid(), TASKS, pool, batch=1, degradation=Degradation(0.5))["landmarks"]["points"]
+    np.testing.assert_allclose(one_by_one, covered, atol=1e-4)

@@ -86,12 +86,15 @@ def test_answers_of_other_weights_are_made_anew(recipe: Recipe, out: Path) -> No
     assert trained(recipe, out / "runs", reproduce.Job("plain", 0), out)  # its settings and data are what they were
 
 
-def test_answers_given_otherwise_are_made_anew(recipe: Recipe, out: Path) -> None:
-    recipe.variants["averaged"].set["five.evaluation.translations"] = 3
+@pytest.mark.parametrize("key, value", [("translations", 3), ("covered", 0.3), ("pixels", 20)])
+def test_answers_given_otherwise_are_made_anew(recipe: Recipe, out: Path, key: str, value: float) -> None:
+    kept = dict(recipe.variants["averaged"].set)
+    recipe.variants["averaged"].set[f"five.evaluation.{key}"] = value
     try:
         assert finished(recipe, out) == ["plain"]
     finally:
-        recipe.variants["averaged"].set["five.evaluation.translations"] = 2
+        recipe.variants["averaged"].set.clear()
+        recipe.variants["averaged"].set.update(kept)
 
 
 def test_answers_of_older_versions_do_not_say_what_they_are_of(recipe: Recipe, out: Path) -> None:

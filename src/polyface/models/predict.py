@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from polyface.data.augment import AugmentSpec
@@ -61,6 +63,38 @@ class TTA:
 NO_TTA = TTA()
 
 
+@dataclass(frozen=True)
+class Degradation:
+    """What a face suffers before a network sees it, to measure how much the network minds.
+
+    covered: a flat grey square of so many crop sides lies on the face, each face's at a place of its own that is the
+    same at every call; all of it is within the crop. pixels: the crop is shrunk to so many pixels a side, and enlarged
+    again. 0 is neither.
+    """
+
+    covered: float = 0.0
+    pixels: int = 0
+
+    def __call__(self, images: Tensor, faces: np.ndarray) -> Tensor:
+        """Images [B, C, S, S] in 0 … 255 of the faces with these numbers [B], degraded."""
+        size = images.shape[-1]
+        if self.pixels:
+            small = F.interpolate(images, self.pixels, mode="bilinear", antialias=True)
+            images = F.interpolate(small, size, mode="bilinear")
+        if self.covered:
+            side = self.covered * size
+            along = torch.arange(size, device=images.device) + 0.5
+            places = torch.from_numpy((faces[:, None] * _PLASTIC % 1).astype(np.float32)).to(images.device)
+            start = (size - side) * places[:, :, None]
+            row, column = ((along >= start[:, i]) & (along < start[:, i] + side) for i in (0, 1))
+            images = images.masked_fill((row[:, :, None] & column[:, None])[:, None], 127.5)
+        return images
+
+
+_PLASTIC = np.array([0.7548776662466927, 0.5698402909980532])
+"""Multiples of these, less their whole parts, fill a square evenly (Roberts 2018, the R2 sequence)."""
+
+
 @torch.inference_mode()
 def answers(
     network: FaceNetwork,
@@ -70,6 +104,7 @@ def answers(
     spec: CropSpec,
     tta: TTA = NO_TTA,
     maps: Mapping[str, Tensor] | None = None,
+    degrade: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Decoded answers of every task for cuts uint8 [B, C, P, P] with their image→input crops [B, 2, 3].
 
@@ -79,12 +114,14 @@ def answers(
     of a network that is asked for no task, are answered under their own names, {name: {"embedding": [B, E]}}.
 
     maps: of all crops of the first face, of the second, …, where they are known; then cuts are not looked at.
+    degrade: takes the crops [B · crops, C, S, S] in that order, and gives what the network sees of them.
     """
     faces, to_input = len(crops), torch.from_numpy(spec.cut_to_input()).to(cuts.device)
     each, count = tta.matrices(spec.size, cuts.device), len(tta)
     if maps is None:
         matrices = compose(each, to_input).repeat(faces, 1, 1)
-        output = network(sample(cuts.repeat_interleave(count, dim=0), matrices, spec.size))
+        images = sample(cuts.repeat_interleave(count, dim=0), matrices, spec.size)
+        output = network(degrade(images) if degrade else images)
     else:
         output = network(maps)
     moved = compose(each.repeat(faces, 1, 1), crops.repeat_interleave(count, dim=0))
@@ -116,13 +153,16 @@ def predict(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
     cached: bool = False,
+    degradation: Degradation | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Decoded answers for all faces of a pool, in its order: {task: {"points": [N, P, 2], …}}.
 
-    cached: keep what the trunk makes of them, or read what was kept; but for translations, which are other pictures.
+    cached: keep what the trunk makes of them, or read what was kept; but for translations and degraded faces, which are
+    other pictures.
     """
     network = network.to(device).eval()
-    known = Features(network, pool, AugmentSpec(mirror=tta.mirror), progress) if cached and tta.average == 1 else None
+    cached &= tta.average == 1 and degradation is None
+    known = Features(network, pool, AugmentSpec(mirror=tta.mirror), progress) if cached else None
     batches = np.split(np.arange(len(pool)), range(step := max(1, batch // len(tta)), len(pool), step))
     parts: list[dict[str, dict[str, Any]]] = []
     for done, rows in enumerate(batches, 1):
@@ -130,7 +170,8 @@ def predict(
         if known:
             views = known.of(rows.repeat(len(tta)), np.tile([False, True][: len(tta)], len(rows)))
             maps = {name: values.to(device) for name, values in views.items()}
-        parts.append(answers(network, tasks, cuts, pool.crops[rows].to(device), pool.crop, tta, maps))
+        degrade = partial(degradation, faces=rows.repeat(len(tta))) if degradation else None
+        parts.append(answers(network, tasks, cuts, pool.crops[rows].to(device), pool.crop, tta, maps, degrade))
         if progress:
             progress(done, len(batches), "batches predicted")
     return {name: {key: _join([p[name][key] for p in parts]) for key in parts[0][name]} for name in parts[0]}

@@ -25,7 +25,7 @@ from polyface.data.table import Progress
 from polyface.errors import PolyfaceError, short
 from polyface.files import atomic_path
 from polyface.models.bundle import MANIFEST, Bundle, load_bundle
-from polyface.models.predict import TTA, predict
+from polyface.models.predict import TTA, Degradation, predict
 from polyface.networks.heads import EMBEDDED
 from polyface.tasks import Task
 from polyface.training import stages
@@ -136,6 +136,7 @@ def _source(recipe: Recipe, out: Path, job: Job, part: str, data: Path | None) -
         told["weights"] = weights_of(place / stage.name / "model")
     view = stage.evaluation
     told["views"] = [view.translations, view.spread, view.mirror]
+    told["degraded"] = [view.covered, view.pixels]
     told["crop"], told["boxes"] = stage.data.crop.model_dump(), stage.data.boxes.model_dump()
     told["tasks"] = stage.tasks
     told["tables"] = [table.model_dump(exclude={"ratio", "faces"}) for table in stage.data.tables]
@@ -297,12 +298,13 @@ def run_job(
     bundle = load_bundle(_network(recipe, own, job, data, out, options), quiet=True)
     tasks, chosen = _tasks(stage, bundle, data), stage.evaluation
     tta = TTA(chosen.translations, chosen.spread, chosen.mirror)
+    degradation = Degradation(chosen.covered, chosen.pixels) if chosen.covered or chosen.pixels else None
     for part in parts:
         if answered(recipe, out, job, part, data):
             continue
         source = _source(recipe, out, job, part, data)
         pool = pool_of(stage, data, {}, part)
-        found = predict(bundle.network, tasks, pool, tta=tta, cached=stage.network.cached)
+        found = predict(bundle.network, tasks, pool, tta=tta, cached=stage.network.cached, degradation=degradation)
         _store(answers_path(out, job, part), found, pool.missed, source)
 
 

@@ -207,8 +207,10 @@ def _listed(given: Any) -> Any:
 class EvaluationSpec(Strict):
     """main: the task that selects and is reported first. select: keep the best epoch by its validation error, or the
     last. translations: predictions averaged over so many small shifts (TCDCN-Averaged; 1: plain) of ±`spread` sides;
-    mirror: over the mirrored face as well. protocol: what is compared with what: the name of a protocol and its
-    options, a protocol's name alone, or that of a data set's reader that says how the set is evaluated."""
+    mirror: over the mirrored face as well. covered, pixels: the faces tested are degraded, by a grey square of so many
+    crop sides that lies on each, or as if they had so many pixels a side (0: neither). protocol: what is compared with
+    what: the name of a protocol and its options, a protocol's name alone, or that of a data set's reader that says how
+    the set is evaluated."""
 
     protocol: Annotated[dict[str, Any], BeforeValidator(told(protocols.settings))] = {"name": protocols.DEFAULT}
     main: str = "landmarks"
@@ -216,6 +218,8 @@ class EvaluationSpec(Strict):
     translations: int = Field(1, ge=1)
     spread: float = Field(0.03, ge=0)
     mirror: bool = False
+    covered: float = Field(0, ge=0, le=1)
+    pixels: int = Field(0, ge=0)
 
 
 class BaseStage(Strict):
