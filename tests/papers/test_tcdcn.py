@@ -8,7 +8,8 @@ from typing import cast
 import numpy as np
 import pytest
 
-from polyface.papers.tcdcn.page import rows, without_shift
+from polyface.metrics.sections import Curves
+from polyface.papers.tcdcn.page import rows, sections, without_shift
 from polyface.reproduce import Runs
 from polyface.training.recipe import Recipe, load
 
@@ -54,6 +55,7 @@ def test_rows_say_when_a_task_stopped_and_how_often(monkeypatch: pytest.MonkeyPa
         measured={"one": None},
         seeds=lambda name: list(looks),
         record=lambda name, seed: {"stopping": looks[seed]},
+        stage=lambda name: load("tcdcn").variant("FLD+all+stopping (shared)").measured,
         title=lambda name: name,
     )
     found = {row.metric: (row.mean, row.seeds) for row in rows(cast("Runs", made))}
@@ -64,6 +66,37 @@ def test_rows_say_when_a_task_stopped_and_how_often(monkeypatch: pytest.MonkeyPa
         "stopped at: smile": (75, (0,)),
         "stopped: pose": (0, (0, 1)),
     }
+
+
+def test_fig_7_has_both_rows_that_looked_and_where_tasks_stopped(recipe: Recipe) -> None:
+    """By iteration, as far as the paper's goes; a pair of which one row never looked has no figure."""
+
+    def looks(loss: float, stop: int) -> list[dict[str, object]]:
+        each = dict.fromkeys(("glasses", "smile"), 0.5)
+        steps = range(100, 3001, 100)
+        return [
+            {"step": step, "validation": {"landmarks": loss / step}, "criterion": each}
+            | {"stopped": ["glasses"] if step == stop else ["smile"] if step == 2900 else []}
+            for step in steps
+        ]
+
+    kept = {"FLD+all, SGD": [looks(8, 0), looks(4, 0)], "FLD+all+stopping, SGD": [looks(3, 500), looks(3, 700)]}
+    made = SimpleNamespace(
+        recipe=recipe,
+        measured=recipe.variants,
+        seeds=lambda name: range(len(kept.get(name, [[]]))),
+        record=lambda name, seed: {"stopping": kept[name][seed]} if name in kept else {"history": []},
+        stage=lambda name: recipe.variant(name).measured,
+        title=lambda name: name,
+    )
+    (section,) = sections(cast("Runs", made))
+    assert section.title == "Task-wise stopping: FLD+all+stopping, SGD"
+    (block,) = section.blocks
+    assert isinstance(block, Curves)
+    assert block.marks == {"glasses": 600}  # smile stops later than Fig. 7 goes
+    steps, without = block.curves["FLD+all, SGD"]
+    assert list(steps) == list(range(100, 2601, 100))
+    np.testing.assert_allclose(without, 6 / np.asarray(steps))
 
 
 def test_rows_as_printed_are_squared_errors_and_plain_descent(recipe: Recipe) -> None:

@@ -1,4 +1,4 @@
-"""When side tasks stopped, and what a shift that all labels of the test faces share is worth: rows."""
+"""When side tasks stopped, and what a shift that all labels of the test faces share is worth: rows, and Fig. 7."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ from numpy.typing import NDArray
 from polyface.metrics.resampling import summarise
 from polyface.metrics.result import Row
 from polyface.metrics.result import rows as rows_of
+from polyface.metrics.sections import Curve, Curves
+from polyface.report.page import Section
 from polyface.reproduce.jobs import trains
 from polyface.reproduce.runs import Runs
 from polyface.schema import eyes
+from polyface.training.extras.stopping import StoppingSpec
+from polyface.training.specs import StageSpec
 
 SHIFTED, POINTS = "mtfl", 5
 """The data set whose test faces (AFLW's) are labelled further right than its training faces, and its points."""
 PREFIX = "without shift, "
+STOPPED_AT = "stopped at: "
+ITERATIONS = 2600
+"""As far as Fig. 7 goes."""
 
 Floats = NDArray[np.float64]
 
@@ -25,7 +32,44 @@ def rows(runs: Runs) -> list[Row]:
     """The errors of five points on AFLW's faces, once more without what each point is off on average; and when each
     side task stopped (Fig. 7), of variants that let it."""
     shifted = [row for name in runs.measured if _judged(runs, name) for row in _rows(runs, name)]
-    return shifted + [row for name, variant in runs.measured.items() if trains(variant) for row in _stopped(runs, name)]
+    stopping = [name for name, variant in runs.measured.items() if trains(variant) and _stops(runs.stage(name))]
+    return shifted + [row for name in stopping for row in _stopped(runs, name)]
+
+
+def _stops(stage: StageSpec) -> bool:
+    """Whether side tasks may stop."""
+    asked = stage.extras.get("stopping")
+    return isinstance(asked, StoppingSpec) and asked.threshold is not None
+
+
+def sections(runs: Runs) -> list[Section]:
+    """Fig. 7: the main task's loss on validation faces by iteration, of each two variants that the recipe compares and
+    that both looked at it; means over seeds. Vertical lines are where the first's side tasks stopped."""
+    pairs = [
+        (one.better, one.than) for one in runs.recipe.comparisons if {one.better, one.than} <= runs.measured.keys()
+    ]
+    caption = "Loss on fixed validation faces, the mean over seeds; lines: where side tasks stopped, on average."
+    made = []
+    for better, than in pairs:
+        curves = {runs.title(name): curve for name in (better, than) if (curve := _looked(runs, name))}
+        if len(curves) == 2:
+            stopped = {row.metric: row.mean for row in _stopped(runs, better) if row.metric.startswith(STOPPED_AT)}
+            marks = {metric.removeprefix(STOPPED_AT): at for metric, at in stopped.items() if at <= ITERATIONS}
+            block = Curves(curves, "iteration", "loss", caption, y_log=True, marks=marks)
+            made.append(Section(f"Task-wise stopping: {runs.title(better)}", [block]))
+    return made
+
+
+def _looked(runs: Runs, name: str) -> Curve | None:
+    """The main task's loss at each look at the validation faces, where all seeds of a variant took such looks."""
+    main = runs.stage(name).evaluation.main
+    looks = [record.get("stopping") for seed in runs.seeds(name) if (record := runs.record(name, seed))]
+    if not looks or not all(looks):
+        return None
+    kept = [[look for look in run if look["step"] <= ITERATIONS] for run in looks if run]
+    length = min(map(len, kept))
+    steps = np.array([look["step"] for look in kept[0][:length]])
+    return steps, np.mean([[look["validation"][main] for look in run[:length]] for run in kept], axis=0)
 
 
 def _stopped(runs: Runs, name: str) -> Iterator[Row]:
@@ -37,7 +81,7 @@ def _stopped(runs: Runs, name: str) -> Iterator[Row]:
         share = 100 * len(at) / len(records)
         yield Row(runs.title(name), f"stopped: {task}", share, seeds=tuple(records), note="of the runs")
         if at:
-            told, found = f"stopped at: {task}", summarise([*at.values()])
+            told, found = f"{STOPPED_AT}{task}", summarise([*at.values()])
             yield Row(runs.title(name), told, found.mean, found.std, seeds=tuple(at), unit="iterations")
 
 

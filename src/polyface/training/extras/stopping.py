@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -17,14 +18,14 @@ from polyface.weighting import TaskStopping
 
 
 class StoppingSpec(Strict):
-    """main: tasks that never stop; window: k; threshold: ε. every: steps between two looks, in which k counts. faces:
+    """main: tasks that never stop; window: k; threshold: ε (null: nothing stops, the looks alone are kept). every: steps between two looks, in which k counts. faces:
     so many training faces give E_tr and so many validation faces E_val, the same at every look, without augmentation
     and in evaluation mode. bounded: a first factor that does not rise when a loss has just fallen steeply, in place of
     the printed one (`polyface.weighting.criterion`)."""
 
     main: list[str]
     window: int = Field(10, ge=1)
-    threshold: float = 1.0
+    threshold: float | None = 1.0
     every: int = Field(25, ge=1)
     faces: int = Field(500, ge=1)
     bounded: bool = False
@@ -39,7 +40,8 @@ class Stopping(Extra):
     def __init__(self, spec: StoppingSpec, setup: Setup) -> None:
         super().__init__(spec, setup)
         self.spec, self.task_of, self.losses, self.weights = spec, setup.terms.task_of, setup.losses, setup.weights
-        self.criterion = TaskStopping(list(setup.tasks), spec.main, spec.window, spec.threshold, spec.bounded)
+        threshold = math.inf if spec.threshold is None else spec.threshold
+        self.criterion = TaskStopping(list(setup.tasks), spec.main, spec.window, threshold, spec.bounded)
         self.looks: list[dict[str, Any]] = []
         needed = spec.every * (spec.window + 1)
         if setup.period and setup.period.steps < needed:
