@@ -75,8 +75,8 @@ def shares(course: Mapping[str, Any], places: Iterable[int] | None = None) -> di
 def _largest(values: Mapping[str, float]) -> str | None:
     """Whose value is above all others; None where several are."""
     most = max(values.values(), default=0.0)
-    (*others, last) = [name for name, value in values.items() if value == most] or [None]
-    return None if others else last
+    largest = [name for name, value in values.items() if value == most]
+    return largest[0] if len(largest) == 1 else None
 
 
 def _mean(pair: Any) -> float | None:
