@@ -86,7 +86,8 @@ class DataSpec(Strict):
     training faces of a table (the first by a fixed order), for trials. people: training faces of at most so many people
     of a table, by a fixed order, to see what few identities do. labelled: task → at most so many training faces keep
     their label for it, by the same order as `limit`'s; the others are seen without. validate_on: "train" lets the
-    training faces stand in for validation faces that a set lacks, as Mao et al. 2020 do on LFWA. sizes: sides in pixels
+    training faces stand in for validation faces that a set lacks, as Mao et al. 2020 do on LFWA; "test" lets the test
+    faces, to repeat what some published code does (its figures say how well one can choose on them). sizes: sides in pixels
     that training gives the crop in turn, step by step; everything else takes crop.size.
     """
 
@@ -99,7 +100,7 @@ class DataSpec(Strict):
     limit: int | None = Field(None, ge=1)
     people: int | None = Field(None, ge=2)
     labelled: dict[str, Annotated[int, Field(ge=1)]] = {}
-    validate_on: Literal["val", "train"] = "val"
+    validate_on: Literal["val", "train", "test"] = "val"
     sizes: list[Annotated[int, Field(ge=8, le=1024)]] = []
 
     @property
