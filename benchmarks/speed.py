@@ -28,6 +28,7 @@ import numpy as np
 import onnxruntime
 import torch
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
 from polyface import tasks as task_kinds
@@ -378,9 +379,55 @@ def rendering(bench: Bench) -> None:
     bench.add("synthetic faces at 64 px", "measured", 1024 / np.median(own), "faces/s", "one thread; floor: 2,000")
 
 
+def sizes(bench: Bench) -> None:
+    """Parameters and multiply-adds a face, beside those of the cascade that the paper is compared with."""
+    networks = {
+        "TCDCN (shared)": (model().network, (1, 40, 40)),
+        "TCDCN (unshared)": (model("unshared").network, (1, 40, 40)),
+        "TCDCN of 68 points": (model(plan="tcdcn68").network, (1, 60, 60)),
+    }
+    for row, (network, shape) in networks.items():
+        bench.add(row, "multiply-adds", _multiply_adds(network, shape) / 1e6, "million")
+        bench.add(row, "parameters", sum(p.numel() for p in network.parameters()) / 1e6, "million")
+    whole = sum(count * _multiply_adds(*_cascaded(*plan)) for count, *plan in CASCADE)
+    note = "23 networks, counted by the plans that Sun et al. print; crops not counted"
+    bench.add("cascade of Sun et al. 2013", "multiply-adds", whole / 1e6, "million", note)
+
+
+CASCADE = [
+    (1, (39, 39), [(4, 20), (3, 40), (3, 60), (2, 80)], 120, 10),
+    (1, (31, 39), [(4, 20), (3, 40), (3, 60), (2, 80)], 100, 6),
+    (1, (31, 39), [(4, 20), (3, 40), (3, 60), (2, 80)], 100, 6),
+    (20, (15, 15), [(4, 20), (3, 40)], 60, 2),
+]
+"""How many networks, their input, (kernel, channels) of each convolution, units of the last two layers. A 2×2 pooling
+follows every convolution but a fourth."""
+
+
+def _cascaded(
+    shape: tuple[int, int], plan: list[tuple[int, int]], units: int, out: int
+) -> tuple[torch.nn.Module, tuple[int, int, int]]:
+    layers: list[torch.nn.Module] = []
+    for index, (kernel, channels) in enumerate(plan):
+        pool = [torch.nn.MaxPool2d(2)] if index < 3 else []
+        layers += [torch.nn.LazyConv2d(channels, kernel), *pool]
+    return torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.LazyLinear(units), torch.nn.LazyLinear(out)), (
+        1,
+        *shape,
+    )
+
+
+@torch.inference_mode()
+def _multiply_adds(network: torch.nn.Module, shape: tuple[int, int, int]) -> float:
+    network.eval()(torch.zeros(1, *shape))  # lazy layers learn their sizes
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, *shape))
+    return counter.get_total_flops() / 2
+
+
 PARTS = {
     part.__name__: part
-    for part in (exported, averaged, end_to_end, command_line, training_step, input_pipeline, rendering)
+    for part in (sizes, exported, averaged, end_to_end, command_line, training_step, input_pipeline, rendering)
 }
 
 
