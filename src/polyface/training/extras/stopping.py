@@ -18,10 +18,10 @@ from polyface.weighting import TaskStopping
 
 
 class StoppingSpec(Strict):
-    """main: tasks that never stop; window: k; threshold: ε (null: nothing stops, the looks alone are kept). every: steps between two looks, in which k counts. faces:
-    so many training faces give E_tr and so many validation faces E_val, the same at every look, without augmentation
-    and in evaluation mode. bounded: a first factor that does not rise when a loss has just fallen steeply, in place of
-    the printed one (`polyface.weighting.criterion`)."""
+    """main: tasks that never stop; window: k; threshold: ε (null: nothing stops, the looks alone are kept). every:
+    steps between two looks, in which k counts. faces: so many training faces give E_tr and so many validation faces
+    E_val, the same at every look, without augmentation and in evaluation mode. bounded: a first factor that does not
+    rise when a loss has just fallen steeply, in place of the printed one (`polyface.weighting.criterion`)."""
 
     main: list[str]
     window: int = Field(10, ge=1)
