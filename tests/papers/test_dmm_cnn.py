@@ -15,7 +15,10 @@ from polyface.metrics.result import Row
 from polyface.metrics.sections import Curves, Table
 from polyface.papers.dmm_cnn.page import rows, sections
 from polyface.reproduce import Runs
+from polyface.reproduce.jobs import trains
 from polyface.schema import ATTRIBUTES
+from polyface.training.recipe import Recipe, load
+from polyface.training.specs import StageSpec
 
 GROUPS = {"objective": ["Bald", "Male"], "subjective": ["Young"]}
 EACH = ("Bald", "Male", "Young")
@@ -58,6 +61,87 @@ def made(results: Mapping[str, Mapping[int, Any]], **more: Any) -> Any:
 def rows_by_key(runs: Any, monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], Row]:
     monkeypatch.setattr("polyface.papers.dmm_cnn.page.Runs", lambda *given: runs)
     return {row.key: row for row in rows(cast("Runs", runs))}
+
+
+# -------------------------------------------------------------------------------------------------------------- recipe
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return load("dmm-cnn:small")
+
+
+def stage(recipe: Recipe, name: str) -> StageSpec:
+    return recipe.variant(name, 0).measured
+
+
+def test_rows_that_are_compared_see_the_same_faces_as_long_and_as_often(recipe: Recipe) -> None:
+    """All rows on CelebA that train a network, but for those that are about just that."""
+    named = {"paper network", "Longer", "Any size"}
+    own = [name for name, row in recipe.variants.items() if trains(row) and row.stages == ["celeba"]]
+    rows = {name: stage(recipe, name) for name in own if not any(name.startswith(one) for one in named)}
+    assert len(rows) == 18
+    assert len({(one.data.model_dump_json(), str(one.network.trunk), one.network.cached) for one in rows.values()}) == 1
+    assert {one.optimisation.epochs for one in rows.values()} == {15}
+    times = {name: one.optimisation.validate_times for name, one in rows.items() if one.optimisation.validate_times}
+    assert {name: often for name, often in times.items() if often != 5} == {
+        "DMM-CNN, P 1 an epoch": 1,
+        "DMM-CNN, P 20 an epoch": 20,
+    }
+    far = [
+        stage(recipe, name).extras["thresholds"].rate * often
+        for name, often in times.items()
+        if "FIX" not in name and "SGD" not in name
+    ]
+    assert far == pytest.approx([0.05] * len(far))  # γ times passes: how far a threshold may go in an epoch
+
+
+def test_groups_are_exchanged_or_drawn(recipe: Recipe) -> None:
+    heads = {
+        name: stage(recipe, name).network.heads["attributes"] for name in ("DMM-CNN", "Groups swapped", "Random groups")
+    }
+    groups = cast("dict[str, list[str]]", heads["DMM-CNN"])
+    assert heads["Groups swapped"] == {"objective": groups["subjective"], "subjective": groups["objective"]}
+    assert heads["Random groups"] == {name: len(group) for name, group in groups.items()}
+
+
+def test_rows_where_weights_act_differ_in_weights_alone(recipe: Recipe) -> None:
+    rows = [stage(recipe, f"{name}, SGD") for name in ("Baseline", "DMM-EQ-FIX", "DMM-DW-FIX", "DMM-CNN")]
+    for row in rows:
+        asked = row.optimisation
+        assert (asked.optimiser, asked.momentum, asked.ema) == ("sgd", 0.9, None)
+        assert row.tasks["attributes"]["loss"] == "mse"
+    assert len({row.optimisation.lr for row in rows}) == 1
+    assert rows[3].weighting.options == {"fixed": {"landmarks": 0.5}}  # Eq. 4 as it stands
+    assert rows[2].weighting == rows[3].weighting
+    assert rows[1].network == rows[3].network
+    assert "thresholds" not in rows[1].extras
+
+
+def test_rows_of_lfwa_go_on_from_the_row_of_the_same_name(recipe: Recipe) -> None:
+    """By Kumar's halves, of which one is for training as a whole, and weights and thresholds follow it."""
+    tuned = [name for name, row in recipe.variants.items() if row.stages == ["lfwa"] and trains(row) and row.start]
+    assert len(tuned) == 9
+    for name in tuned:
+        row, (start,) = stage(recipe, name), recipe.variants[name].start
+        assert name.removeprefix("LFWA ").removesuffix(", all faces") == start
+        assert row.network == stage(recipe, start).network
+        (table,) = row.data.tables
+        assert (table.options, table.splits, row.data.validate_on) == ({"split": "kumar"}, ["train", "val"], "train")
+
+
+def test_the_printed_network_is_the_same_in_both_sizes(recipe: Recipe) -> None:
+    whole = load("dmm-cnn")
+    for name in ("Baseline", "DMM-CNN"):
+        ours, printed = stage(recipe, f"paper network: {name}"), stage(whole, name)
+        assert ours.data == printed.data
+        assert ours.tasks == printed.tasks
+        assert ours.weighting == printed.weighting
+        assert ours.network.model_dump(exclude={"parts", "defaults"}) == printed.network.model_dump(
+            exclude={"parts", "defaults"}
+        )
+        assert not ours.network.parts
+        assert (ours.optimisation.optimiser, ours.optimisation.lr, ours.init) == ("sgd", 0.001, [])
 
 
 # ---------------------------------------------------------------------------------------------------------- thresholds

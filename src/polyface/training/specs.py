@@ -117,14 +117,14 @@ class NetworkSpec(Strict):
     [trunk]); frozen: true; rows: {task, classes}, the faces that it learns from and answers for; similarity: cosine,
     euclidean or inner, where its output is an embedding}. branches: the same, as older recipes call it. defaults: kind
     → options of all parts of that kind, where they say nothing else.
-    heads: task → the part it reads, {part: terms of the task}, {reads: several parts, joined}, or {merge: rows, of:
-    parts that are routed}; with layer: none what is read is the task's output; tasks not named read the trunk.
-    embeddings: name, that of a task or another, by which a protocol finds it → {reads, merge: concat, rows, hard,
-    stochastic or expected, similarity}. normalise: mean and std of pixel values 0..255, one number or one a channel.
-    biases: where those of new heads start: "prior", at the answer that is best for a face of which nothing is known,
-    such as the log of every class's share of the training labels (Lin et al. 2017); or "random". Heads that `init`
-    gives go on as they are; so do those of labels that `data.balance` shows equally often, and those without a layer,
-    whose parts may be compared as embeddings."""
+    heads: task → the part it reads, {part: terms of the task, or how many, drawn by the seed}, {reads: several
+    parts, joined}, or {merge: rows, of: parts that are routed}; with layer: none what is read is the task's output;
+    tasks not named read the trunk. embeddings: name, that of a task or another, by which a protocol finds it →
+    {reads, merge: concat, rows, hard, stochastic or expected, similarity}. normalise: mean and std of pixel values
+    0..255, one number or one a channel. biases: where those of new heads start: "prior", at the answer that is best
+    for a face of which nothing is known, such as the log of every class's share of the training labels (Lin et al.
+    2017); or "random". Heads that `init` gives go on as they are; so do those of labels that `data.balance` shows
+    equally often, and those without a layer, whose parts may be compared as embeddings."""
 
     trunk: dict[str, Any] = {}
     branches: dict[str, dict[str, Any]] = {}
