@@ -164,7 +164,7 @@ def _steps(runs: Runs, name: str) -> dict[int, float]:
     """By seed, of trainings that followed validations with a loss for every attribute."""
     found = {}
     for seed, validations in _followed(runs, name).items():
-        if curve := [(row["step"], np.mean(list(each.values()))) for row in validations if (each := _losses(row))]:
+        if curve := [(row["step"], _mean_of(each)) for row in validations if (each := _losses(row))]:
             lowest = min(loss for _, loss in curve)
             found[seed] = float(next(step for step, loss in curve if loss <= NEAR * lowest))
     return found
@@ -178,6 +178,10 @@ def _followed(runs: Runs, name: str) -> dict[int, list[dict[str, Any]]]:
 def _by_attribute(told: Mapping[str, float]) -> dict[str, float]:
     """{"attributes/Young": 0.4, …} → {"Young": 0.4, …}."""
     return {attribute: value for name, value in told.items() if (attribute := name.partition("/")[2])}
+
+
+def _mean_of(told: Mapping[str, float]) -> float:
+    return float(np.mean(list(told.values())))
 
 
 def _losses(validation: Mapping[str, Any]) -> dict[str, float]:
@@ -224,8 +228,8 @@ def _curve(
     if not length or not all(each for run in values for each in run):
         return None
     steps = np.array([row["step"] for row in of_seeds[0][:length]])
-    mean = [[np.mean(list(each.values())) if shown == "mean" else each[shown] for each in run] for run in values]
-    return steps, np.mean(mean, axis=0)
+    told = [[_mean_of(each) if shown == "mean" else each[shown] for each in run] for run in values]
+    return steps, np.mean(told, axis=0)
 
 
 # ----------------------------------------------------------------------------------------------------------- landmarks
