@@ -85,8 +85,8 @@ def test_rows_that_are_compared_see_the_same_faces_as_long_and_as_often(recipe: 
     assert {one.optimisation.epochs for one in rows.values()} == {15}
     times = {name: one.optimisation.validate_times for name, one in rows.items() if one.optimisation.validate_times}
     assert {name: often for name, often in times.items() if often != 5} == {
-        "DMM-CNN, P 1 an epoch": 1,
-        "DMM-CNN, P 20 an epoch": 20,
+        "DMM-CNN, 1 pass an epoch": 1,
+        "DMM-CNN, 20 passes an epoch": 20,
     }
     far = [
         stage(recipe, name).extras["thresholds"].rate * often

@@ -15,7 +15,7 @@ def test_every_row_of_tables_1_and_2_is_tried_as_often(monkeypatch: pytest.Monke
     monkeypatch.syspath_prepend(str(TOOLS))
     rates, recipe = tool("dmm_search").RATES, load("dmm-cnn:small")
     apart = (
-        "P ",
+        "pass",
         "Any size",
         "Longer",
         "paper network",

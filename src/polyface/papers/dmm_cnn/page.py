@@ -18,7 +18,6 @@ from polyface.papers import paper
 from polyface.report.page import Section
 from polyface.reproduce.jobs import trains
 from polyface.reproduce.runs import Runs
-from polyface.schema import ATTRIBUTES
 from polyface.weighting.thresholds import at_rest, most_accurate
 
 VALIDATED = ("Baseline", "DMM-EQ-AT", "DMM-CNN")
@@ -155,7 +154,8 @@ def _soon(runs: Runs) -> Iterator[Row]:
             of_all = summarise(list(steps.values()))
             yield Row(runs.title(name), SOON, of_all.mean, of_all.std, seeds=tuple(steps), unit="steps", note=note)
     for better, than in _pairs(runs):
-        a, b = (found.get(runs.recipe.variants[name].model or name, {}) for name in (better, than))
+        ours, theirs = (runs.recipe.variants[name].model or name for name in (better, than))
+        a, b = found.get(ours, {}), found.get(theirs, {}) if ours != theirs else {}
         gaps = {seed: steps - b[seed] for seed, steps in a.items() if seed in b}
         yield from differences_of_runs(runs.title(better), runs.title(than), SOON, gaps, "steps")
 
@@ -193,8 +193,8 @@ def _weights(validation: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _taus(validation: Mapping[str, Any]) -> dict[str, float]:
-    told = validation.get("thresholds", {}).values()
-    return {name: tau for each in told for name, tau in zip(ATTRIBUTES, each, strict=True)}
+    told, names = validation.get("thresholds", {}).values(), list(_losses(validation))
+    return {name: tau for each in told if names for name, tau in zip(names, each, strict=True)}
 
 
 _FIGURES: dict[str, Callable[[Mapping[str, Any]], dict[str, float]]] = {
