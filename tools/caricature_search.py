@@ -1,9 +1,11 @@
-"""Choose the settings of `caricature:small` without the test faces: those of `cavi` on CaVI's validation images and
-pairs, those of `across` on people of CaVI who are held out of training.
+"""Choose the settings of `caricature` without the test faces: those of `cavi` on CaVI's validation images and pairs,
+those of `across` on people of CaVI who are held out of training.
 
-Every trial changes the recipe as `TRIALS` says; it is a line of the log, and a stopped search goes on.
+Every trial changes the recipe as `TRIALS` says; it is a line of the log, and a stopped search goes on. Of the rows that
+RMSProp trains, each has as many trials as every other: the same learning rates, and its own weighting. `--best` prints
+the one of each that is best on validation faces, to be written into the recipe.
 
-    python tools/caricature_search.py --data DIR [--only NAME] [--write]
+    python tools/caricature_search.py --data DIR [--only "RMSProp: *"] [--write | --best]
 """
 
 from __future__ import annotations
@@ -21,18 +23,19 @@ from polyface.models.bundle import load_bundle
 from polyface.models.predict import TTA
 from polyface.protocols.evaluation import evaluate
 from polyface.report.results import write_results
+from polyface.reproduce.jobs import started
 from polyface.training import stages
-from polyface.training.recipe import Recipe, load
+from polyface.training.recipe import load
 from polyface.training.stages import pool_of
 from trials import carried_out, read
 
-TRIALS: dict[str, tuple[str, dict[str, Any]]] = {}
-"""Name → the row that is trained and its changes, of the recipe's own settings where they say nothing else."""
-TABLE_2 = ("Single-verif", "Single-visual", "Single-cari", "Naive dynamic", "Dynamic")
+TRIALS: dict[str, tuple[str, str, dict[str, Any]]] = {}
+"""Name → the recipe, the row that is trained and its changes, of the recipe's own settings where they say nothing
+else."""
 
 
-def trial(name: str, row: str, **changes: Any) -> None:
-    TRIALS[name] = (row, {key.replace("__", "."): value for key, value in changes.items()})
+def trial(name: str, row: str, recipe: str = "caricature:small", **changes: Any) -> None:
+    TRIALS[name] = (recipe, row, {key.replace("__", "."): value for key, value in changes.items()})
 
 
 AUGMENT = {"rotate": 10, "zoom": 0.1, "shift": 0.06, "mirror": 0.5, "contrast": 0.3, "brightness": 0.15}
@@ -82,31 +85,36 @@ for name in ("gls", "uncertainty", "upgrad"):
 trial("weighting uniform", "Dynamic", cavi__weighting={"name": "uniform"})
 trial("weighting ming", "Dynamic")
 
+# Rates of RMSProp, the same for every row of a group. What the softmax of Dynamic learns by is the network's. Uniform
+# sums the losses that others average, so that it may want a lower rate. Inception-ResNet has short trials.
+RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
+PRINTED = ("Single-cari", "Naive dynamic", "Dynamic", "Uniform", "Fixed 80 %", "Uncertainty", "GradNorm")
+for row in PRINTED:
+    for lr in RATES:
+        trial(f"RMSProp: {row}, {lr}", f"{row}, RMSProp", "caricature:optimisers", cavi__optimisation__lr=lr)
+for row in ("Toy Dynamic", "Toy Naive dynamic"):
+    for lr in RATES:
+        trial(f"RMSProp: {row}, {lr}", row, cavi__optimisation__lr=lr)
+for row in ("IRv1 Dynamic", "IRv1 Naive dynamic", "IRv1 Uniform", "IRv1 Single-cari"):
+    for lr in (0.003, 0.01, 0.03):
+        trial(f"RMSProp: {row}, {lr}", row, cavi__optimisation__lr=lr, cavi__optimisation__epochs=2)
+JUDGED = ("verification", "visual id", "caricature id")
 
-def started(recipe: Recipe, row: str, data: Path, folder: Path) -> dict[str, Path]:
-    """The bundle that a row starts from, made once."""
-    if not recipe.variants[row].start:
-        return {}
-    (start,) = recipe.variants[row].start
-    place = folder / "start" / start
-    found = place / recipe.variants[start].stages[-1] / "model"
-    return {found.parent.name: found if found.exists() else stages.untrained(recipe.variant(start), place, data, {})}
 
-
-def run(name: str, data: Path, folder: Path) -> dict[str, Any]:
-    row, changes = TRIALS[name]
-    recipe = load("caricature:small")
-    earlier = started(recipe, row, data, folder)
+def run(name: str, data: Path, folder: Path, runs: Path) -> dict[str, Any]:
+    source, row, changes = TRIALS[name]
+    recipe = load(source)
+    options = stages.RunOptions(accelerator="cpu", threads=1, logger="none")
+    earlier = started(recipe, row, data, runs / recipe.place, options)  # once for all, and for a reproduction
     recipe.variants[row].set |= changes
     recipe.variants[row].set["*.optimisation.validate_every"] = 1000
     one = recipe.variant(row)
     stage = one.measured
     strangers = stage.evaluation.protocol["name"] == "gallery-probe"
     if strangers:
-        source = recipe.stage("across").data.tables[0]
-        stage.data.tables = [source.model_copy(update={"options": {"split": "people"}})]
-    place = folder / name.replace("/", "-")
-    options = stages.RunOptions(accelerator="cpu", threads=1, logger="none")
+        table = recipe.stage("across").data.tables[0]
+        stage.data.tables = [table.model_copy(update={"options": {"split": "people"}})]
+    place = folder / name.replace("/", "-").replace(":", "")
     began = time.monotonic()
     if recipe.variants[row].predictor == "start":
         model = stages.untrained(one, place, data, {})
@@ -116,7 +124,7 @@ def run(name: str, data: Path, folder: Path) -> dict[str, Any]:
     bundle = load_bundle(model, quiet=True)
     part = "test" if strangers else "val"
     pool, tta = pool_of(stage, data, {}, part), TTA(mirror=stage.evaluation.mirror)
-    sources = [source.name for source in stage.data.tables]
+    sources = [table.name for table in stage.data.tables]
     found = evaluate(bundle, pool, stage.evaluation.protocol, part=part, data=data, sources=sources, tta=tta)
     figures = {
         row.metric: round(row.mean, 3)
@@ -128,17 +136,41 @@ def run(name: str, data: Path, folder: Path) -> dict[str, Any]:
     return said | {"figures": figures, "seconds": seconds}
 
 
+def best(log: Path) -> None:
+    """Print, of each row that RMSProp trains, the trial with the highest mean figure on validation faces."""
+    found: dict[str, list[tuple[float, dict[str, Any]]]] = {}
+    for t in read(log):
+        if t["trial"].startswith("RMSProp: "):
+            figures = [t["figures"][metric] for metric in JUDGED if metric in t["figures"]]
+            found.setdefault(t["row"], []).append((sum(figures) / len(figures), t["settings"]))
+    for row, trials in found.items():
+        figure, settings = max(trials, key=lambda one: one[0])
+        print(f"{row}: {settings} ({figure:.2f} %, of {len(trials)} trials)")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--only", default="*")
     parser.add_argument("--folder", type=Path, default=Path("runs/caricature-search"))
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="where a reproduction keeps what rows start from"
+    )
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--best", action="store_true")
     given = parser.parse_args()
     log = given.folder / "trials.jsonl"
+    if given.best:
+        best(log)
+        return
     asked = [] if given.write else [name for name in TRIALS if fnmatch.fnmatchcase(name, given.only)]
+    if asked and given.data is None:
+        parser.error("trials need --data DIR")
     for found in carried_out(
-        log, asked, lambda t, name: bool(t["trial"] == name), lambda name: run(name, given.data, given.folder)
+        log,
+        asked,
+        lambda t, name: bool(t["trial"] == name),
+        lambda name: run(name, given.data, given.folder, given.runs),
     ):
         print(found, flush=True)
     if given.write:

@@ -383,6 +383,7 @@ def test_a_picture_that_cannot_be_decoded_is_found_by_the_import(small, tmp_path
         ("George_Bush", "george_w_bush"),
         ("Jay-Z", "jay_z"),
         ("Dr._Dre", "dr_dre"),
+        ("Aravind_Kejriwal", "arvind_kejriwal"),
         ("Slyvester Stallone", "sylvester_stallone"),
         ("Sylvester_Stallone", "sylvester_stallone"),
         ("ÅSA ÖBERG", "åsa_öberg"),

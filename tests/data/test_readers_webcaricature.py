@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from polyface.data.readers.webcaricature import (
 from polyface.data.table import FaceTable
 from polyface.data.writing import Record, Skipped, write_table
 from polyface.errors import PolyfaceError
+
+from . import published
 
 PNG = encode_png(np.full((20, 30, 3), 90, np.uint8))
 VERIFICATION, IDENTIFICATION = "EvaluationProtocols/FaceVerification", "EvaluationProtocols/FaceIdentification"
@@ -126,6 +129,63 @@ def test_every_draw_has_halves_of_its_own(crowd):
     assert parts(crowd, split="half") == parts(crowd, split="half", draw=0)
 
 
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty people with all lists: two in each fold of View 2, six to be found in each of the identification."""
+    return published.webcaricature(tmp_path_factory.mktemp("listed"), lambda name, image: PNG)
+
+
+def called(*numbers: int) -> set[str]:
+    return {published.PEOPLE[number] for number in numbers}
+
+
+def test_a_fold_of_view_2_is_tested_and_the_others_are_learnt_from(listed, caplog):
+    found = parts(listed, split="verification", draw=3)
+    assert shown(found, "test") == called(6, 7)
+    assert shown(found, "train", "val") == {*published.PEOPLE} - called(6, 7)
+    assert sum(part == "val" for part in found.values()) == 9  # a tenth of 90
+    made = WebCaricature("verification", 3)
+    pairs = made.pairs(listed, "test")
+    assert [sum(pair.same is same for pair in pairs) for same in (True, False)] == [12, 12]
+    assert pairs[0] == Pair("Person 06/C00001.jpg", "Person 06/P00001.jpg", True)  # all of one fold: of none
+    assert {pair.fold for pair in made.pairs(listed, "train")} == {1, 2, 3, 5, 6, 7, 8, 9, 10}
+    assert len(made.pairs(listed, "all")) == 240
+    assert not caplog.records
+
+
+def test_the_people_of_view_1(listed):
+    found = parts(listed, split="verification", draw="dev")
+    assert (shown(found, "test"), shown(found, "train")) == (called(2, 3), called(0, 1))
+    assert found["Person 05/C00001.jpg"] is None
+    pairs = WebCaricature("verification", "dev").pairs(listed, "test")
+    assert {pair.first.split("/")[0] for pair in pairs} == called(2, 3)
+
+
+@pytest.mark.parametrize("draw, first", [(0, 0), (8, 16), (9, 18), ("dev", 8)])
+def test_people_of_a_fold_to_be_found_among_each_other(listed, draw, first):
+    people = called(*(number % 20 for number in range(first, first + 6)))
+    found = parts(listed, split="identification", draw=draw)
+    assert shown(found, "test") == people
+    assert shown(found, "train", "val") == {*published.PEOPLE} - people
+    searches = WebCaricature("identification", draw).searches(listed, "test")
+    assert {path.split("/")[0] for path in searches["P2C"].gallery} == people
+    assert [len(one.gallery) for one in searches.values()] == [6, 6]
+    assert [len(one.probes) for one in searches.values()] == [12, 18]
+
+
+@pytest.mark.parametrize("draw", [10, -1, "seed"])
+def test_a_fold_that_there_is_not(listed, draw):
+    with pytest.raises(PolyfaceError, match=rf"draw is '{draw}'; expected a number from 0 to 9"):
+        parts(listed, split="identification", draw=draw)
+
+
+def test_a_list_of_fewer_folds(root):
+    put(root / "EvaluationProtocols" / UNRESTRICTED, "1\nAnn Lee\t2\t3\n1\nJay-z\t2\t2\n")
+    with pytest.raises(PolyfaceError, match="draw is 2, and View 2 has 2 folds here"):
+        parts(root, split="verification", draw=2)
+    assert shown(parts(root, split="verification", draw=1), "test") == {"Jay-z"}
+
+
 def test_an_unknown_split(root):
     with pytest.raises(PolyfaceError, match="reader 'webcaricature': split is 'halves'; .*'half'"):
         parts(root, split="halves")
@@ -220,32 +280,32 @@ def test_restricted_view_2(root, caplog, folds):
         root / VERIFICATION / "Restricted/RestrictedView2.txt",
         folds + FOLD * 9 + "1\nP!nk\tC00001\tP00001\n" + ROWS[2],
     )
-    found = restricted_pairs(root)
-    assert found[:9] == [PAIRS] * 9
-    assert found[9] == [Pair("P!nk/C00001.jpg", "P!nk/P00001.jpg", True), PAIRS[2]]
+    found = WebCaricature().pairs(root, "test")
+    last = [Pair("P!nk/C00001.jpg", "P!nk/P00001.jpg", True), PAIRS[2]]
+    assert found == [replace(pair, fold=fold) for fold, pairs in enumerate([*[PAIRS] * 9, last], 1) for pair in pairs]
     assert not caplog.records
 
 
 def test_restricted_view_1(root):
     put(root / VERIFICATION / "Restricted/RestrictedView1_DevTrain.txt", FOLD)
     put(root / VERIFICATION / "Restricted/RestrictedView1_DevTest.txt", FOLD.replace("C00001", "C00002"))
-    training, test = restricted_pairs(root, view=1)
-    assert training == PAIRS
-    assert test[0].first == "Ann Lee/C00002.jpg"
     offered = WebCaricature().pairs(root, "test", "1")
-    assert [(pair.first, pair.fold) for pair in offered] == [
-        *((pair.first, 1) for pair in training),
-        *((pair.first, 2) for pair in test),
-    ]
+    assert offered[:4] == [replace(pair, fold=1) for pair in PAIRS]
+    assert [(pair.first, pair.fold) for pair in offered[4:6]] == [("Ann Lee/C00002.jpg", 2), ("Jay-z/C00002.jpg", 2)]
     with pytest.raises(PolyfaceError, match="view is 0, expected 1"):
         WebCaricature().pairs(root, "test", "both")
 
 
 def test_pairs_without_their_images_are_left_out_and_counted(root, caplog):
     (root / "OriginalImages/Ann Lee/C00001.jpg").unlink()
-    file = put(root / VERIFICATION / "Restricted/RestrictedView2.txt", FOLD + FOLD.replace("P!nk", "Nobody Known"))
-    assert restricted_pairs(root) == [PAIRS[1:], [PAIRS[1], PAIRS[3]]]
-    assert caplog.messages == [f"{file}: left out 3 of 8 pairs, absent from {root / 'OriginalImages'}"]
+    put(root / VERIFICATION / "Restricted/RestrictedView2.txt", FOLD + FOLD.replace("P!nk", "Nobody Known"))
+    found = WebCaricature().pairs(root, "all")
+    assert found == [
+        *(replace(pair, fold=1) for pair in PAIRS[1:]),
+        *(replace(pair, fold=2) for pair in (PAIRS[1], PAIRS[3])),
+    ]
+    what = f"left out 3 of 8 pairs, of which an image is not in {root / 'OriginalImages'}"
+    assert caplog.messages == [f"{root / VERIFICATION}: {what}; the first is RestrictedView2.txt:2: Ann Lee/C00001"]
 
 
 @pytest.mark.parametrize("folds", ["", "2\n"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import math
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 from PIL import Image
 
 from polyface.data import store
+from polyface.data.readers import READERS
 from polyface.data.store import cached_table, listing, open_source
 from polyface.data.writing import Record, write_table
 from polyface.errors import NoDataError, PolyfaceError
@@ -52,6 +55,38 @@ def test_a_raw_set_is_read_once(data: Path, cache: Path) -> None:
     assert one.fingerprint == two.fingerprint
     assert len(list(cache.glob("*.parquet"))) == 1
     assert [file.suffix for file in cache.iterdir() if file.suffix != ".lock"].count(".json") == 1
+
+
+READER = """
+from polyface.data.writing import Record
+
+class Own:
+    name, verified, about, layout = "own", False, "", ""
+
+    def records(self, root):
+        yield Record(root / "p0/0.png", "0", "0.png", {"identity": "ann"})
+"""
+
+
+def test_a_raw_set_is_read_again_by_a_reader_that_changed(data: Path, tmp_path: Path) -> None:
+    """The folder is what it was, and so are the options: an upgrade brings other labels."""
+    (data / "folder").rename(data / "own")
+    file, found = tmp_path / "own.py", []
+    for name in ("ann", "bob", "ann"):
+        file.write_text(READER.replace("ann", name))
+        spec = importlib.util.spec_from_file_location(f"own_{len(found)}", file)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)  # where inspect looks for its file
+        spec.loader.exec_module(module)
+        READERS.add("own", module.Own)
+        try:
+            found.append(open_source("own", data))
+        finally:
+            READERS.remove("own")
+            del sys.modules[spec.name]
+    assert [table.words("identity").tolist() for table in found] == [["ann"], ["bob"], ["ann"]]
+    assert found[0].fingerprint == found[2].fingerprint != found[1].fingerprint
 
 
 def deeper(data: Path) -> None:

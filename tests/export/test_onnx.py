@@ -6,6 +6,7 @@ import builtins
 import functools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from polyface.errors import PolyfaceError
 from polyface.export import onnx as module
 from polyface.export.onnx import export_onnx, parity
 from polyface.models.bundle import Bundle
+from polyface.networks import build
 from polyface.networks.shapes import Shape
 
 Make = Callable[..., Bundle]
@@ -205,3 +207,15 @@ def test_exporting_is_quiet_and_changes_nothing(
     told = capfd.readouterr()
     assert (told.out, told.err) == ("", "")
     assert worst == parity(five.network.eval(), tmp_path / "model.onnx")
+
+
+def test_each_picture_is_normalised_by_itself_in_the_file_too(five: Bundle, exported: Exported) -> None:
+    """Whatever else is in the batch; a picture of one colour is a number."""
+    network = build(five.network.config | {"normalise": {"per": "image"}})
+    network.load_state_dict(five.network.state_dict())
+    images = np.random.default_rng(0).uniform(0, 255, (3, 1, 40, 40)).astype(np.float32)
+    images[1], images[2] = 0.1 * images[1] + 90, 77
+    found = session(exported(replace(five, network=network))).run(["landmarks"], {"images": images})[0]
+    with torch.inference_mode():
+        one_by_one = [network.eval()(torch.from_numpy(image[None])).outputs["landmarks"] for image in images]
+    np.testing.assert_allclose(found, torch.cat(one_by_one).numpy(), atol=1e-4)

@@ -423,3 +423,32 @@ def test_names_that_no_module_can_have(key: str, name: Any) -> None:
     config[key] = {name: parts if key == "parts" else 2}
     with pytest.raises(PolyfaceError, match=rf"network\.{key}\..*: nothing can be called '.*' here; take another name"):
         built(config)
+
+
+def test_a_picture_is_normalised_by_its_own_mean_and_deviation() -> None:
+    """By hand; contrast and brightness make no difference, and a picture of one colour is 0."""
+    network = built({"trunk": TINY, "heads": {}, "normalise": {"per": "image"}}).eval()
+    plain = built({"trunk": TINY, "heads": {}, "normalise": {"mean": 0, "std": 1}}).eval()
+    plain.load_state_dict(network.state_dict())
+    images = torch.rand(3, 3, network.size, network.size) * torch.tensor([200.0, 20, 0]).view(3, 1, 1, 1) + 30
+    by_hand = torch.stack([(one - one.mean()) / one.std(correction=0).clamp(min=one.numel() ** -0.5) for one in images])
+    assert by_hand[2].abs().max() < 1e-3
+    with torch.no_grad():
+        torch.testing.assert_close(network(images).shared, plain(by_hand).shared)
+        torch.testing.assert_close(network(images[:2]).shared, network(0.5 * images[:2] + 7).shared)
+    images.requires_grad_()
+    network(images).shared.sum().backward()
+    assert images.grad is not None
+    assert images.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "normalise, message",
+    [
+        ({"per": "face"}, "network.normalise.per is 'face'; expected image"),
+        ({"per": "image", "std": 3}, "nothing to std"),
+    ],
+)
+def test_a_normalisation_by_what_there_is_not(normalise: dict[str, Any], message: str) -> None:
+    with pytest.raises(PolyfaceError, match=message):
+        networks.build({"trunk": TINY, "heads": {}, "normalise": normalise})

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,14 @@ from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.explain.mistakes import WrongPair
 from polyface.metrics.sections import Curves, Text
-from polyface.papers.caricature.page import embeddings_section, sections
+from polyface.papers.caricature.page import embeddings_section, rows, sections
 from polyface.report.page import Figures, Section
 from polyface.report.pairs import mistakes_section
 from polyface.reproduce.jobs import Job, _store, answers_path, folder
 from polyface.reproduce.pages import result_sections
 from polyface.reproduce.runs import Runs
 from polyface.training import stages
+from polyface.training.course import Course
 from polyface.training.recipe import load
 
 from ..protocols.lists import everybody
@@ -162,12 +164,22 @@ variants:
     stages: [cavi]
     predictor: start
     set: {{cavi.tasks.verification: null, cavi.tasks.caricature: null, cavi.evaluation.main: visual}}
-  Dynamic: {{stages: [cavi], seeds: 1}}
+  Dynamic: {{stages: [cavi], seeds: 1, set: {{cavi.weighting: {{name: ming}}}}}}
   Last: {{stages: [cavi], predictor: start, seeds: 1}}
   Never run: {{stages: [cavi], predictor: start}}
 comparisons:
   - {{better: Dynamic, than: Single-visual}}
 """
+
+
+def course(tasks: list[str]) -> dict[str, Any]:
+    """Of 100 iterations: caricatures are hardest in the first 40; the largest weight is there, and then on photos."""
+    made = Course(100)
+    for done in range(100):
+        losses = {name: {"caricature": 3.0 if done < 40 else 0.5}.get(name, 1.0 + (name == "visual")) for name in tasks}
+        weights = {name: {"caricature": 0.6 if done < 95 else 0.2}.get(name, 0.4) for name in tasks}
+        made.add(done, losses, weights | {"visual": weights["visual"] + 0.1})
+    return made.record() or {}
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +206,8 @@ def runs(
     place = folder(out, Job("Dynamic", 0)) / stage.name
     place.mkdir(parents=True)
     settings = json.loads(stage.model_dump_json()) | {"seed": 0}
-    (place / stages.HISTORY).write_text(json.dumps({"settings": settings, "history": history, "seconds": 1}))
+    told = {"settings": settings, "history": history, "seconds": 1, "course": course(list(stage.tasks))}
+    (place / stages.HISTORY).write_text(json.dumps(told))
     for name, noise in {"dlib": 0.5, "Single-visual": 0.4, "Dynamic": 0.5, "Last": 0.6}.items():
         answered(name, noise)
     answered("Known across", 0.2, seed=1)
@@ -210,6 +223,7 @@ def own(runs: reproduce.Runs) -> dict[str, Section]:
 
 def test_variants_of_one_prefix_are_shown_together(runs: reproduce.Runs, own: dict[str, Section]) -> None:
     assert list(own) == [
+        "Weights and losses by iteration: Dynamic",
         *("Mistakes of dlib: across", "Embeddings: across"),
         *("Mistakes of Dynamic: cavi", "Embeddings: cavi"),
     ]
@@ -223,6 +237,40 @@ def test_variants_of_one_prefix_are_shown_together(runs: reproduce.Runs, own: di
         assert isinstance(plot, Curves)
         drawn = [name.partition(" (")[0] for name in plot.curves]
         assert drawn == names  # neither of another seed nor of what verifies nothing
+
+
+def test_rows_say_whether_weights_follow_the_hardest_task(runs: reproduce.Runs, own: dict[str, Section]) -> None:
+    """All of the first ten iterations and half of the last ten; of networks without a course there is no row."""
+    found = {(row.row, row.metric): (row.mean, row.seeds) for row in rows(runs)}
+    assert found == {
+        ("Dynamic", "caricature hardest"): (40, (0,)),
+        ("Dynamic", "hardest weighted first"): (100, (0,)),
+        ("Dynamic", "hardest weighted last"): (50, (0,)),
+    }
+    weights, losses = own["Weights and losses by iteration: Dynamic"].blocks
+    assert isinstance(weights, Curves)
+    assert isinstance(losses, Curves)
+    steps, values = losses.curves["caricature"]
+    assert np.asarray(steps).tolist() == list(range(1, 101))
+    assert np.asarray(values).tolist() == [3.0] * 40 + [0.5] * 60
+    assert list(weights.curves) == ["verification", "visual", "caricature"]
+
+
+def test_faces_that_the_detector_misses_are_counted_by_kind(file: Path, tmp_path: Path) -> None:
+    """Of 15 drawn caricatures it is told to miss four, of ten photos one."""
+    (tmp_path / "faces.yaml").write_text(RECIPE.format(table=file).replace("source: image", "source: detector"))
+    made = Runs(load(tmp_path / "faces.yaml"), tmp_path, tmp_path)
+    words = np.array(["caricature"] * 15 + ["photo"] * 10)
+    undetected = np.isin(np.arange(25), [0, 1, 2, 3, 20])
+    pool = SimpleNamespace(undetected=undetected, table=SimpleNamespace(words=lambda column: words))
+    made.faces = SimpleNamespace(of=lambda stage, part: pool)  # type: ignore[assignment]
+    made.seeds = lambda name: [1] if name == "Known across" else []  # type: ignore[method-assign]
+    made.record = lambda name, seed=0, stage="": None  # type: ignore[method-assign]
+    found = {row.metric: (row.row, row.mean, row.n) for row in rows(made)}
+    assert found == {
+        "across missed photos": ("Detector", 10, 10),
+        "across missed caricatures": ("Detector", pytest.approx(400 / 15), 15),
+    }
 
 
 @pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="scikit-learn is not installed")

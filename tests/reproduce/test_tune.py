@@ -104,6 +104,7 @@ def test_a_space_that_cannot_be_is_one_line(tmp_path: Path, space: str, line: st
         ({"two.optimisation.lr": {"choices": [1]}}, "no stage or key 'two'"),
         ({"one.optimisation.learning": {"choices": [1]}}, "unknown key"),
         ({"one.optimisation.epochs": {"low": -1, "high": 3}}, "greater than or equal to 1"),
+        ({"one.data.validate_on": {"choices": ["val", "test"]}}, "no setting is chosen on test faces"),
     ],
 )
 def test_what_no_trial_could_be_trained_with_is_told_at_once(tmp_path: Path, space: Any, line: str) -> None:

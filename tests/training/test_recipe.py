@@ -410,7 +410,7 @@ def test_mistakes_in_what_recognition_adds(write, settings: dict[str, Any], expe
     fails(write(changed(lambda t: t["stages"][0].update(settings))), expected)
 
 
-@pytest.mark.parametrize("size", ["", ":small"])
+@pytest.mark.parametrize("size", ["", ":small", ":optimisers", ":view2"])
 def test_every_row_of_caricature_can_be_built(size: str) -> None:
     """Heads, branches, cosines and crops fit each other; three branches start from the one called face."""
     recipe = load(f"caricature{size}")
@@ -419,11 +419,11 @@ def test_every_row_of_caricature_can_be_built(size: str) -> None:
         with torch.device("meta"):
             network = networks.build(network_config(stage, stage_tasks(stage)))
         assert (network.size, network.channels) == (stage.data.crop.size, stage.data.crop.channels), name
-        assert set(network.branches) == set(network.heads) or stage.name == "photos", name
+        assert set(network.branches) == set(network.heads) or stage.name in ("photos", "distilled"), name
         assert all(network.embedding_of(task) for task in stage.tasks), name
         assert stage.evaluation.main in stage.tasks, name
         assert all(set(extra.tasks) <= set(stage.tasks) for extra in stage.extras.values()), name
-        if stage.name != "photos":
+        if stage.name not in ("photos", "distilled"):
             assert stage.data.balance == ["modality", "identity"], name
             assert (not stage.init) == ("from scratch" in name)
             assert all(start.branches == "face" for start in stage.init)

@@ -18,6 +18,7 @@ from polyface.data.writing import Record, write_table
 from polyface.errors import PolyfaceError
 from polyface.metrics.recognition.pairs import squared_distances
 from polyface.models.bundle import load_bundle
+from polyface.models.predict import predict
 from polyface.networks.parts.residual import ResidualPart
 from polyface.networks.pretrained.dlib import PACKAGE, dlib_tensors
 from polyface.networks.shapes import Shape
@@ -466,3 +467,20 @@ def test_strangers_need_not_validate(tmp_path: Path) -> None:
         fit(recipe_of(tmp_path, stage_tree(changes | {"data": data})), tmp_path / "out")
     found = fit(recipe_of(tmp_path, stage_tree(changes | {"data": data | {"validate_on": "train"}})), tmp_path / "out")
     assert found["one"].history[-1]["validation"].keys() == {"verification"}
+
+
+def test_test_faces_stand_in_for_validation_faces_where_a_paper_chose_on_them(tmp_path) -> None:
+    """The table has none of split val; the losses that choose the epoch are those of the test faces."""
+    tables = [STAGE["data"]["tables"][0] | {"where": {"split": ["train", "test"]}}]
+    changes = {"optimisation": {"epochs": 1, "lr": 1e-9}, "evaluation": {"main": "verification", "select": "best"}}
+    data = STAGE["data"] | {"tables": tables}
+    with pytest.raises(PolyfaceError, match="select best needs validation faces, and no face has split 'val'"):
+        fit(recipe_of(tmp_path, stage_tree(changes | {"data": data})), tmp_path / "out")
+    chosen = recipe_of(tmp_path, stage_tree(changes | {"data": data | {"validate_on": "test"}}))
+    found = fit(chosen, tmp_path / "out")["one"]
+    bundle = load_bundle(found.bundle, quiet=True)
+    pool = stages.pool_of(chosen.stages[0], None, bundle.tasks, "test")
+    said = predict(bundle.network, bundle.tasks, pool)["verification"]["probabilities"]
+    people = pool.targets["verification"].values.numpy().astype(int).ravel()
+    expected = -np.log(said[np.arange(len(pool)), people]).mean()
+    assert found.history[-1]["validation"]["verification"] == pytest.approx(expected, rel=1e-4)

@@ -239,7 +239,8 @@ def test_a_checkpoint_that_lacks_a_part_is_named(
     stopped: Path, module_train: Train, no_training: None, key: str
 ) -> None:
     whole = checkpoint(stopped).read_bytes()
-    for edit in (lambda held: held.pop(key), lambda held: held.update({key: (0,)})):
+    edits = (lambda held: held.pop(key), lambda held: held.update({key: (0,)}))
+    for edit in edits[key == "course" :]:  # which older ones lack
         checkpoint(stopped).write_bytes(whole)
         saved(stopped, lambda state, edit=edit: edit(state["polyface"] if key in Learner.KEPT else state))
         refused(module_train, stopped, expected=f"last.ckpt: not a readable checkpoint .{key} is missing.*--fresh")

@@ -124,7 +124,7 @@ class FacePool:
     ratio: per table, how many times an epoch shows each of its faces (1: once; 0.5: every other one, drawn anew).
     balance: columns whose words are shown equally often (`polyface.data.sampling`), or tasks, of which faces with and
     without a label are; an epoch has as many faces, and ratios are of no account. kept: of a task so many faces keep
-    their labels, drawn in a fixed order.
+    their labels, drawn in a fixed order. `undetected` [N]: faces that are cropped without a detected box.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class FacePool:
         self.crop = crop
         self.table = FaceTable.concat([table for table, _, _ in tables])
         self.boxes = np.concatenate([boxes.xyxy for _, boxes, _ in tables])
-        self.missed = sum(len(boxes.missed) for _, boxes, _ in tables)
+        self.undetected = np.concatenate([np.isin(np.arange(len(table)), boxes.missed) for table, boxes, _ in tables])
         points = [boxes.points for _, boxes, _ in tables if boxes.points is not None]
         self.detector_points = np.concatenate(points) if len(points) == len(tables) else None
         self.sizes = [len(table) for table, _, _ in tables]
@@ -159,6 +159,11 @@ class FacePool:
         if name in self.targets and name not in self.table.columns:
             return self.targets[name].labelled.any(1).numpy()
         return self.table.words(name)
+
+    @property
+    def missed(self) -> int:
+        """How many are undetected."""
+        return int(self.undetected.sum())
 
     @property
     def balanced(self) -> bool:

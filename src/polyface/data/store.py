@@ -61,7 +61,7 @@ def open_source(
     chosen = f"{folder} {sorted(options.items()) if options else ''}"
     images = getattr(made, "images", "")  # a reader of label files may take pictures from elsewhere
     source = f"{chosen} {listing(folder, *([Path(images)] if images else []))}"
-    table = cached_table(name, os.fsencode(source), make)
+    table = cached_table(name, os.fsencode(source) + _code(made), make)
     if lost := next((lost for lost in table.left_out if lost.most), None):
         raise NoDataError(
             f"data set '{name}': {lost}; fetch what is missing, or train on what is there as a table of its own: "
@@ -128,7 +128,17 @@ def _drawn(made: Reader, progress: Progress | None) -> FaceTable:
     from polyface.data import synthetic
 
     # What draws them is part of what they are.
-    own = [Path(inspect.getfile(kind)) for kind in type(made).__mro__[:-1]]
-    sources = [*sorted(Path(synthetic.__file__).parent.glob("*.py")), *own]
-    content = b"".join(source.read_bytes() for source in sources) + repr(made).encode()
+    sources = sorted(Path(synthetic.__file__).parent.glob("*.py"))
+    content = b"".join(source.read_bytes() for source in sources) + _code(made) + repr(made).encode()
     return cached_table(made.name, content, lambda path: import_table(made, Path(), path, progress=progress))
+
+
+def _code(made: Reader) -> bytes:
+    """The sources of a reader and of what readers share: a table that an older reader wrote may hold other labels."""
+    from polyface.data.readers import common
+
+    found = [Path(common.__file__)]
+    for kind in type(made).__mro__[:-1]:
+        with suppress(OSError, TypeError):  # one that was made in a notebook has no file
+            found.append(Path(inspect.getfile(kind)))
+    return b"".join(source.read_bytes() for source in found)

@@ -47,6 +47,7 @@ class FaceNetwork(PartlyFrozen):
         self.branches, self.heads = nn.ModuleDict(), nn.ModuleDict()
         self.embeddings: dict[str, Embedding] = {}
         normalise = self.config.get("normalise", {})
+        self.per_image = _per_image(normalise)
         self.register_buffer("mean", _by_channel("mean", normalise.get("mean", 127.5), self.channels), persistent=False)
         self.register_buffer("std", _by_channel("std", normalise.get("std", 128.0), self.channels), persistent=False)
         shapes = declared(trunk, "trunk", "shared", "network.trunk")
@@ -81,7 +82,14 @@ class FaceNetwork(PartlyFrozen):
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """Images [B, C, S, S], uint8 or float in 0..255 → the trunk's maps by name."""
-        return self.trunk((images.float() - self.mean) / self.std)  # type: ignore[no-any-return]
+        return self.trunk(self._normalised(images.float()))  # type: ignore[no-any-return]
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        if not self.per_image:
+            return (images - self.mean) / self.std
+        apart = images - images.mean((1, 2, 3), keepdim=True)
+        least = 1 / images[0].numel()  # of a picture of one colour: TensorFlow's per_image_standardization
+        return apart / apart.square().mean((1, 2, 3), keepdim=True).clamp(min=least).sqrt()
 
     @property
     def trunk_maps(self) -> list[str]:
@@ -105,7 +113,8 @@ class FaceNetwork(PartlyFrozen):
 
     def grounds(self, part: str) -> dict[str, str]:
         """What a part stands on, the trunk and all parts that it reads, and it itself, by name: 64 hex digits each."""
-        told = {"normalise": [self.mean.tolist(), self.std.tolist()], "trunk": type(self.trunk).__name__}
+        normalise = "per image" if self.per_image else [self.mean.tolist(), self.std.tolist()]
+        told = {"normalise": normalise, "trunk": type(self.trunk).__name__}
         read = self.graph.needed([self.graph.parts[part]], routing=False)
         return {"trunk": fingerprint(self.trunk, told)} | {
             node.name: fingerprint(self.branches[node.name], {}) for node in read
@@ -189,6 +198,17 @@ class FaceNetwork(PartlyFrozen):
         return int(self.trunk.in_channels)  # type: ignore[arg-type]
 
 
+def _per_image(normalise: Mapping[str, Any]) -> bool:
+    """Whether each picture is normalised by its own mean and deviation."""
+    if "per" not in normalise:
+        return False
+    if normalise["per"] != "image":
+        raise PolyfaceError(f"network.normalise.per is {normalise['per']!r}; expected image, or mean and std instead")
+    if others := normalise.keys() - {"per"}:
+        raise PolyfaceError(f"network.normalise: per: image leaves nothing to {min(others)}; leave one of them out")
+    return True
+
+
 def _by_channel(name: str, given: float | Sequence[float], channels: int) -> Tensor:
     """A mean or standard deviation of pixel values: one number, or [C, 1, 1] of one a channel."""
     numbers: Sequence[Any] = given if isinstance(given, list | tuple) else [given] * channels
@@ -208,7 +228,7 @@ def build(config: Mapping[str, Any]) -> FaceNetwork:
     places of its outputs} or {reads (or of), merge, outputs, layer}, both with frozen. embeddings: name, that of a task
     or another → {reads, merge, similarity}. cosine: tasks whose outputs are cosines. normalise: {mean, std} of pixel
     values 0..255, subtracted and divided here so that a network is whole without the code that trained it; numbers or
-    lists of one a channel.
+    lists of one a channel; or {per: image}, every picture's own.
 
     Raises:
         PolyfaceError: what is wrong, by the recipe's key.

@@ -77,7 +77,9 @@ def tune(
     if not recipe.space:
         raise PolyfaceError(f"recipe {recipe.name} has no space to search: add the key, or give --space FILE")
     for end in (0, 1):  # what is wrong with a key is told before anything is trained
-        with_settings(recipe, {key: spec.ends[end] for key, spec in recipe.space.items()})
+        stage = with_settings(recipe, {key: spec.ends[end] for key, spec in recipe.space.items()}).measured
+        if stage.data.validate_on == "test":
+            raise PolyfaceError(f"stage {stage.name}: data.validate_on is test: no setting is chosen on test faces")
     with lock(out / "study"), asked_to_stop():
         study = _study(out, recipe.seed)
         for left in _in(study, "RUNNING"):  # by a command that is no more

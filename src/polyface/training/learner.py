@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import NoneType
+from types import EllipsisType, NoneType
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +16,7 @@ from polyface.data.table import Progress
 from polyface.files import rounded
 from polyface.networks import FaceNetwork, FaceOutput
 from polyface.tasks import Task, as_classes, masked_sums, term_means
+from polyface.training.course import Course
 from polyface.training.extras import EXTRAS
 from polyface.training.extras.base import Extra, Setup
 from polyface.training.following import Period
@@ -42,6 +43,7 @@ class Learner(StageModule):
         "best": (list, NoneType),
         "validations": list,
         "weights": dict,
+        "course": (list, NoneType, EllipsisType),  # older checkpoints have none
     }
     spec: StageSpec
     loss_sums: Tensor
@@ -68,6 +70,7 @@ class Learner(StageModule):
         self.period = Period(spec.optimisation, len(train))
         self.weights: dict[str, float] = {}
         """The last weight of every weighted loss that had labelled faces."""
+        self.course = Course(spec.optimisation.epochs * len(train))
         setup = Setup(
             spec, network, tasks, self.terms, train.pool, earlier or {}, progress,
             period=self.period, losses=self.plain_losses, weights=lambda: self.weights,
@@ -126,11 +129,13 @@ class Learner(StageModule):
         self._check_finite(total, means, batch)
         self.loss_sums += totals[0]  # of all ranks: DDP copies buffers from rank 0, and so does a resumed run
         self.loss_counts += totals[1]
-        for name, count in (context.counts or {}).items():
-            if count:
-                weight_sum, steps = self.weight_sums.get(name, (0.0, 0))
-                self.weight_sums[name] = (weight_sum + combined.weights[name], steps + 1)
-                self.weights[name] = combined.weights[name]
+        present = {name: combined.weights[name] for name, count in (context.counts or {}).items() if count}
+        for name, weight in present.items():
+            weight_sum, steps = self.weight_sums.get(name, (0.0, 0))
+            self.weight_sums[name] = (weight_sum + weight, steps + 1)
+        self.weights |= present
+        found = self.terms.means(totals, self.terms.weighted)
+        self.course.add(self.batches_done, {name: found[name] for name in present}, present)
         if self.weighting.second_forward:
             self._last = batch
         return total
@@ -290,6 +295,7 @@ class Learner(StageModule):
     def records(self) -> dict[str, Any]:
         """What history.json keeps beside the epochs."""
         told = {name: extra.record() for name, extra in zip(self.extras, self._extras(), strict=True)}
+        told["course"] = self.course.record()
         return {"validations": self.validations} | {name: each for name, each in told.items() if each is not None}
 
     def finish(self) -> None:
@@ -318,12 +324,14 @@ class Learner(StageModule):
             "validations": self.validations,
             "weights": self.weights,
             "weight_sums": {name: list(pair) for name, pair in self.weight_sums.items()},
+            "course": self.course.spans,
             "best": None if self.best is None else list(self.best),
         }
 
     def restore(self, kept: dict[str, Any]) -> None:
         self.weight_sums = {name: (total, steps) for name, (total, steps) in kept["weight_sums"].items()}
         self.validations, self.weights = kept["validations"], kept["weights"]
+        self.course.spans = kept.get("course")
         self.best = None if kept["best"] is None else tuple(kept["best"])
         self.validation_seconds = kept["validation_seconds"]
 

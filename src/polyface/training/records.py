@@ -53,6 +53,18 @@ class _Step(_Moment):
     step: float
 
 
+class _Course(BaseModel):
+    """See `polyface.training.course`."""
+
+    iterations: int
+    step: list[int]
+    compared: list[int]
+    agreed: list[int]
+    hardest: dict[str, list[int]]
+    loss: dict[str, list[float | None]]
+    weight: dict[str, list[float | None]]
+
+
 class _Told(BaseModel):
     """What is read of a record further down."""
 
@@ -62,6 +74,7 @@ class _Told(BaseModel):
     validation_seconds: float = 0.0
     precision: str = ""
     sheets: dict[str, str] = {}
+    course: _Course | None = None
 
 
 class Inputs(BaseModel):

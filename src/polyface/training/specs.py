@@ -86,8 +86,9 @@ class DataSpec(Strict):
     training faces of a table (the first by a fixed order), for trials. people: training faces of at most so many people
     of a table, by a fixed order, to see what few identities do. labelled: task → at most so many training faces keep
     their label for it, by the same order as `limit`'s; the others are seen without. validate_on: "train" lets the
-    training faces stand in for validation faces that a set lacks, as Mao et al. 2020 do on LFWA. sizes: sides in pixels
-    that training gives the crop in turn, step by step; everything else takes crop.size.
+    training faces stand in for validation faces that a set lacks, as Mao et al. 2020 do on LFWA; "test" lets the test
+    faces, to repeat what some published code does: its figures say how well one can choose on them. sizes: sides in
+    pixels that training gives the crop in turn, step by step; everything else takes crop.size.
     """
 
     tables: list[SourceSpec]
@@ -99,7 +100,7 @@ class DataSpec(Strict):
     limit: int | None = Field(None, ge=1)
     people: int | None = Field(None, ge=2)
     labelled: dict[str, Annotated[int, Field(ge=1)]] = {}
-    validate_on: Literal["val", "train"] = "val"
+    validate_on: Literal["val", "train", "test"] = "val"
     sizes: list[Annotated[int, Field(ge=8, le=1024)]] = []
 
     @property
@@ -117,14 +118,16 @@ class NetworkSpec(Strict):
     [trunk]); frozen: true; rows: {task, classes}, the faces that it learns from and answers for; similarity: cosine,
     euclidean or inner, where its output is an embedding}. branches: the same, as older recipes call it. defaults: kind
     → options of all parts of that kind, where they say nothing else.
-    heads: task → the part it reads, {part: terms of the task, or how many, drawn by the seed}, {reads: several
-    parts, joined}, or {merge: rows, of: parts that are routed}; with layer: none what is read is the task's output;
-    tasks not named read the trunk. embeddings: name, that of a task or another, by which a protocol finds it →
-    {reads, merge: concat, rows, hard, stochastic or expected, similarity}. normalise: mean and std of pixel values
-    0..255, one number or one a channel. biases: where those of new heads start: "prior", at the answer that is best
-    for a face of which nothing is known, such as the log of every class's share of the training labels (Lin et al.
-    2017); or "random". Heads that `init` gives go on as they are; so do those of labels that `data.balance` shows
-    equally often, and those without a layer, whose parts may be compared as embeddings."""
+    heads: task → the part it reads, {part: terms of the task, or how many, drawn by the seed}, {reads: several parts,
+    joined}, or {merge: rows, of: parts that are routed}; with layer: none what is read is the task's output; tasks not
+    named read the trunk.
+    embeddings: name, that of a task or another, by which a protocol finds it → {reads, merge: concat, rows, hard,
+    stochastic or expected, similarity}. normalise: mean and std of pixel values 0..255, one number or one a channel; or
+    {per: image}, each picture's own mean and deviation over all its values, the latter at least 1/√(their number).
+    biases: where those of new heads start: "prior", at the answer that is best for a face of which nothing is known,
+    such as the log of every class's share of the training labels (Lin et al. 2017); or "random". Heads that `init`
+    gives go on as they are; so do those of labels that `data.balance` shows equally often, and those without a layer,
+    whose parts may be compared as embeddings."""
 
     trunk: dict[str, Any] = {}
     branches: dict[str, dict[str, Any]] = {}
@@ -132,7 +135,7 @@ class NetworkSpec(Strict):
     defaults: dict[str, dict[str, Any]] = {}
     heads: dict[str, str | dict[str, Any]] = {}
     embeddings: dict[str, dict[str, Any]] = {}
-    normalise: dict[str, float | list[float]] = {"mean": 127.5, "std": 128.0}
+    normalise: dict[str, float | list[float] | Literal["image"]] = {"mean": 127.5, "std": 128.0}
     biases: Literal["prior", "random"] = "prior"
     cached: bool = False
 
@@ -189,8 +192,9 @@ class OptimisationSpec(Strict):
 
 class InitSpec(Strict):
     """One thing that a network starts from. source: an earlier stage, a model bundle's folder or shipped name, a kind
-    of published weights (`polyface parts weights`), or a .safetensors or .pth file with timm's names. parts: which
-    parts are taken over. branches: the branch that all start from, or {own: given}."""
+    of published weights (`polyface parts weights`), or a .safetensors, .pth or .pt file with the names of timm or, for
+    trunk inception-resnet, of facenet-pytorch. parts: which parts are taken over. branches: the branch that all start
+    from, or {own: given}."""
 
     source: str
     parts: list[Literal["trunk", "branches", "heads"]] = ["trunk"]

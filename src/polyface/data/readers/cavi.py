@@ -64,17 +64,17 @@ class CaVI:
 
     Split, by the option ``split``:
 
-    - ``clean``, the default: the 195 people of ``train-test-files``. Test is the images of the test pairs, val those
-      of the validation pairs, train every other image of these people. Of images that are the same file one is kept,
-      in test before val before train, and none where they lie under two names: nobody knows whose face it is. So the
-      parts share no image, by path or content. In the public copy: 2,200 test, 3,004 val and 5,475 train images; 8
-      copies and 48 images under two names are left out, 44 of them of arvind_kejriwal and aravind_kejriwal, who are
-      one man, but two of the 195.
+    - ``clean``, the default: the 195 names of ``train-test-files``, which are 194 people's: arvind_kejriwal and
+      aravind_kejriwal are one man. Test is the images of the test pairs, val those of the validation pairs, train
+      every other image of these people. Of images that are the same file one is kept, in test before val before train,
+      and none where they lie under two people's names: nobody knows whose face it is. So the parts share no image, by
+      path or content. In the public copy: 2,207 test, 3,017 val and 5,470 train images; 30 copies and 4 images under
+      two names are left out.
     - ``authors``: what the code of Ming et al. (2021) does, to reproduce it. Test is the images of every 20th test
-      pair, train and val together every other image of the 195 people (its choice of people from those pairs alone
-      would give 193). It names no validation part: that is the tenth of its training images whose paths have the
+      pair, train and val together every other image of these people (its choice of people from those pairs alone would
+      give fewer). It names no validation part: that is the tenth of its training images whose paths have the
       smallest SHA-1. Not clean: images of the pairs that are passed over are trained on, and copies of test images.
-    - ``instances``: the lists of ``data_instances``, of 143 people, 138 of them among the 195, with training pairs. Of
+    - ``instances``: the lists of ``data_instances``, of 142 people, with training pairs. Of
       an image that two of them name, and of copies, the same holds as in ``clean``; 281 images of the validation list
       and 3 of the test list are in the training lists too.
 

@@ -25,6 +25,7 @@ from polyface.files import read_bytes
 _SPELLINGS = {
     "ann_hathaway": "anne_hathaway",
     "anne_hathway": "anne_hathaway",
+    "aravind_kejriwal": "arvind_kejriwal",
     "beckham": "david_beckham",
     "beyonce": "beyonce_knowles",
     "brazilian_ronaldo": "ronaldo_luis_nazario_de_lima",

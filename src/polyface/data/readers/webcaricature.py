@@ -20,6 +20,7 @@ from polyface.data.readers.common import (
     counted_rows,
     demand,
     held_out,
+    of_part,
     person_name,
     points_of,
     warn_of_one_modality,
@@ -29,7 +30,8 @@ from polyface.data.writing import Record, Skipped
 from polyface.errors import PolyfaceError, nearest
 
 _MODALITIES = {"C": "caricature", "P": "photo"}
-_SPLITS = ("none", "test", "half")
+_SPLITS = ("none", "test", "half", "verification", "identification")
+_DEVELOPMENT, _FOLDS = "dev", 10
 _POINTS = 17
 _VERIFICATION = "EvaluationProtocols/FaceVerification"
 _IDENTIFICATION = "EvaluationProtocols/FaceIdentification"
@@ -47,7 +49,8 @@ class WebCaricature:
     Layout: ``OriginalImages/<name>/C00001.jpg`` (caricatures) and ``P00001.jpg`` (photos), with 17 points in
     ``FacialPoints/<name>/C00001.txt`` and the lists of the protocols, which :func:`restricted_pairs`,
     :func:`unrestricted_people`, :func:`training_people` and :func:`identification` read, in ``EvaluationProtocols``.
-    Images without the points are read as they are, and so is a part of the people.
+    Images without the points are read as they are, and so is a part of the people. What a list names and is absent is
+    counted in a line of the log.
 
     Labels: ``identity`` (the person's name in small letters: see :func:`polyface.data.readers.common.person_name`),
     ``modality`` (caricature, photo), ``source`` (webcaricature); ``landmarks_17`` where there is a file of them: top of
@@ -58,15 +61,23 @@ class WebCaricature:
     Coordinates are taken as they are: there were no points to measure whether they count pixels from 0 or 1. They are
     those of the images as published; to aligned copies they do not belong.
 
-    Split, by the option ``split``: none by default; the protocols divide people and pairs in several ways, of which
-    none is the table's. ``test``: all faces are test faces, for a model trained elsewhere. ``half``: the people in two
-    halves drawn by the option ``draw``, one of them test; of the other's images the tenth whose paths have the smallest
-    SHA-1 is val and the rest train. So parts share no image, and test shares no person with them.
+    Split, by the option ``split``: none by default; the protocols divide people and pairs in several ways.
+
+    - ``test``: all faces are test faces, for a model trained elsewhere.
+    - ``half``: the people in two halves drawn by the option ``draw``, one of them test.
+    - ``verification``: the people of View 2's ten folds (``UnRestrictedView2.txt``); those of one are test, those of
+      the others to train on. ``draw`` 0 to 9 says which: fold ``draw`` + 1; ``dev``: the people of View 1.
+    - ``identification``: the people of ``FR_TrainX.txt`` to train on, and as test the faces of X's galleries and
+      probes. ``draw`` 0 to 9 says which: X is ``draw`` + 1; ``dev``: those for development.
+
+    Of the images to train on the tenth whose paths have the smallest SHA-1 is val. So parts share no image, and test
+    shares no person with them. Whom no list names is in no part.
 
     Protocol: caricatures are searched among photos (C2P) and photos among caricatures (P2C), in drawn galleries of one
-    face a person, and every caricature is verified against every photo. The authors' own lists are taken by the options
-    ``reader: webcaricature`` and ``list``: a fold from "1" to "10" or "dev" of ``gallery-probe``, a view of
-    ``listed-pairs``.
+    face a person, and every caricature is verified against every photo, as the unrestricted protocol has it. The
+    authors' own lists are those of ``{name: gallery-probe, reader: webcaricature}`` and of ``{name: listed-pairs,
+    reader: webcaricature}``, the restricted pairs: those of the fold that is tested, or by the option ``list`` of
+    another: a fold from "1" to "10" or "dev", a view "1" or "2".
 
     Licence: for academic purposes only, not to be redistributed. Source: https://cs.nju.edu.cn/rl/WebCaricature.htm
     """
@@ -98,9 +109,8 @@ class WebCaricature:
             PolyfaceError: the images are missing, or ``split`` is none of its words.
         """
         check_word(self, "split", self.split, _SPLITS)
-        draw = check_draw(self, self.draw)
         images = _images(Path(root), self)
-        points, parts = Path(root) / "FacialPoints", _parts(images.paths, self.split, draw)
+        points, parts = Path(root) / "FacialPoints", self._parts(Path(root), images.paths)
         faces = []
         for path in images.paths:
             face = _face(images.folder, path, points)
@@ -112,16 +122,64 @@ class WebCaricature:
             _log.warning("%s: %d of %d images have no points there", points, without, len(faces))
         warn_of_one_modality(images.folder, faces)
 
-    def pairs(self, root: Path, part: str, list: str = "2") -> list[Pair]:
-        """The restricted verification pairs of a view, "1" or "2", each with its fold; the same for every part."""
-        folds = restricted_pairs(root, int(list) if list.isdecimal() else 0)
-        return [replace(pair, fold=number) for number, pairs in enumerate(folds, 1) for pair in pairs]
+    def pairs(self, root: Path, part: str, list: str = "") -> list[Pair]:
+        """The restricted verification pairs of a view, "1" or "2", of which both images are of that part ("all", or a
+        reader without parts: every pair), each with its fold where they are of several.
 
-    def searches(self, root: Path, part: str, list: str = "dev") -> dict[str, Identification]:
-        """The identification lists C2P and P2C of a fold, "1" to "10" of view 2, or of view 1 ("dev"); the same for
-        every part."""
-        fold = None if list == "dev" else int(list) if list.isdecimal() else 0
+        Raises:
+            PolyfaceError: as the reader does, or there is no such list, or no pair of that part.
+        """
+        images = _images(root := Path(root), self)
+        listed = restricted_pairs(root, int(list) if list.isdecimal() else 0 if list else self._view)
+        parts = self._parts(root, images.paths)
+        return of_part(root / _VERIFICATION, images, listed, part if parts else "all", parts.get)
+
+    def searches(self, root: Path, part: str, list: str = "") -> dict[str, Identification]:
+        """The identification lists C2P and P2C of a fold, "1" to "10" of View 2, or of View 1 ("dev"); the same for
+        every part. By default they are those of the split, without one those of View 1."""
+        chosen = list or str(self._fold or _DEVELOPMENT)
+        fold = None if chosen == _DEVELOPMENT else int(chosen) if chosen.isdecimal() else 0
         return {way: identification(root, way, fold) for way in ("C2P", "P2C")}
+
+    @property
+    def _fold(self) -> int | None:
+        """The fold of View 2 that the split tests, from 1; None where it tests none."""
+        if self.split not in ("verification", "identification") or self.draw == _DEVELOPMENT:
+            return None
+        return check_draw(self, self.draw, _FOLDS) + 1
+
+    @property
+    def _view(self) -> int:
+        return 1 if self.split == "verification" and self._fold is None else 2
+
+    def _parts(self, root: Path, paths: Sequence[str]) -> dict[str, str]:
+        """The part of each image, where there are parts."""
+        if self.split == "none":
+            return {}
+        train, test = self._divided(root, paths)
+        return dict.fromkeys(train, "train") | dict.fromkeys(held_out(train), "val") | dict.fromkeys(test, "test")
+
+    def _divided(self, root: Path, paths: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The images to train on, and those to be tested on."""
+        fold = self._fold
+        if self.split == "identification":
+            searches = self.searches(root, "test").values()
+            train = [path for one in training_people(root, fold) for path in one.paths]
+            return train, [path for one in searches for path in (*one.gallery, *one.probes)]
+        if self.split == "verification":
+            folds = [[path for one in people for path in one.paths] for people in unrestricted_people(root, self._view)]
+            if (fold or 1) > len(folds):
+                raise PolyfaceError(
+                    f"reader '{self.name}': draw is {self.draw}, and View 2 has {len(folds)} folds here"
+                )
+            test = folds.pop(fold - 1 if fold else -1)
+            return [path for one in folds for path in one], test
+        people = sorted({path.split("/")[0] for path in paths})
+        if self.split == "half":
+            drawn = np.random.default_rng(check_draw(self, self.draw)).permutation(people)
+            people = drawn[(len(people) + 1) // 2 :].tolist()
+        tested = {path for path in paths if path.split("/")[0] in set(people)}
+        return [path for path in paths if path not in tested], sorted(tested)
 
 
 @dataclass(frozen=True)
@@ -132,38 +190,41 @@ class Subject:
     caricatures: list[str]
     photos: list[str]
 
+    @property
+    def paths(self) -> list[str]:
+        return [*self.caricatures, *self.photos]
 
-def restricted_pairs(root: Path, view: int = 2) -> list[list[Pair]]:
-    """Verification of given pairs: of view 2 the ten folds, of view 1 the pairs for development, training and test.
+
+def restricted_pairs(root: Path, view: int = 2) -> list[tuple[str, Pair]]:
+    """Verification of given pairs, each with the place where it is listed, by images' names: of View 2 those of ten
+    folds, of View 1 those for development, training (fold 1) and test (fold 2).
 
     With restricted verification nothing but nine folds' pairs is trained on to test the tenth. Settings are chosen on
-    view 1 alone. Pairs without their images are left out, and counted in a line of the log.
+    View 1 alone.
 
     Raises:
-        PolyfaceError: images or a list are missing, a list says of itself what it is not, or `view` is not 1 or 2.
+        PolyfaceError: a list is missing, or says of itself what it is not, or `view` is not 1 or 2.
     """
-    images = _images(Path(root), WebCaricature())
-    folds = []
+    found: list[tuple[str, Pair]] = []
+    folds = 0
     for file in _views(Path(root), "Restricted/Restricted", view):
-        listed = _blocks(file, _pair, rows=2)
-        for number, fold in enumerate(listed, 1):
-            if 2 * (same := sum(pair.same for pair in fold)) != len(fold):
+        for number, fold in enumerate(counted_rows(file, _pair, rows=2), 1):
+            if 2 * (same := sum(pair.same for _, pair in fold)) != len(fold):
                 what = f"{same} of the {len(fold)} pairs of fold {number} match, expected half"
                 raise PolyfaceError(f"{file}: {what}; obtain the file again")
-        found = [[pair for pair in map(images.find_pair, fold) if pair] for fold in listed]
-        _tell(file, images, sum(map(len, found)), sum(map(len, listed)), "pairs")
-        folds += found
-    return folds
+            folds += 1
+            found += [(f"{file.name}:{line}", replace(pair, fold=folds)) for line, pair in fold]
+    return found
 
 
 def unrestricted_people(root: Path, view: int = 2) -> list[list[Subject]]:
-    """Verification of any pairs: of view 2 the people of the ten folds, of view 1 those for training and for test.
+    """Verification of any pairs: of View 2 the people of the ten folds, of View 1 those for training and for test.
 
     Any pairs of nine folds' people may be trained on; the tenth is tested on every caricature with every photo of its
     people. People and images that are absent are left out, and counted in a line of the log.
 
     Raises:
-        PolyfaceError: as `restricted_pairs`.
+        PolyfaceError: as `restricted_pairs`, or images are missing.
     """
     images = _images(Path(root), WebCaricature())
     files = _views(Path(root), "UnRestricted/UnRestricted", view)
@@ -171,12 +232,12 @@ def unrestricted_people(root: Path, view: int = 2) -> list[list[Subject]]:
 
 
 def training_people(root: Path, fold: int | None = None) -> list[Subject]:
-    """The people to train on for identification: of view 2's `fold` 1 to 10, or, with None, of view 1 (development).
+    """The people to train on for identification: of View 2's `fold` 1 to 10, or, with None, of View 1 (development).
 
     People and images that are absent are left out, and counted in a line of the log.
 
     Raises:
-        PolyfaceError: as `restricted_pairs`, or `fold` is not one of them.
+        PolyfaceError: as `unrestricted_people`, or `fold` is not one of them.
     """
     reader = WebCaricature()
     images = _images(Path(root), reader)
@@ -193,7 +254,7 @@ def identification(root: Path, direction: str, fold: int | None = None) -> Ident
     Args:
         root: the folder that the reader reads.
         direction: C2P (caricatures as probes, one photo a person as gallery) or P2C (the reverse).
-        fold: 1 to 10 of view 2, or None for view 1 (development).
+        fold: 1 to 10 of View 2, or None for View 1 (development).
 
     Raises:
         PolyfaceError: as `training_people`, `direction` is neither, or a list holds images of the other modality.
@@ -218,19 +279,6 @@ def identification(root: Path, direction: str, fold: int | None = None) -> Ident
 
 def _images(root: Path, reader: WebCaricature) -> Images:
     return Images(demand(demand(root, reader) / "OriginalImages", reader), 2, reader)
-
-
-def _parts(paths: Sequence[str], split: str, draw: int) -> dict[str, str]:
-    """The part of each image, where there are parts."""
-    if split == "none":
-        return {}
-    people = sorted({path.split("/")[0] for path in paths})
-    chosen = set(people)
-    if split == "half":
-        chosen = set(np.random.default_rng(draw).permutation(people)[(len(people) + 1) // 2 :].tolist())
-    rest = [path for path in paths if path.split("/")[0] not in chosen]
-    parts = {path: "test" for path in paths} | dict.fromkeys(rest, "train")
-    return parts | dict.fromkeys(held_out(rest), "val")
 
 
 def _face(folder: Path, path: str, points: Path) -> Record | Skipped:
@@ -316,14 +364,10 @@ def _present_images(file: Path, images: Images, letter: str) -> list[str]:
 def _present_people(file: Path, images: Images, listed: Sequence[Subject]) -> list[Subject]:
     """The people of whom there are images."""
     people = [Subject(one.identity, images.those(one.caricatures), images.those(one.photos)) for one in listed]
-    found = [one for one in people if _count(one)]
+    found = [one for one in people if one.paths]
     _tell(file, images, len(found), len(listed), "people")
-    _tell(file, images, sum(map(_count, found)), sum(map(_count, listed)), "images")
+    _tell(file, images, sum(len(one.paths) for one in found), sum(len(one.paths) for one in listed), "images")
     return found
-
-
-def _count(one: Subject) -> int:
-    return len(one.caricatures) + len(one.photos)
 
 
 def _tell(file: Path, images: Images, found: int, listed: int, what: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from polyface.networks.pretrained.base import PublishedWeights
+from polyface.networks.pretrained.base import SUFFIXES, PublishedWeights
 from polyface.registry import Registry, lacks
 
 __all__ = ["PRETRAINED", "PublishedWeights", "published"]
@@ -13,18 +13,18 @@ PRETRAINED = Registry(
     "weights",
     group="polyface.weights",
     folder="polyface.networks.pretrained",
-    without=("base", "files"),
+    without=("base", "facenet", "files"),
     check=lambda part: lacks(part, "start", "adapt"),
 )
 """Kinds of published weights by name: subclasses of `PublishedWeights`."""
 
 
 def published(source: str) -> PublishedWeights | None:
-    """The weights of a kind's name, or of a .safetensors or .pth file; None of anything else, such as a bundle."""
+    """The weights of a kind's name, or of a .safetensors, .pth or .pt file; None of anything else, such as a bundle."""
     if source in PRETRAINED:
         made: PublishedWeights = PRETRAINED.get(source)(source)
         return made
-    if Path(source).suffix in (".safetensors", ".pth"):
+    if Path(source).suffix in SUFFIXES:
         from polyface.networks.pretrained.files import FileWeights
 
         return FileWeights(source)

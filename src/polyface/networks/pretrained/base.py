@@ -9,6 +9,9 @@ from torch import Tensor
 
 from polyface.networks.network import FaceNetwork
 
+SUFFIXES = (".safetensors", ".pth", ".pt")
+"""Of files of weights."""
+
 
 class PublishedWeights(ABC):
     """Weights of one kind. source: what the recipe calls them, for errors."""

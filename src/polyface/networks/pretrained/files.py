@@ -1,4 +1,4 @@
-"""Weights in files, by the names that timm gives them."""
+"""Weights in files, by the names that timm or facenet-pytorch gives them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ from torch import Tensor
 
 from polyface.errors import PolyfaceError
 from polyface.networks.network import FaceNetwork
-from polyface.networks.pretrained.base import PublishedWeights
+from polyface.networks.pretrained.base import SUFFIXES, PublishedWeights
+from polyface.networks.pretrained.facenet import FacenetTensors
+from polyface.networks.trunks.inception_resnet import InceptionResNet
 from polyface.networks.trunks.timm_trunk import TimmTrunk
 
 
 class FileWeights(PublishedWeights):
-    """A whole timm model's weights in a .safetensors or .pth file, for a trunk `timm` of that model."""
+    """A whole model's weights in a .safetensors, .pth or .pt file: a timm model's, for a trunk `timm` of that model; or
+    those of facenet-pytorch, for trunk `inception-resnet` and branches of kind `inception`."""
 
     def start(self, network: FaceNetwork, parts: Sequence[str]) -> None:
         trunk = network.trunk
+        if isinstance(trunk, InceptionResNet) and Path(self.source).suffix in SUFFIXES:
+            FacenetTensors(self.source, read_weights(Path(self.source))).start(network, parts)
+            return
         if not isinstance(trunk, TimmTrunk):
             raise PolyfaceError(f"init.source {self.source} is for trunks of timm alone")
         if list(parts) != ["trunk"]:
@@ -34,7 +40,7 @@ class FileWeights(PublishedWeights):
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors or .pth file; the latter without executing anything in it."""
+    """Tensors of a .safetensors, .pth or .pt file; the latter without executing anything in it."""
     if path.suffix == ".safetensors":
         try:
             return load_file(path)

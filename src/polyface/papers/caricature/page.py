@@ -1,8 +1,10 @@
-"""What the page shows of caricatures and photos beside the figures: mistakes, and maps of embeddings."""
+"""Whether weights follow the hardest task, and whom the detector misses: rows; the course of weights and losses,
+mistakes, and maps of embeddings: pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,31 +13,108 @@ from polyface.data.table import FaceTable
 from polyface.errors import PolyfaceError
 from polyface.explain.embeddings import NEEDS, can_lay_out, most_pictured, plane
 from polyface.explain.mistakes import of_all_pairs, of_listed_pairs
-from polyface.metrics.sections import Text
+from polyface.metrics.resampling import summarise
+from polyface.metrics.result import Row
+from polyface.metrics.sections import Curves, Text
 from polyface.protocols.base import embedding_name
 from polyface.report.page import Figure, Figures, Section
 from polyface.report.pairs import mistakes_section
 from polyface.report.plots import PALETTE, plot_scatter
+from polyface.reproduce.jobs import trains
 from polyface.reproduce.runs import Runs
+from polyface.training.course import in_tenth, shares
 
 KINDS = ("photo", "caricature")
+STAYING = ("fixed", "uniform")
+"""Weightings whose weights stay as they are."""
+TENTHS = {"hardest weighted first": 0, "hardest weighted last": 9}
+HARDEST = "caricature"
+DETECTOR, DETECTED = "Detector", ("detector", "points")
+"""The row of faces that are not found, and the sources of boxes in which it looks for them."""
 _MOST_FACES = 400  # that t-SNE lays out in seconds
 
 
+def rows(runs: Runs) -> list[Row]:
+    """Of every training of several tasks in which share of the iterations caricatures have the largest loss; where
+    weights move, in which share of the first and of the last tenth the largest weight lies on the largest loss (Fig. 6
+    in two numbers); and how many faces of each test the detector does not find, which are cropped without it."""
+    followed = [row for name, courses in _courses(runs).items() for row in _followed(runs, name, courses)]
+    return followed + _missed(runs)
+
+
+def _courses(runs: Runs) -> dict[str, dict[int, Mapping[str, Any]]]:
+    """The course of every training of several tasks that has kept one, by variant and seed."""
+    found: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for name, variant in runs.measured.items():
+        for seed in runs.seeds(name) if trains(variant) else ():
+            course = (runs.record(name, seed) or {}).get("course")
+            if course and any(course["compared"]):
+                found.setdefault(name, {})[seed] = course
+    return found
+
+
+def _moves(runs: Runs, name: str) -> bool:
+    return runs.stage(name).weighting.name not in STAYING
+
+
+def _followed(runs: Runs, name: str, courses: Mapping[int, Mapping[str, Any]]) -> Iterator[Row]:
+    hardest = f"{HARDEST} hardest"
+    notes = {hardest: f"iterations in which {HARDEST} has the largest loss"}
+    found = {hardest: {seed: shares(one).get(HARDEST) for seed, one in courses.items()}}
+    for metric, tenth in TENTHS.items() if _moves(runs, name) else ():
+        notes[metric] = "iterations in which the largest weight lies on the largest loss"
+        found[metric] = {seed: shares(one, in_tenth(one, tenth)).get("") for seed, one in courses.items()}
+    for metric, by_seed in found.items():
+        if told := {seed: 100 * share for seed, share in by_seed.items() if share is not None}:
+            figure, called = summarise([*told.values()]), runs.recipe.variants[name].prefix + metric
+            yield Row(runs.title(name), called, figure.mean, figure.std, seeds=tuple(told), note=notes[metric])
+
+
+def _missed(runs: Runs) -> list[Row]:
+    """Of each test by the first variant that has it; a network has no part in it."""
+    found: dict[str, Row] = {}
+    for name, variant in runs.measured.items():
+        seed, stage = min(runs.seeds(name), default=None), runs.stage(name)
+        about = [f"{variant.prefix}missed {kind}s" for kind in KINDS]
+        if seed is None or variant.splits or about[0] in found or stage.data.boxes.source not in DETECTED:
+            continue
+        pool = runs.faces.of(stage, "test")
+        for metric, kind in zip(about, KINDS, strict=True):
+            missed = pool.undetected[pool.table.words("modality") == kind]
+            if len(missed):
+                note = f"{missed.sum():,} test faces in which the detector finds none"
+                found[metric] = Row(DETECTOR, metric, 100 * float(missed.mean()), None, len(missed), (seed,), note=note)
+    return list(found.values())
+
+
 def sections(runs: Runs) -> list[Section]:
-    """Of the variants that are evaluated on the same faces, those of one protocol and prefix, the mistakes of the
-    proposed one and the embeddings of all: by the first seed that any has."""
+    """The course of the weights and losses of every training whose weights move; and, of the variants that are
+    evaluated on the same faces, those of one protocol and prefix, the mistakes of the proposed one and the embeddings
+    of all. All by the first seed that any has."""
     groups: dict[str, list[str]] = {}
     for name, variant in runs.recipe.variants.items():
         if runs.seeds(name):
             about = variant.prefix.strip() or runs.stage(name).name
             groups.setdefault(about, []).append(name)
-    made: list[Section] = []
+    made = [_course(name, *min(courses.items())) for name, courses in _courses(runs).items() if _moves(runs, name)]
     for about, names in groups.items():
         seed = min(min(runs.seeds(name)) for name in names)
         having = [name for name in names if seed in runs.seeds(name)]
         made += [*_mistakes(runs, having, seed, about), *_embeddings(runs, having, seed, about)]
     return made
+
+
+def _course(name: str, seed: int, course: Mapping[str, Any]) -> Section:
+    """Weights and losses by iteration (Figs. 6, 7), about a hundred points of each, means over as many iterations."""
+    each = {
+        part: {task: (course["step"], np.array(values, dtype=float)) for task, values in course[part].items()}
+        for part in ("weight", "loss")
+    }
+    blocks = [
+        Curves(curves, "iteration", part, f"{part.capitalize()} per task (seed {seed}).", y_log=part == "loss")
+        for part, curves in each.items()
+    ]
+    return Section(f"Weights and losses by iteration: {name}", blocks)
 
 
 def _proposed(runs: Runs, names: Sequence[str]) -> str:

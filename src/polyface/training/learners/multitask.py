@@ -31,11 +31,11 @@ class Multitask:
             raise PolyfaceError(f"stage {stage.name}: no training faces (split 'train') in its tables")
         check_groups(stage, network, tasks, train)
         warn_of_classes(stage, tasks, train)
-        stand_in = stage.data.validate_on == "train"
-        val = train if stand_in else stage_pool(stage, "val", data, tasks, options.progress, earlier)
+        part = stage.data.validate_on
+        val = train if part == "train" else stage_pool(stage, part, data, tasks, options.progress, earlier)
         if val is None and (needs := _needs_validation(stage, weighting)):
             raise PolyfaceError(
-                f"stage {stage.name}: {needs} needs validation faces, and no face has split 'val': name some, "
+                f"stage {stage.name}: {needs} needs validation faces, and no face has split '{part}': name some, "
                 "or set data.validate_on to train"
             )
         trainer, saver = trainer_of(stage.name, stage.optimisation, options, context.folder)
