@@ -414,3 +414,18 @@ def test_answers_are_evaluated_as_they_were_given(tmp_path: Path) -> None:
     assert bald.average_precision == pytest.approx(50)
     assert result.accuracy == pytest.approx(250 / 3)
     assert replace(result, positive=answer["positive"]) == result
+
+
+def test_some_attributes_alone_are_evaluated_as_if_there_were_no_others() -> None:
+    """Whatever their order; an unknown name is refused."""
+    random = np.random.default_rng(0)
+    scores, truth = random.normal(size=(50, 4)), random.choice([-1.0, 1.0, np.nan], (50, 4))
+    whole = evaluate_attributes(scores, scores > 0, truth, list("abcd"))
+    some = evaluate_attributes(scores[:, [3, 1]], scores[:, [3, 1]] > 0, truth[:, [3, 1]], ["d", "b"])
+    found = whole.among(["d", "b"])
+    figures = [[(metric.name, metric.part, one.figure(metric)) for metric in one.metrics] for one in (found, some)]
+    assert figures[0] == figures[1]
+    assert [row.interval for row in rows("x", {0: found})] == [row.interval for row in rows("x", {0: some})]
+    assert found.key not in {whole.key, whole.among(["b"]).key}
+    with pytest.raises(PolyfaceError, match="'e'"):
+        whole.among(["e"])

@@ -15,11 +15,13 @@ from polyface.errors import NoDataError
 from polyface.metrics.attributes import AttributesResult
 from polyface.metrics.sections import Table
 from polyface.papers import paper
+from polyface.papers.dmm_cnn import page
 from polyface.report.published import Published
 from polyface.report.results import read_results
 from polyface.schema import ATTRIBUTES
 from polyface.training import stages
 from polyface.training.recipe import Recipe, load
+from polyface.weighting.thresholds import at_rest
 
 RECIPE = """
 name: dmm-cnn
@@ -152,3 +154,34 @@ def test_the_accuracy_of_every_attribute_is_a_mean_over_seeds(recipe: Recipe, ra
         each = [one.per_attribute[attribute].accuracy for one in results]
         assert lines[attribute][1] == f"{np.mean(each):.2f}"
     assert lines["Male"][table.header.index(">MCNN-AUX (published)")] == "98.17"
+
+
+def test_stored_answers_are_judged_by_thresholds_at_rest(recipe: Recipe, ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers on the validation faces are added to finished runs, which are not trained again; those at rest call as
+    many of these positive as are, or as near to that as outputs let them."""
+    out, _ = ran
+    monkeypatch.setattr(page, "VALIDATED", ("AT",))
+    judged = reproduce.Runs(recipe, None, out)
+    assert [row.key for row in page.rows(judged)] == [("AT", "steps to within 1 %")]
+    records = {path: path.read_bytes() for path in out.rglob("history.json")}
+    todo = [job for job in reproduce.jobs(recipe) if job.variant == "AT"]
+    options = stages.RunOptions(accelerator="cpu", logger="none", threads=1)
+    reproduce.run_jobs(recipe, todo, None, out, options, parts=("val",))
+    assert records == {path: path.read_bytes() for path in out.rglob("history.json")}
+    found = {row.key: row for row in page.rows(judged)}
+    assert found["AT, AT at rest", "mean accuracy"].seeds == (0, 1)
+    assert found["AT, AT at rest minus AT", "mean accuracy"].seeds == (0, 1)
+    assert found["AT, τ best on validation", "mean accuracy"].n == found["AT, AT at rest", "mean accuracy"].n
+    for seed in (0, 1):
+        scores = judged.answers("AT", seed, "val")["attributes"]["scores"]
+        truth = cast(AttributesResult, judged.main("AT", "val")[seed]).truth
+        at = at_rest(scores, truth)
+        known = ~np.isnan(truth)
+        called, have = ((one & known).sum(0) for one in (scores > at, truth > 0))
+        assert (np.abs(called - have) <= 1).all()
+
+
+def test_papers_name_the_rows_that_are_judged_on_validation_faces() -> None:
+    assert paper("dmm-cnn").validated == page.VALIDATED
+    assert set(page.VALIDATED) <= load("dmm-cnn").variants.keys()
+    assert paper("tcdcn").validated == paper("nobody").validated == ()

@@ -227,6 +227,23 @@ def test_points_of_ones_own_are_learnt_as_the_table_declares_them(tmp_path) -> N
     assert not landmarks(3, column="ears").targets(table.take(np.array([1]))).labelled.any()
 
 
+def test_72_points_are_mirrored_by_the_tables_own_map(tmp_path) -> None:
+    """The schema knows no layout of 72. Here a mirror turns the order round: point i becomes point 71 − i."""
+    points, column = np.stack([np.arange(72.0) / 2, np.full(72, 20.0)], 1), "landmarks_72"
+    face = Record(np.full((50, 60, 3), 128, np.uint8), "row 0", "0.png", {column: points})
+    order = tuple(range(71, -1, -1))
+    write_table([face], tmp_path / "own.parquet", columns={column: Column("points", points=72, mirror=order)})
+    table, task = FaceTable.open(tmp_path / "own.parquet"), landmarks(72)
+    flip = around_centre(40, *(torch.zeros(1), torch.ones(1), torch.zeros(1, 2)), torch.tensor([True]))
+    with pytest.raises(PolyfaceError, match="no mirror map is known for 72"):
+        task.prepare(task.targets(table).values, flip, 40)
+    task.learn(table)
+    moved = task.prepare(task.targets(table).values, flip, 40)[0, :, 0]
+    assert (moved.diff() > 0).all()  # from the left to the right, as before
+    assert task.declares() == Column("points", points=72, mirror=order)  # for tables that its answers label
+    assert landmarks(68).declares() is None
+
+
 def test_errors_of_other_points_are_told_in_the_size_of_their_box_or_between_given_eyes(tmp_path) -> None:
     table = own_table(tmp_path)
     guess = table.points("ears") + np.array([4.0, 0])

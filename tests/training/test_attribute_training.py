@@ -242,9 +242,34 @@ def test_heads_by_branch(toy, table) -> None:
     assert built(torch.rand(2, 1, 40, 40)).outputs["smile"].shape == (2, 4)
 
 
+def test_groups_of_so_many_terms_are_drawn_by_the_seed(toy, table) -> None:
+    """Each term once, in other groups by another seed; and the network begins with the same numbers as if the groups
+    had been named."""
+    trunk = {"name": "timm", "model": "test_resnet", "size": 40, "channels": 1, "pool": "map"}
+    branches = {"face": {"levels": 2, "hidden": [8]}, "points": {"levels": 1}}
+
+    def stage(groups: dict[str, Any]) -> Any:
+        network = {"trunk": trunk, "branches": branches, "heads": {"smile": groups, "landmarks": "points"}}
+        return loaded(toy, changes(table, network=network)).stages[0]
+
+    sizes = stage({"face": 3, "points": 1})
+    tasks = stages.stage_tasks(sizes)
+    drawn = [network_config(sizes, tasks, seed=seed)["heads"]["smile"] for seed in range(20)]
+    assert all([len(one["face"]), len(one["points"])] == [3, 1] for one in drawn)
+    assert all(sorted(one["face"] + one["points"]) == [0, 1, 2, 3] for one in drawn)
+    assert {one["points"][0] for one in drawn} == {0, 1, 2, 3}
+    words = [term.partition("/")[2] for term in tasks["smile"].terms]
+    named = stage({part: [words[place] for place in places] for part, places in drawn[7].items()})
+    built = [stages.build_network(one, tasks, 7, {}).state_dict() for one in (sizes, named)]
+    assert built[0].keys() == built[1].keys()
+    assert all(torch.equal(one, built[1][key]) for key, one in built[0].items())
+
+
 @pytest.mark.parametrize(
     "heads, message",
     [
+        ({"smile": {"face": 3}}, r"network.heads.smile.face is 3; expected .*how many of its 4"),
+        ({"smile": {"face": 3, "points": ["Young"]}}, r"network.heads.smile.face is 3"),
         ({"smiles": "face"}, r"network.heads names 'smiles'.*smile"),
         ({"smile": {"face": ["Smiling", "Male", "Young"]}}, r"each of the task's 4 terms once; 'Eyeglasses'"),
         ({"smile": {"face": ["Smiling", "Male", "Young", "Eyeglases"]}}, r"'Eyeglases'.*Eyeglasses"),

@@ -79,14 +79,14 @@ def test_what_follows_nothing_may_have_any_period(toy, table) -> None:
 
 @pytest.mark.parametrize("name", ["dmm-cnn", "dmm-cnn:small"])
 def test_the_stages_of_the_paper_that_weights_follow_have_validations_enough(name: str) -> None:
-    """LFWA's 1,603 faces are 25 batches of 64: with CelebA's P of 500 steps its weights never moved."""
+    """Half of LFWA's 2,999 faces are 23 batches of 64: with CelebA's P of 500 steps its weights never moved."""
     recipe = recipes.load(name)
     for variant, chosen in recipe.variants.items():
         if chosen.stages == ["lfwa"]:
             stage = recipe.variant(variant).measured
-            found = due(25, **stage.optimisation.model_dump())
+            found = due(23, **stage.optimisation.model_dump())
             if stage.weighting.name == "dmm":
-                assert found == [25 * epoch for epoch in range(1, stage.optimisation.epochs + 1)], variant
+                assert len(found) == 2 * stage.optimisation.epochs == 30, variant
 
 
 @pytest.mark.parametrize("name", ["tcdcn", "dmm-cnn", "dmm-cnn:small", "caricature", "caricature:small", "synthetic"])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyface.errors import PolyfaceError
-from polyface.weighting.thresholds import AdaptiveThresholds
+from polyface.weighting.thresholds import AdaptiveThresholds, at_rest, most_accurate
 
 starts = st.floats(-2, 2)
 rates = st.floats(1e-4, 1)
@@ -155,3 +155,96 @@ def test_wrong_counts_are_refused_and_change_nothing(given: tuple[object, object
 def test_wrong_settings_are_refused(given: tuple[object, ...], message: str) -> None:
     with pytest.raises(PolyfaceError, match=message):
         AdaptiveThresholds(*given)  # type: ignore[arg-type]
+
+
+# ----------------------------------------------------------------------------------- thresholds for outputs that stay
+
+
+def column(values: list[float]) -> np.ndarray:
+    return np.array(values)[:, None]
+
+
+FOUR = column([0.9, 0.6, 0.4, 0.1])
+"""Of which two faces are positive, whichever they are: as many are called so from 0.4 to just below 0.6."""
+
+
+@pytest.mark.parametrize("labels", [[1, 1, -1, -1], [-1, 1, -1, 1]])
+@pytest.mark.parametrize(
+    "start, rest", [(-3, 0.4), (0.4, 0.4), (0.5, 0.5), (0.7, np.nextafter(0.6, 0)), (3, np.nextafter(0.6, 0))]
+)
+def test_rest_is_the_nearest_end_of_the_range_by_hand(labels: list[float], start: float, rest: float) -> None:
+    assert at_rest(FOUR, column(labels), start).tolist() == [rest]
+
+
+@pytest.mark.parametrize(
+    "scores, labels, start, rest",
+    [
+        ([0.9, 0.5, 0.5, 0.1], [1, 1, -1, -1], 0, 0.5),  # one or three are called positive, never two
+        ([0.9, 0.5, 0.5, 0.1], [1, 1, -1, -1], 2, 0.5),
+        ([0.3, 0.2], [-1, -1], 0, 0.3),  # nobody has it
+        ([0.3, 0.2], [-1, -1], 1, 1),
+        ([0.3, 0.2], [1, 1], 0, 0),  # everybody has it
+        ([0.3, 0.2], [1, 1], 1, np.nextafter(0.2, 0)),
+        ([0.9, 0.6, 9.0], [1, -1, np.nan], 0, 0.6),
+        ([0.9, 0.6], [np.nan, np.nan], 0.25, 0.25),
+    ],
+)
+def test_rest_where_mistakes_never_balance_or_one_class_is_there(
+    scores: list[float], labels: list[float], start: float, rest: float
+) -> None:
+    assert at_rest(column(scores), column(labels), start).tolist() == [rest]
+
+
+@pytest.mark.parametrize("start", [-1.0, 0.0, 1.0])
+def test_eq_6_step_by_step_ends_there_and_stays(start: float) -> None:
+    """Four classifiers, the last one of outputs in halves, so that its mistakes never balance: within a step of it."""
+    random = np.random.default_rng(0)
+    has = random.random((300, 4)) < [0.05, 0.5, 0.8, 0.3]
+    scores = np.where(has, 0.6, -0.6) + [0.4, 0.4, -0.2, 0.3] + random.normal(0, 0.5, (300, 4))
+    scores[:, 3] = np.round(2 * scores[:, 3]) / 2
+    moving = AdaptiveThresholds([start] * 4, rate=0.05)
+
+    def step() -> list[float]:
+        said = scores > moving.thresholds
+        return moving.update((said & ~has).sum(0), (~said & has).sum(0), 300, 1)
+
+    for _ in range(4000):
+        step()
+    found = at_rest(scores, np.where(has, 1.0, -1.0), start)
+    np.testing.assert_allclose(moving.thresholds, found, atol=0.005)
+    assert moving.thresholds[:3] == step()[:3]  # at rest
+    said = scores > found
+    assert ((said & ~has).sum(0) == (~said & has).sum(0)).tolist() == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    "scores, labels, start, best",
+    [
+        ([0.9, 0.6, 0.4, 0.1], [1, 1, -1, -1], 0, 0.5),
+        ([0.9, 0.6, 0.4, 0.1], [1, 1, -1, -1], 0.45, 0.45),  # is as good
+        ([0.9, 0.6, 0.4, 0.1], [-1, 1, -1, -1], 1.5, 1.5),  # nobody is called positive there already
+        ([0.9, 0.6, 0.4, 0.1], [-1, -1, -1, -1], 0, 0.9),
+        ([0.9, 0.6, 0.4, 0.1], [1, 1, 1, 1], 2, np.nextafter(0.1, 0)),
+        ([0.9, 0.5, 0.5, 0.1], [1, 1, -1, -1], 0, 0.3),  # 3 of 4 on both sides of the equal outputs; nearer to 0
+        ([0.9, 0.6], [np.nan, np.nan], 0.25, 0.25),
+    ],
+)
+def test_the_most_accurate_threshold_by_hand(
+    scores: list[float], labels: list[float], start: float, best: float
+) -> None:
+    assert most_accurate(column(scores), column(labels), start).tolist() == pytest.approx([best])
+
+
+@given(st.integers(0, 2**32 - 1), starts)
+def test_no_other_threshold_is_more_accurate(seed: int, start: float) -> None:
+    random = np.random.default_rng(seed)
+    scores, has = random.integers(-3, 4, (12, 3)) / 2, random.random((12, 3)) < 0.4
+    at = most_accurate(scores, np.where(has, 1.0, -1.0), start)
+    reached = ((scores > at) == has).sum(0)
+    for other in np.append(np.arange(-2, 2.1, 0.25), start):
+        assert (reached >= ((scores > other) == has).sum(0)).all()
+
+
+def test_outputs_and_labels_of_other_faces_are_refused() -> None:
+    with pytest.raises(PolyfaceError, match=r"outputs \[4, 1\] and labels \[3, 1\] must both be"):
+        at_rest(FOUR, FOUR[:3])

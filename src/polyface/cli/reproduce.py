@@ -30,6 +30,7 @@ def reproduce(
     from polyface.training.recipe import load
 
     chosen = load(recipe, set_ or ())
+    of = paper(chosen.name)
     todo = rows.jobs(chosen, only or (), seeds)
     place = out / chosen.place
     file, page = results or place / "results.json", place / "report.html"
@@ -41,11 +42,12 @@ def reproduce(
     if not collect:
         with common.running(hours, yes, device, workers) as (options, progress):
             rows.run_jobs(chosen, todo, data, place, options, workers, progress, failed=failed)
+            asked = [job for job in todo if job.variant in of.validated and job not in failed]
+            rows.run_jobs(chosen, asked, data, place, options, workers, parts=("val",))
     if failed and len(failed) == len(todo):
         raise next(iter(failed.values()))
     command = common.command_of(context)
     runs = rows.Runs(chosen, data, place)
-    of = paper(chosen.name)
     rows.collect(runs, file, command, ", ".join(rows.sources(chosen)), of.figures, of.rows(runs))
     rows.table_report(page, runs, file, of.figures, of.statements, of.sections(runs))
     common.say(rows.printed(chosen, file))

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from polyface.errors import PolyfaceError
+from polyface.errors import PolyfaceError, check_names
 from polyface.metrics.faces import OverFaces
 from polyface.metrics.resampling import Bools, Counts, Floats, mean_of_defined, ratio
 from polyface.metrics.result import Metric, digest
@@ -65,6 +65,14 @@ class AttributesResult(OverFaces):
     per_attribute: dict[str, AttributeResult]
     positive: Bools = field(repr=False, compare=False)
     truth: Floats = field(repr=False, compare=False)
+
+    def among(self, attributes: Sequence[str]) -> AttributesResult:
+        """The same of some of the attributes alone, over the same faces."""
+        check_names(attributes, self.per_attribute, "attributes")
+        places = [list(self.per_attribute).index(name) for name in attributes]
+        each = {name: self.per_attribute[name] for name in attributes}
+        key = digest(self.key, *attributes)
+        return AttributesResult(self.majority_of, key, each, self.positive[:, places], self.truth[:, places])
 
     @property
     def labelled(self) -> Bools:

@@ -27,6 +27,7 @@ from polyface.metrics.resampling import (
     PairedDifference,
     interval_over_runs,
     resampled_counts,
+    student,
     summarise,
 )
 from polyface.metrics.sections import Section
@@ -276,6 +277,21 @@ def differences(
             Row(name, prefix + metric.name, one.difference, None, one.n, seeds, ends, None, metric.unit, note, over)
         )
     return made
+
+
+def differences_of_runs(
+    better: str, than: str, metric: str, gaps: Mapping[int, float], unit: str, note: str = "", level: float = 0.95
+) -> list[Row]:
+    """The row of how much one method's figure of a training differs from another's, by seed: with an interval by
+    Student's t over seeds, for what is of no units that could be drawn again; none of fewer than two seeds."""
+    if len(gaps) < 2:
+        return []
+    of_all = summarise(list(gaps.values()))
+    half = student(level, len(gaps) - 1) * float(of_all.std or 0) / np.sqrt(len(gaps))
+    ends = (of_all.mean - half, of_all.mean + half)
+    told = "; ".join(filter(None, [note, around_zero(ends)]))
+    name, seeds = f"{better} minus {than}", tuple(gaps)
+    return [Row(name, metric, of_all.mean, of_all.std, None, seeds, ends, unit=unit, note=told, over="seeds")]
 
 
 def relative_differences(better: str, than: str, a: Mapping[int, Result], b: Mapping[int, Result]) -> list[Row]:

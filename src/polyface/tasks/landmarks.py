@@ -78,7 +78,8 @@ class LandmarksTask(Task):
             self._know(training.declared(self.column))
 
     def declares(self) -> Column | None:
-        return None if is_column(self.column) else Column("points", points=self.points, mirror=tuple(self.mirror) or "")
+        own = Column("points", points=self.points, mirror=tuple(self.mirror) or "")
+        return None if is_column(self.column) and own == built_in(self.column) else own
 
     def _order(self, device: torch.device) -> Tensor:
         """Which point becomes point i of a mirrored face: [points]."""

@@ -270,7 +270,8 @@ def _keep(tree: dict[str, Any], kept: Sequence[str], what: str) -> dict[str, Any
 def _keep_parts(network: dict[str, Any], dropped: Collection[str]) -> dict[str, Any]:
     """A network without the heads of the dropped tasks, without the embeddings of parts that only these read, and
     without the parts that nothing else reads."""
-    parts = {**network.get("branches", {}), **network.get("parts", {})}
+    defaults, given = network.get("defaults", {}), {**network.get("branches", {}), **network.get("parts", {})}
+    parts = {name: {**defaults.get(part.get("kind", "pool"), {}), **part} for name, part in given.items()}
 
     def read(ends: Mapping[str, Any]) -> set[str]:
         """The names of all that heads and embeddings read, be it through other parts."""

@@ -118,8 +118,9 @@ class NetworkSpec(Strict):
     [trunk]); frozen: true; rows: {task, classes}, the faces that it learns from and answers for; similarity: cosine,
     euclidean or inner, where its output is an embedding}. branches: the same, as older recipes call it. defaults: kind
     → options of all parts of that kind, where they say nothing else.
-    heads: task → the part it reads, {part: terms of the task}, {reads: several parts, joined}, or {merge: rows, of:
-    parts that are routed}; with layer: none what is read is the task's output; tasks not named read the trunk.
+    heads: task → the part it reads, {part: terms of the task, or how many, drawn by the seed}, {reads: several parts,
+    joined}, or {merge: rows, of: parts that are routed}; with layer: none what is read is the task's output; tasks not
+    named read the trunk.
     embeddings: name, that of a task or another, by which a protocol finds it → {reads, merge: concat, rows, hard,
     stochastic or expected, similarity}. normalise: mean and std of pixel values 0..255, one number or one a channel; or
     {per: image}, each picture's own mean and deviation over all its values, the latter at least 1/√(their number).

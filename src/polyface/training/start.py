@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -27,23 +28,28 @@ from polyface.tasks import Task
 from polyface.training.specs import BaseStage, InitSpec, StageSpec
 
 
-def network_config(stage: StageSpec, tasks: dict[str, Task], old: Bundle | None = None) -> dict[str, Any]:
+def network_config(
+    stage: StageSpec, tasks: dict[str, Task], old: Bundle | None = None, seed: int = 0
+) -> dict[str, Any]:
     """What `networks.build` makes the stage's network from: its `network`, with outputs and classes as numbers. old:
-    what the stage extends."""
+    what the stage extends. seed: by which a head's terms are drawn, where the recipe says only how many."""
     chosen = stage.network
     check_names(chosen.heads, tasks, f"stage {stage.name}: network.heads")
-    heads = {name: _head(stage.name, task, chosen.heads.get(name)) for name, task in tasks.items()}
+    heads = {name: _head(stage.name, task, chosen.heads.get(name), seed) for name, task in tasks.items()}
     config: dict[str, Any] = {"trunk": chosen.trunk, "heads": heads, "normalise": chosen.normalise}
     cosine = [name for name, task in tasks.items() if task.head == "cosine"]
     check_names(chosen.defaults, PARTS.names(), f"stage {stage.name}: network.defaults")
-    whole = {name: chosen.defaults.get(part.get("kind", "pool"), {}) | part for name, part in chosen.parts.items()}
+    branches, whole = (
+        {name: chosen.defaults.get(part.get("kind", "pool"), {}) | part for name, part in given.items()}
+        for given in (chosen.branches, chosen.parts)
+    )
     parts = {name: _part(stage.name, name, part, tasks) for name, part in whole.items()}
-    given = {"cosine": cosine, "branches": chosen.branches, "parts": parts, "embeddings": chosen.embeddings}
+    given = {"cosine": cosine, "branches": branches, "parts": parts, "embeddings": chosen.embeddings}
     config |= {key: value for key, value in given.items() if value}
     return config if old is None else grown(old.network.config, config)
 
 
-def _head(stage: str, task: Task, given: str | dict[str, Any] | None) -> int | dict[str, Any]:
+def _head(stage: str, task: Task, given: str | dict[str, Any] | None, seed: int) -> int | dict[str, Any]:
     """A head on the trunk's vector; the places of its outputs by part; or what it reads as one vector."""
     if given is None or given == "trunk":
         return task.output_dim
@@ -52,11 +58,12 @@ def _head(stage: str, task: Task, given: str | dict[str, Any] | None) -> int | d
     if "reads" in given or "of" in given:
         return {**given, "outputs": task.output_dim}
     frozen = {key: value for key, value in given.items() if key == "frozen"}
-    groups = {part: group for part, group in given.items() if part not in frozen}
+    words = [term.partition("/")[2] or term for term in task.terms]
+    groups = _drawn({part: group for part, group in given.items() if part not in frozen}, words, seed)
     if wrong := [part for part, group in groups.items() if not isinstance(group, list)]:
         key = f"network.heads.{task.name}.{wrong[0]}"
-        raise PolyfaceError(f"stage {stage}: {key} is {groups[wrong[0]]!r}; expected a list of the task's terms")
-    words = [term.partition("/")[2] or term for term in task.terms]
+        expected = f"a list of the task's terms, or in all groups how many of its {len(words)}"
+        raise PolyfaceError(f"stage {stage}: {key} is {groups[wrong[0]]!r}; expected {expected}")
     named = [word for group in groups.values() for word in group]
     if len(words) != task.output_dim or sorted(named) != sorted(words):
         bad = [*(w for w in named if w not in words), *(w for w in words if w not in named), *named][0]
@@ -65,6 +72,17 @@ def _head(stage: str, task: Task, given: str | dict[str, Any] | None) -> int | d
             f"'{bad}' is not so; {nearest(bad, words)}"
         )
     return {part: [words.index(word) for word in group] for part, group in groups.items()} | frozen
+
+
+def _drawn(groups: dict[str, Any], words: Sequence[str], seed: int) -> dict[str, Any]:
+    """Groups of a head's terms; numbers that are as many together as there are terms, as so many of these, drawn by the
+    seed."""
+    sizes = [size for size in groups.values() if isinstance(size, int)]
+    if len(sizes) < len(groups) or sum(sizes) != len(words):
+        return groups
+    order = np.random.default_rng(seed).permutation(words).tolist()
+    ends = np.cumsum(sizes).tolist()
+    return {part: order[end - size : end] for part, size, end in zip(groups, sizes, ends, strict=True)}
 
 
 def _part(stage: str, name: str, given: dict[str, Any], tasks: dict[str, Task]) -> dict[str, Any]:
@@ -92,7 +110,7 @@ def build_network(stage: StageSpec, tasks: dict[str, Task], seed: int, earlier: 
     old = extended(stage, earlier)
     torch.manual_seed(seed)
     try:
-        network = networks.build(network_config(stage, tasks, old))
+        network = networks.build(network_config(stage, tasks, old, seed))
     except PolyfaceError as error:
         raise PolyfaceError(f"stage {stage.name}{f', {stage.extends}' if old else ''}: {error}") from error
     check_input(network, stage)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,58 @@ class AdaptiveThresholds(nn.Module):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.thresholds = [float(value) for value in state["thresholds"]]
+
+
+def at_rest(scores: ArrayLike, truth: ArrayLike, start: float = 0.0) -> NDArray[np.float64]:
+    """Where Eq. 6 comes to rest on outputs that stay as they are, τ float64 [K], from `start` on.
+
+    scores [N, K], truth [N, K] of −1, 1 and NaN (unknown), each attribute over its own labelled faces. N_FP − N_FN is
+    how many more faces are called positive than are, so it falls as τ rises, and Eq. 6 goes one way until both are
+    equal: of P positives, between the P-th highest output and the next. Small steps stop at the end of this range that
+    they reach first, or at `start` itself. Where the two outputs are the same number, mistakes never balance, and Eq. 6
+    stays within a step of it: that number is given. A range without an end (all faces, or none, are positive) has its
+    other one; an attribute without labels keeps `start`.
+    """
+    return _each(scores, truth, lambda own, has: _rest(own, has, start), start)
+
+
+def _rest(scores: NDArray[np.float64], has: NDArray[np.bool_], start: float) -> float:
+    edges = np.concatenate([[np.inf], np.sort(scores)[::-1], [-np.inf]])
+    last, first = edges[has.sum()], edges[has.sum() + 1]  # of those to be called positive, and of those not to be
+    return float(np.clip(start, first, max(first, np.nextafter(last, -np.inf))))
+
+
+def most_accurate(scores: ArrayLike, truth: ArrayLike, start: float = 0.0) -> NDArray[np.float64]:
+    """The thresholds [K] by which most faces are called right, of outputs and labels as for `at_rest`: midway between
+    two outputs, or the highest one (nobody is positive), or just below the lowest; of several as good, the nearest to
+    `start`, which is itself one of them. An attribute without labels keeps `start`."""
+    return _each(scores, truth, lambda own, has: _best(own, has, start), start)
+
+
+def _best(scores: NDArray[np.float64], has: NDArray[np.bool_], start: float) -> float:
+    values = np.unique(scores)
+    cuts = np.concatenate([[start, np.nextafter(values[0], -np.inf), values[-1]], (values[1:] + values[:-1]) / 2])
+    cuts = cuts[np.argsort(np.abs(cuts - start), kind="stable")]
+    missed = np.searchsorted(np.sort(scores[has]), cuts, side="right")  # positives at or below each cut
+    right = has.sum() - missed + np.searchsorted(np.sort(scores[~has]), cuts, side="right")
+    return float(cuts[right.argmax()])
+
+
+def _each(
+    scores: ArrayLike,
+    truth: ArrayLike,
+    found: Callable[[NDArray[np.float64], NDArray[np.bool_]], float],
+    start: float,
+) -> NDArray[np.float64]:
+    """A threshold an attribute, from the outputs of its labelled faces and whether these have it."""
+    values, known = np.asarray(scores, dtype=np.float64), np.asarray(truth, dtype=np.float64)
+    if values.shape != known.shape or values.ndim != 2:
+        raise PolyfaceError(
+            f"thresholds: outputs {list(values.shape)} and labels {list(known.shape)} must both be [faces, attributes]"
+        )
+    labelled = ~np.isnan(known)
+    columns = [(values[rows, k], known[rows, k] > 0) for k, rows in enumerate(labelled.T)]
+    return np.array([found(own, has) if len(own) else start for own, has in columns])
 
 
 def _counts(what: str, given: ArrayLike, count: int) -> NDArray[np.float64]:

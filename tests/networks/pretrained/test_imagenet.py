@@ -16,6 +16,7 @@ from polyface import tasks
 from polyface.errors import PolyfaceError
 from polyface.networks.pretrained.files import read_weights
 from polyface.networks.pretrained.imagenet import PACKAGES, _named_as_timm, imagenet_tensors
+from polyface.networks.shapes import Shape
 from polyface.networks.trunks.timm_trunk import TimmTrunk
 from polyface.training.specs import StageSpec
 from polyface.training.stages import build_network
@@ -45,6 +46,24 @@ def test_a_trunk_takes_a_whole_models_weights(model: str, key: str | None) -> No
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         ours, theirs = trunk.eval()(x)["shared"], full.eval().forward_intermediates(x, intermediates_only=True)[-1]
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_trunk_that_ends_earlier_takes_the_weights_that_it_has() -> None:
+    """EfficientNet-Lite0 up to stride 16: a map of 7×7 of 112 px."""
+    import timm
+
+    name, weights = "tf_efficientnet_lite0", whole("tf_efficientnet_lite0")
+    trunk = TimmTrunk(name, size=112, pool="map", options={"out_indices": [0, 1, 2, 3]})
+    trunk.start_from(weights)
+    assert trunk.maps["shared"] == Shape(112, 16)
+    full = timm.create_model(name)
+    full.load_state_dict(weights)
+    x = torch.randn(1, 3, 112, 112)
+    with torch.no_grad():
+        ours = trunk.eval()(x)["shared"]
+        theirs = full.eval().forward_intermediates(x, indices=[3], intermediates_only=True)[-1]
+    assert ours.shape == (1, 112, 7, 7)
     torch.testing.assert_close(ours, theirs)
 
 

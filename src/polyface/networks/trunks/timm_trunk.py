@@ -141,8 +141,8 @@ class TimmTrunk(PartlyFrozen):
         """Take a whole timm model's weights, by its names; timm fits them to other numbers of input channels."""
         import timm
 
-        with torch.device("meta"):
-            whole = timm.create_model(self.model, **self.options)
+        with torch.device("meta"):  # out_indices are which of its maps are taken
+            whole = timm.create_model(self.model, **{k: v for k, v in self.options.items() if k != "out_indices"})
         head = f"{timm.get_pretrained_cfg_value(self.model, 'classifier')}."
         if lacking := [key for key in whole.state_dict() if key not in weights and not key.startswith(head)]:
             raise PolyfaceError(

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from polyface.metrics.resampling import student, summarise
-from polyface.metrics.result import Row, around_zero
+from polyface.metrics.resampling import summarise
+from polyface.metrics.result import Row, differences_of_runs
 from polyface.metrics.sections import Curve, Curves
 from polyface.models.bundle import load_bundle
 from polyface.report.page import Section
@@ -16,7 +16,6 @@ from polyface.reproduce.runs import Runs
 from polyface.training.specs import StageSpec
 
 NEAR = 0.95  # of the best accuracy
-LEVEL = 0.95  # of intervals
 CURVES = "on validation faces"
 ALONE, READS = "encoder frozen: ", " -> "
 """What the name of a row begins with whose column reads no other, and what follows the columns that others read."""
@@ -94,18 +93,13 @@ def _differences(runs: Runs, better: str, than: str, found: Mapping[str, Mapping
     """How much sooner one variant learns a task than another, paired by seed, where both tell from the first epoch."""
     stages = [runs.stage(name) for name in (better, than)]
     seeds = tuple(sorted(found[better].keys() & found[than].keys()))
-    if len(seeds) < 2 or not all(map(_told_from_the_first, stages)):
+    if not all(map(_told_from_the_first, stages)):
         return
     task = stages[0].evaluation.main
-    ours, theirs = ([_soon(task, found[name][seed]) for seed in seeds] for name in (better, than))
-    for metric, (unit, _) in ours[0].items():
-        gaps = np.array([a[metric][1] - b[metric][1] for a, b in zip(ours, theirs, strict=True)])
-        of_all = summarise(gaps.tolist())
-        half = student(LEVEL, len(seeds) - 1) * float(of_all.std or 0) / np.sqrt(len(seeds))
-        ends = (of_all.mean - half, of_all.mean + half)
-        note = f"{CURVES}; {around_zero(ends)}"
-        name = f"{runs.title(better)} minus {runs.title(than)}"
-        yield Row(name, metric, of_all.mean, of_all.std, None, seeds, ends, unit=unit, note=note, over="seeds")
+    ours, theirs = ({seed: _soon(task, found[name][seed]) for seed in seeds} for name in (better, than))
+    for metric, (unit, _) in next(iter(ours.values()), {}).items():
+        gaps = {seed: ours[seed][metric][1] - theirs[seed][metric][1] for seed in seeds}
+        yield from differences_of_runs(runs.title(better), runs.title(than), metric, gaps, unit, CURVES)
 
 
 def _learning(runs: Runs, name: str, seed: int) -> float:
