@@ -268,13 +268,13 @@ def test_every_shipped_model_can_be_extended(name: str) -> None:
     assert all(".mood." in at for at, p in network.named_parameters() if p.requires_grad)
 
 
-def test_a_stage_has_a_trunk_or_extends_something() -> None:
+def test_a_stage_has_a_trunk_or_extends_something(tmp_path: Path) -> None:
     made = tree()
     made["stages"][0]["network"].pop("trunk")
     with pytest.raises(PolyfaceError, match="stages.one.network.trunk: give its name"):
         read(made)
     with pytest.raises(PolyfaceError, match="stage two: extends: no model 'on': .*or name one of one"):
-        fit(read(tree(adding("two", "on", "pose"))), Path("nowhere"))
+        fit(read(tree(adding("two", "on", "pose"))), tmp_path)
 
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "columns.md"
