@@ -34,7 +34,7 @@ ROW, SIZE = "68 regression trees", 160
 TRIED = [{"tree_depth": 4, "nu": 0.1}, {"tree_depth": 5, "nu": 0.1}, {"tree_depth": 4, "nu": 0.05}]
 TESTED = {"common ": ["Helen", "LFPW"], "": ["Helen"], "LFPW ": ["LFPW"]}
 """Prefix of the metrics → sources of 300-W."""
-SIDE = dlib.rectangle(SIZE // 6, SIZE // 6, SIZE - SIZE // 6, SIZE - SIZE // 6)
+FACE = dlib.rectangle(SIZE // 6, SIZE // 6, SIZE - SIZE // 6, SIZE - SIZE // 6)
 """Where the face is in every crop."""
 Points = NDArray[np.float64]
 
@@ -64,13 +64,13 @@ def trained(images: list[NDArray[np.uint8]], points: Points, settings: dict[str,
         setattr(options, name, value)
 
     def shape(face: Points) -> Any:
-        return dlib.full_object_detection(SIDE, dlib.points([dlib.point(*map(round, xy)) for xy in face.tolist()]))
+        return dlib.full_object_detection(FACE, dlib.points([dlib.point(*map(round, xy)) for xy in face.tolist()]))
 
     return dlib.train_shape_predictor(images, [[shape(face)] for face in points], options)
 
 
 def predicted(predictor: Any, images: list[NDArray[np.uint8]]) -> Points:
-    return np.array([[(p.x, p.y) for p in predictor(image, SIDE).parts()] for image in images], dtype=np.float64)
+    return np.array([[(p.x, p.y) for p in predictor(image, FACE).parts()] for image in images], dtype=np.float64)
 
 
 def main() -> None:

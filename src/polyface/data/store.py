@@ -137,7 +137,8 @@ def _code(made: Reader) -> bytes:
     """The sources of a reader and of what readers share: a table that an older reader wrote may hold other labels."""
     from polyface.data.readers import common
 
-    found = [Path(common.__file__)]
+    shared = Path(common.__file__)
+    found = [shared, *sorted(shared.parent.glob("_[a-z]*.py"))]
     for kind in type(made).__mro__[:-1]:
         with suppress(OSError, TypeError):  # one that was made in a notebook has no file
             found.append(Path(inspect.getfile(kind)))

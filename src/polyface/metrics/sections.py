@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 Curve = tuple[ArrayLike, ArrayLike]
@@ -28,6 +29,12 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
+
+
+def mean_curve(of_seeds: Sequence[Curve]) -> Curve:
+    """The mean of the curves of several runs, which have the same places, as far as all of them go."""
+    length = min(len(np.asarray(x)) for x, _ in of_seeds)
+    return np.asarray(of_seeds[0][0])[:length], np.mean([np.asarray(y)[:length] for _, y in of_seeds], axis=0)
 
 
 @dataclass(frozen=True)

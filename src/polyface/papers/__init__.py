@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,7 @@ class Paper:
     @property
     def validated(self) -> Sequence[str]:
         """The variants whose answers on the validation faces are kept too, for rows of the paper's own."""
-        return tuple(getattr(self._page(), "VALIDATED", ()))
+        return tuple(getattr(self._page, "VALIDATED", ()))
 
     def rows(self, runs: Runs) -> Sequence[Row]:
         """The rows of the paper's own that its finished runs give, beside those of every recipe."""
@@ -51,9 +52,10 @@ class Paper:
 
     def _given(self, what: str, runs: Runs) -> Any:
         """What a function of the paper's page gives; nothing where there is none."""
-        made = getattr(self._page(), what, None)
+        made = getattr(self._page, what, None)
         return made(runs) if made else []
 
+    @cached_property
     def _page(self) -> ModuleType | None:
         """The paper's page; None where it has none."""
         file = PAPERS.get(self.name) / "page.py" if self.name in PAPERS else None

@@ -16,7 +16,7 @@ from polyface.training.extras import EXTRAS
 from polyface.training.learners import LEARNERS
 from polyface.training.papers import PAPERS, RECIPE
 from polyface.training.space import Space
-from polyface.training.specs import BaseStage, FolderName, Stage, StageSpec, Strict, told
+from polyface.training.specs import BaseStage, FolderName, Stage, StageSpec, Strict, told, with_defaults
 from polyface.training.texts import read_yaml, read_yaml_file
 
 LARGEST_SEED = 2**32 - 1
@@ -270,8 +270,8 @@ def _keep(tree: dict[str, Any], kept: Sequence[str], what: str) -> dict[str, Any
 def _keep_parts(network: dict[str, Any], dropped: Collection[str]) -> dict[str, Any]:
     """A network without the heads of the dropped tasks, without the embeddings of parts that only these read, and
     without the parts that nothing else reads."""
-    defaults, given = network.get("defaults", {}), {**network.get("branches", {}), **network.get("parts", {})}
-    parts = {name: {**defaults.get(part.get("kind", "pool"), {}), **part} for name, part in given.items()}
+    given = {**network.get("branches", {}), **network.get("parts", {})}
+    parts = with_defaults(given, network.get("defaults", {}))
 
     def read(ends: Mapping[str, Any]) -> set[str]:
         """The names of all that heads and embeddings read, be it through other parts."""

@@ -109,6 +109,11 @@ class DataSpec(Strict):
         return [f"augment.{name}" for name in self.augment.varied if name != "mirror"] + ["sizes"] * bool(self.sizes)
 
 
+def with_defaults(parts: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Parts of a network by name, each with the options of its kind (`network.defaults`) that it does not give."""
+    return {name: {**defaults.get(part.get("kind", "pool"), {}), **part} for name, part in parts.items()}
+
+
 class NetworkSpec(Strict):
     """trunk: its name and options; frozen: true keeps it as it starts. A stage that extends a model has that one's.
     cached: compute once what a frozen trunk makes of each face, and keep it (in the cache folder, in float32), so that

@@ -25,7 +25,7 @@ from polyface.networks.heads import set_bias
 from polyface.networks.parts import PARTS
 from polyface.networks.pretrained import PRETRAINED, PublishedWeights, published
 from polyface.tasks import Task
-from polyface.training.specs import BaseStage, InitSpec, StageSpec
+from polyface.training.specs import BaseStage, InitSpec, StageSpec, with_defaults
 
 
 def network_config(
@@ -39,10 +39,7 @@ def network_config(
     config: dict[str, Any] = {"trunk": chosen.trunk, "heads": heads, "normalise": chosen.normalise}
     cosine = [name for name, task in tasks.items() if task.head == "cosine"]
     check_names(chosen.defaults, PARTS.names(), f"stage {stage.name}: network.defaults")
-    branches, whole = (
-        {name: chosen.defaults.get(part.get("kind", "pool"), {}) | part for name, part in given.items()}
-        for given in (chosen.branches, chosen.parts)
-    )
+    branches, whole = (with_defaults(given, chosen.defaults) for given in (chosen.branches, chosen.parts))
     parts = {name: _part(stage.name, name, part, tasks) for name, part in whole.items()}
     given = {"cosine": cosine, "branches": branches, "parts": parts, "embeddings": chosen.embeddings}
     config |= {key: value for key, value in given.items() if value}

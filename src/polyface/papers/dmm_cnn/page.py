@@ -13,7 +13,7 @@ from polyface.metrics.attributes import AttributesResult, evaluate_attributes
 from polyface.metrics.resampling import summarise
 from polyface.metrics.result import Metric, Result, Row, differences, differences_of_runs
 from polyface.metrics.result import rows as rows_of
-from polyface.metrics.sections import Curve, Curves, Table, cell
+from polyface.metrics.sections import Curve, Curves, Table, cell, mean_curve
 from polyface.papers import paper
 from polyface.report.page import Section
 from polyface.reproduce.jobs import trains
@@ -227,9 +227,8 @@ def _curve(
     values = [[read(row) for row in run[:length]] for run in of_seeds]
     if not length or not all(each for run in values for each in run):
         return None
-    steps = np.array([row["step"] for row in of_seeds[0][:length]])
     told = [[_mean_of(each) if shown == "mean" else each[shown] for each in run] for run in values]
-    return steps, np.mean(told, axis=0)
+    return mean_curve([([row["step"] for row in run[:length]], one) for run, one in zip(of_seeds, told, strict=True)])
 
 
 # ----------------------------------------------------------------------------------------------------------- landmarks

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import numpy as np
-
 from polyface.metrics.resampling import summarise
 from polyface.metrics.result import Row, differences_of_runs
-from polyface.metrics.sections import Curve, Curves
+from polyface.metrics.sections import Curve, Curves, mean_curve
 from polyface.models.bundle import load_bundle
 from polyface.report.page import Section
 from polyface.reproduce.jobs import Job, folder, trains
@@ -38,12 +36,9 @@ def sections(runs: Runs) -> list[Section]:
     for name in runs.measured:
         alone, task = name.startswith(ALONE), runs.stage(name).evaluation.main
         if (alone or name.endswith(f"{READS}{task}")) and (curves := _curves(runs, name)):
-            length = min(map(len, curves.values()))
-            mean = np.mean([curve[:length] for curve in curves.values()], axis=0)
-            of_task.setdefault(task, {})["alone" if alone else name.removesuffix(f"{READS}{task}")] = (
-                np.arange(1, length + 1),
-                mean,
-            )
+            told = "alone" if alone else name.removesuffix(f"{READS}{task}")
+            each = [(range(1, len(curve) + 1), curve) for curve in curves.values()]
+            of_task.setdefault(task, {})[told] = mean_curve(each)
     caption = "Accuracy on validation faces, the mean over seeds: of a column alone, and of columns that read these."
     return [
         Section(f"How soon {task} is learnt", [Curves(curves, "epoch", "accuracy (%)", caption)])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from polyface.metrics.resampling import summarise
 from polyface.metrics.result import Row
 from polyface.metrics.result import rows as rows_of
-from polyface.metrics.sections import Curve, Curves
+from polyface.metrics.sections import Curve, Curves, mean_curve
 from polyface.report.page import Section
 from polyface.reproduce.jobs import trains
 from polyface.reproduce.runs import Runs
@@ -67,9 +67,7 @@ def _looked(runs: Runs, name: str) -> Curve | None:
     if not looks or not all(looks):
         return None
     kept = [[look for look in run if look["step"] <= ITERATIONS] for run in looks if run]
-    length = min(map(len, kept))
-    steps = np.array([look["step"] for look in kept[0][:length]])
-    return steps, np.mean([[look["validation"][main] for look in run[:length]] for run in kept], axis=0)
+    return mean_curve([([look["step"] for look in run], [look["validation"][main] for look in run]) for run in kept])
 
 
 def _stopped(runs: Runs, name: str) -> Iterator[Row]:
