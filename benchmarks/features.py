@@ -27,9 +27,8 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from counting import multiply_adds
 from polyface import networks
 from polyface.metrics.result import Row
 from polyface.report.results import write_results
@@ -79,7 +78,8 @@ class Case:
         network = networks.build(
             {**self.network(frozen=True), "heads": {"identity": {"reads": ["face"], "outputs": 2}}}
         )
-        whole, trunk = (_flops(part, self) for part in (network, network.trunk))
+        shape = (self.channels, self.size, self.size)
+        whole, trunk = (multiply_adds(part, *shape) for part in (network, network.trunk))
         return (trunk + 3 * (whole - trunk)) / (3 * (whole - trunk))
 
 
@@ -96,14 +96,6 @@ CASES = {
     ],
 }  # fmt: skip
 FILES = {"dlib": "features", "columns": "progressive"}
-
-
-@torch.inference_mode()
-def _flops(network: nn.Module, case: Case) -> float:
-    network.eval()
-    with FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, case.channels, case.size, case.size))
-    return float(counter.get_total_flops())
 
 
 def training(folder: Path, stage: dict[str, Any]) -> tuple[float, float]:

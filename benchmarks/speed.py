@@ -28,9 +28,9 @@ import numpy as np
 import onnxruntime
 import torch
 from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
+from counting import multiply_adds
 from polyface import tasks as task_kinds
 from polyface.data.augment import AugmentSpec
 from polyface.data.boxes import boxes_of
@@ -387,9 +387,9 @@ def sizes(bench: Bench) -> None:
         "TCDCN of 68 points": (model(plan="tcdcn68").network, (1, 60, 60)),
     }
     for row, (network, shape) in networks.items():
-        bench.add(row, "multiply-adds", _multiply_adds(network, shape) / 1e6, "million")
+        bench.add(row, "multiply-adds", multiply_adds(network, *shape) / 1e6, "million")
         bench.add(row, "parameters", sum(p.numel() for p in network.parameters()) / 1e6, "million")
-    whole = sum(count * _multiply_adds(*_cascaded(*plan)) for count, *plan in CASCADE)
+    whole = sum(count * multiply_adds(_cascaded(*plan), 1, *shape) for count, shape, *plan in CASCADE)
     note = "23 networks, counted by the plans that Sun et al. print; crops not counted"
     bench.add("cascade of Sun et al. 2013", "multiply-adds", whole / 1e6, "million", note)
 
@@ -404,25 +404,12 @@ CASCADE = [
 follows every convolution but a fourth."""
 
 
-def _cascaded(
-    shape: tuple[int, int], plan: list[tuple[int, int]], units: int, out: int
-) -> tuple[torch.nn.Module, tuple[int, int, int]]:
+def _cascaded(plan: list[tuple[int, int]], units: int, out: int) -> torch.nn.Module:
     layers: list[torch.nn.Module] = []
     for index, (kernel, channels) in enumerate(plan):
         pool = [torch.nn.MaxPool2d(2)] if index < 3 else []
         layers += [torch.nn.LazyConv2d(channels, kernel), *pool]
-    return torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.LazyLinear(units), torch.nn.LazyLinear(out)), (
-        1,
-        *shape,
-    )
-
-
-@torch.inference_mode()
-def _multiply_adds(network: torch.nn.Module, shape: tuple[int, int, int]) -> float:
-    network.eval()(torch.zeros(1, *shape))  # lazy layers learn their sizes
-    with FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, *shape))
-    return counter.get_total_flops() / 2
+    return torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.LazyLinear(units), torch.nn.LazyLinear(out))
 
 
 PARTS = {

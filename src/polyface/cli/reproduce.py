@@ -43,7 +43,7 @@ def reproduce(
         with common.running(hours, yes, device, workers) as (options, progress):
             rows.run_jobs(chosen, todo, data, place, options, workers, progress, failed=failed)
             asked = [job for job in todo if job.variant in of.validated and job not in failed]
-            rows.run_jobs(chosen, asked, data, place, options, workers, parts=("val",))
+            rows.run_jobs(chosen, asked, data, place, options, workers, progress, ("val",), failed)
     if failed and len(failed) == len(todo):
         raise next(iter(failed.values()))
     command = common.command_of(context)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,6 @@ from polyface.training.specs import StageSpec
 SHIFTED, POINTS = "mtfl", 5
 """The data set whose test faces (AFLW's) are labelled further right than its training faces, and its points."""
 PREFIX = "without shift, "
-STOPPED_AT = "stopped at: "
 ITERATIONS = 2600
 """As far as Fig. 7 goes."""
 
@@ -53,8 +53,8 @@ def sections(runs: Runs) -> list[Section]:
     for better, than in pairs:
         curves = {runs.title(name): curve for name in (better, than) if (curve := _looked(runs, name))}
         if len(curves) == 2:
-            stopped = {row.metric: row.mean for row in _stopped(runs, better) if row.metric.startswith(STOPPED_AT)}
-            marks = {metric.removeprefix(STOPPED_AT): at for metric, at in stopped.items() if at <= ITERATIONS}
+            stopped = {task: np.mean([*at.values()]) for task, at in _stops_at(_records(runs, better)).items() if at}
+            marks = {task: float(at) for task, at in stopped.items() if at <= ITERATIONS}
             block = Curves(curves, "iteration", "loss", caption, y_log=True, marks=marks)
             made.append(Section(f"Task-wise stopping: {runs.title(better)}", [block]))
     return made
@@ -63,7 +63,7 @@ def sections(runs: Runs) -> list[Section]:
 def _looked(runs: Runs, name: str) -> Curve | None:
     """The main task's loss at each look at the validation faces, where all seeds of a variant took such looks."""
     main = runs.stage(name).evaluation.main
-    looks = [record.get("stopping") for seed in runs.seeds(name) if (record := runs.record(name, seed))]
+    looks = [record.get("stopping") for record in _records(runs, name).values()]
     if not looks or not all(looks):
         return None
     kept = [[look for look in run if look["step"] <= ITERATIONS] for run in looks if run]
@@ -72,15 +72,26 @@ def _looked(runs: Runs, name: str) -> Curve | None:
 
 def _stopped(runs: Runs, name: str) -> Iterator[Row]:
     """Of each side task in how many runs it stopped, and after how many iterations where it did."""
-    records = {seed: record for seed in runs.seeds(name) if (record := runs.record(name, seed))}
-    looks = [(seed, look) for seed, record in records.items() for look in record["stopping"]]
-    for task in dict.fromkeys(task for _, look in looks for task in look["criterion"]):
-        at = {seed: float(look["step"]) for seed, look in looks if task in look["stopped"]}
+    records = _records(runs, name)
+    for task, at in _stops_at(records).items():
         share = 100 * len(at) / len(records)
         yield Row(runs.title(name), f"stopped: {task}", share, seeds=tuple(records), note="of the runs")
         if at:
-            told, found = f"{STOPPED_AT}{task}", summarise([*at.values()])
+            told, found = f"stopped at: {task}", summarise([*at.values()])
             yield Row(runs.title(name), told, found.mean, found.std, seeds=tuple(at), unit="iterations")
+
+
+def _records(runs: Runs, name: str) -> dict[int, dict[str, Any]]:
+    return {seed: record for seed in runs.seeds(name) if (record := runs.record(name, seed))}
+
+
+def _stops_at(records: Mapping[int, Mapping[str, Any]]) -> dict[str, dict[int, float]]:
+    """Of each side task the iteration at which it stopped, by the seeds in which it did."""
+    looks = [(seed, look) for seed, record in records.items() for look in record["stopping"]]
+    return {
+        task: {seed: float(look["step"]) for seed, look in looks if task in look["stopped"]}
+        for task in dict.fromkeys(task for _, look in looks for task in look["criterion"])
+    }
 
 
 def _judged(runs: Runs, name: str) -> bool:
