@@ -154,7 +154,7 @@ def test_ferplus_faces_parts_and_columns(tmp_path, caplog):
     assert len(table) == 3  # faces that nobody agrees on are kept
 
 
-def test_ferplus_without_copies_in_an_earlier_part(tmp_path):
+def test_ferplus_without_copies_in_another_part(tmp_path):
     good = "0,10,0,0,0,0,0,0,0,0"
     uses = {"a": "Training", "b": "Training", "c": "PublicTest", "d": "PublicTest", "e": "PrivateTest", "f": "Training"}
     root = ferplus(tmp_path, *(f"{use},{name}.png,{good}" for name, use in uses.items()))
@@ -169,7 +169,8 @@ def test_ferplus_without_copies_in_an_earlier_part(tmp_path):
 
     published = {"a": "train", "b": "train", "c": "val", "d": "val", "e": "test", "f": "train"}
     assert parts() == published
-    assert parts(copies=False) == published | {"a": None, "d": None}
+    assert parts(copies="drop-earlier") == published | {"a": None, "d": None}
+    assert parts(copies="drop-later") == published | {"c": None, "e": None}
 
 
 def test_ferplus_rows_that_cannot_be_read(tmp_path):
@@ -191,6 +192,8 @@ def test_ferplus_refuses(tmp_path):
         read("ferplus", root)
     with pytest.raises(PolyfaceError, match=r"reader 'ferplus': mode is 'majorty'; did you mean 'majority'\?"):
         read("ferplus", root, mode="majorty")
+    with pytest.raises(PolyfaceError, match=r"reader 'ferplus': copies is 'drop'; known: drop-earlier, drop-later, keep"):
+        read("ferplus", root, copies="drop")
 
 
 # ------------------------------------------------------------------------------------------------- FER2013

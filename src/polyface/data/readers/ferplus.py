@@ -20,6 +20,7 @@ EMOTIONS = VOCABULARIES["expression"]
 _NONE = ("unknown", "NF")  # what else is voted for; NF: not a face
 _CONTEMPT = EMOTIONS.index("contempt")
 _MODES = ("majority", "probability", "cross-entropy", "multi-target")
+_COPIES = {"keep": (), "drop-earlier": ("train", "val", "test"), "drop-later": ("test", "val", "train")}
 _PARTS = {
     "Training": ("train", "FER2013Train"),
     "PublicTest": ("val", "FER2013Valid"),
@@ -53,15 +54,16 @@ class FERPlus:
     share is given to the others in proportion. With the option ``contempt`` there are eight.
 
     Split: the published usage; PublicTest is val, as in the authors' code. FER2013 holds many pictures more than once:
-    288 test faces have an exact copy in train, 44 one in val, and 279 val faces one in train. ``copies: false`` takes
-    train and val faces out of their part (they are in none) of which val or test has a copy.
+    288 test faces have an exact copy in train, 44 one in val, and 279 val faces one in train. ``copies: drop-earlier``
+    takes train and val faces out of their part (they are in none) of which val or test has a copy, ``drop-later`` the
+    val and test faces of which train or val has one; ``keep``, the default, leaves the parts as published.
 
     Licence: MIT for the labels; FER2013's pictures are for research. Source: https://github.com/microsoft/FERPlus
     """
 
     mode: str = "probability"
     contempt: bool = False
-    copies: bool = True
+    copies: str = "keep"
 
     name = "ferplus"
     verified = True
@@ -80,18 +82,19 @@ class FERPlus:
         """One face a row of ``fer2013new.csv`` that names an image, in its order; `root` is its folder.
 
         Raises:
-            PolyfaceError: the list or the images are missing, the list lacks a column, or ``mode`` is none of its
-            words.
+            PolyfaceError: the list or the images are missing, the list lacks a column, or ``mode`` or ``copies`` is
+            none of its words.
         """
         check_word(self, "mode", self.mode, _MODES)
+        check_word(self, "copies", self.copies, _COPIES)
         root = demand(Path(root), self)
         file = demand(root / "fer2013new.csv", self)
         images = Images(
             root / "data" if (root / "data").is_dir() else root, 2, self, [part[1] for part in _PARTS.values()]
         )
         found = list(self._faces(file, images))
-        if not self.copies:
-            _part_copies([face for face in found if isinstance(face, Record)])
+        if self.copies != "keep":
+            _part_copies([face for face in found if isinstance(face, Record)], _COPIES[self.copies])
         yield from found
 
     def _faces(self, file: Path, images: Images) -> Iterator[Record | Skipped]:
@@ -156,15 +159,15 @@ def _most(counted: Sequence[int]) -> list[int]:
     return taken
 
 
-def _part_copies(faces: Sequence[Record]) -> None:
-    """Take faces out of their part of whose pictures a later one (train, val, test) has a copy, to the byte."""
-    later = ("train", "val", "test").index
-    last: dict[bytes, str] = {}
+def _part_copies(faces: Sequence[Record], order: Sequence[str]) -> None:
+    """Keep pictures that are the same to the byte in one part only, the last of `order` that has one of them."""
+    kept: dict[bytes, str] = {}
     pictures = [hashlib.sha1(read_bytes(Path(str(face.image)))).digest() for face in faces]
     for picture, face in zip(pictures, faces, strict=True):
-        last[picture] = max(last.get(picture, "train"), face.labels["split"], key=later)
+        part = face.labels["split"]
+        kept[picture] = max(kept.get(picture, part), part, key=order.index)
     for picture, face in zip(pictures, faces, strict=True):
-        if face.labels["split"] != last[picture]:
+        if face.labels["split"] != kept[picture]:
             face.labels["split"] = None
 
 
