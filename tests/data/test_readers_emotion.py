@@ -192,7 +192,7 @@ def test_ferplus_refuses(tmp_path):
         read("ferplus", root)
     with pytest.raises(PolyfaceError, match=r"reader 'ferplus': mode is 'majorty'; did you mean 'majority'\?"):
         read("ferplus", root, mode="majorty")
-    with pytest.raises(PolyfaceError, match=r"reader 'ferplus': copies is 'drop'; known: drop-earlier, drop-later, keep"):
+    with pytest.raises(PolyfaceError, match=r"reader 'ferplus': copies is 'drop'; known: drop-earlier, drop-later"):
         read("ferplus", root, copies="drop")
 
 
