@@ -155,6 +155,19 @@ def test_labels_of_people_are_never_mixed_with_answers(faces: FaceTable, tmp_pat
     assert not (tmp_path / "out.parquet").exists()
 
 
+def test_of_a_models_answers_those_that_the_table_lacks(faces: FaceTable, bundle: Path, tmp_path: Path) -> None:
+    """The first labelling answers gender; the second, of all tasks, leaves it as it is, mark included."""
+    label_table(faces, bundle, tmp_path / "once.parquet", tasks=["gender"])
+    first = FaceTable.open(tmp_path / "once.parquet")
+    label_table(first, saved(tmp_path / "other"), tmp_path / "twice.parquet")
+    second = FaceTable.open(tmp_path / "twice.parquet")
+    assert second.column("gender").to_pylist() == first.column("gender").to_pylist()
+    marks = {name: second.pseudo(name) for name in ("gender", "landmarks_68", "attributes", "smile")}
+    assert marks == {"gender": "asker", "landmarks_68": "other", "attributes": "other", "smile": None}
+    with pytest.raises(PolyfaceError, match=r"labels in gender, which .* would answer \(gender\)"):
+        label_table(first, bundle, tmp_path / "out.parquet", tasks=["gender"])
+
+
 TURNS = ("yaw", "pitch", "roll", "pose")
 
 

@@ -104,7 +104,9 @@ def data_label(
     table: Annotated[Path, typer.Argument(help="A face table, or a folder of them.")],
     model: Annotated[str, typer.Argument(help="A model bundle's folder, or a shipped model's name.")],
     out: Annotated[Path, typer.Argument(help="The face table (.parquet) to write.")],
-    task: Annotated[list[str] | None, typer.Option(help="Only these tasks of the model (default: all).")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Only these tasks of the model (default: all that the table lacks).")
+    ] = None,
     pose: Annotated[
         bool, typer.Option("--pose", help="Also yaw, pitch, roll and pose, measured by 68 points such as face68's.")
     ] = False,

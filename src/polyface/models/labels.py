@@ -39,27 +39,29 @@ def label_table(
     """Write `table` again with a model's answers in the label columns of its tasks, marked (`FaceTable.pseudo`).
 
     model: a bundle's folder or a shipped model's name; it finds and crops the faces as it was trained to. tasks: some
-    of its tasks instead of all. pose: also measure how heads are turned, by the 68 points that it answers or the table
-    holds (`polyface.data.pose`): yaw, pitch, roll and pose (words), where neither the table has labels in that column
-    nor the model answers it. A face that the model's detector does not find, or whose points leave the picture by more
-    than its size, is not labelled. Returns what was written.
+    of its tasks, instead of all in whose column the table has no label. pose: also measure how heads are turned, by the
+    68 points that it answers or the table holds (`polyface.data.pose`): yaw, pitch, roll and pose (words), where
+    neither the table has labels in that column nor the model answers it. A face that the model's detector does not
+    find, or whose points leave the picture by more than its size, is not labelled. Returns what was written.
 
     Raises:
-        PolyfaceError: an unknown model or task, a column that is labelled already (pseudo-labels among a person's
-            labels could not be told apart), or a pose without 68 points to measure it by.
+        PolyfaceError: an unknown model or task, a chosen task whose column is labelled already (pseudo-labels among a
+            person's labels could not be told apart), a model whose columns all are, or a pose without 68 points to
+            measure it by.
     """
     if not len(table):
         raise PolyfaceError(f"{table.name}: holds no face to label")
     bundle = load_bundle(find(model), quiet=True)
     if unknown := [name for name in tasks if name not in bundle.tasks]:
         raise PolyfaceError(f"{model} has no task '{unknown[0]}'; {nearest(unknown[0], bundle.tasks)}")
-    chosen = {name: task for name, task in bundle.tasks.items() if not tasks or name in tasks}
-    for name, task in chosen.items():
-        if _has_labels(table, task.column):
+    known = [name for name, task in bundle.tasks.items() if _has_labels(table, task.column)]
+    for name in known:
+        if name in tasks or len(known) == len(bundle.tasks):
             raise PolyfaceError(
-                f"the table has labels in {task.column}, which {model} would answer ({name}): pseudo-labels may not "
-                "mix with them; choose other tasks of the model"
+                f"the table has labels in {bundle.tasks[name].column}, which {model} would answer ({name}): "
+                "pseudo-labels may not mix with them"
             )
+    chosen = {name: bundle.tasks[name] for name in tasks or bundle.tasks if name not in known}
     points = "landmarks_68"
     answers_points = points in [task.column for task in chosen.values()]
     if pose and not answers_points and not _has_labels(table, points):
@@ -88,6 +90,7 @@ def label_table(
         columns = {name: values for name, values in measured.items() if not _has_labels(table, name)} | columns
         by = said.get(points) or table.pseudo(points) or "the mean face"
         said = dict.fromkeys(columns, by) | said
+    said = {name: earlier for name in table.columns if (earlier := table.pseudo(name))} | said
     answered = {task.column: held for task in chosen.values() if (held := task.declares())}
     own = answered | table.own
     return write_table(_records(table, columns), path, progress=progress, pseudo=said, columns=own)
