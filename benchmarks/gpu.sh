@@ -14,9 +14,13 @@ queue() { # run a command for what is left of the time; Ctrl-C lets it save firs
 
 rows() { queue polyface reproduce "$@" --data "$data" --out "$out" --device "$device" --yes; }
 
-rows pose-invariant:small                                              # all rows, three divisions and seeds
+rows progressive:small                                                 # all rows, three seeds
+rows tcdcn                                                             # rows as printed, of few labels, of 68 points
+rows caricature:small --only "IRv1*"                                   # Inception-ResNet after dlib's network
+rows caricature:optimisers
+rows caricature:small
 rows dmm-cnn:small                                                     # the rows that two cores take hours for
-rows dmm-cnn --seeds 1 --only Baseline --only DMM-CNN               # the paper's network and length
+rows dmm-cnn --seeds 1 --only Baseline --only DMM-CNN                  # the paper's network and length
 rows caricature --seeds 1 --only Photos --only Single-verif --only "Naive dynamic" \
     --only Dynamic                                                     # the paper's network, 160 px and length
-rows tcdcn --only "*60 epochs*" --seeds 5                              # more seeds of the long runs
+rows progressive --seeds 1 --only encoder --only "encoder frozen: *"   # the paper's size
