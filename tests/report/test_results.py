@@ -199,8 +199,10 @@ def test_an_interval_over_faces_only_says_so(tmp_path: Path) -> None:
     results = write(
         tmp_path / "r.json", replace(one, over="pairs only"), replace(FLD, row="three", over="faces and seeds")
     )
-    assert "| 8.25 (8.00–8.50) | 9.00 | 1 | 2,995 | boxes differ; interval over pairs only |" in markdown_table(results)
-    assert "| 8.25 ± 0.50 (8.00–8.50) | 9.00 | 3 | 2,995 | boxes differ |" in markdown_table(results)
+    table = markdown_table(results)
+    assert "| 8.25 (8.00–8.50) | 9.00 | 1 | 2,995 | interval over pairs only |" in table
+    assert "| 8.25 ± 0.50 (8.00–8.50) | 9.00 | 3 | 2,995 |  |" in table
+    assert table.endswith("All rows: boxes differ.")
 
 
 def test_the_precision_of_a_training_is_shown_beside_its_row(tmp_path: Path) -> None:
@@ -243,6 +245,30 @@ def test_what_figures_of_a_line_have_in_common_is_noted_once(tmp_path: Path) -> 
     first = Row("peer", "rank-1", 50.0, note="by angle; ± 1.00 over draws")
     results = write(tmp_path / "r.json", first, replace(first, metric="rank-10", note="by angle; ± 2.00 over draws"))
     assert markdown_table(results).endswith("| by angle; ± 1.00 over draws; ± 2.00 over draws |")
+
+
+def test_what_all_rows_have_in_common_is_said_below(tmp_path: Path) -> None:
+    first = Row("a", "error", 5.0, note="by angle; one draw", precision="bf16-mixed", unit="%")
+    results = write(tmp_path / "r.json", first, replace(first, row="b", note="one draw"))
+    assert markdown_table(results).splitlines() == [
+        "|  | error (%) | note |",
+        "| --- | --: | --- |",
+        "| a | 5.00 | by angle |",
+        "| b | 5.00 |  |",
+        "",
+        "All rows: one draw; trained in bf16-mixed.",
+    ]
+
+
+def test_differences_whose_interval_excludes_0_are_bold(tmp_path: Path) -> None:
+    small = Row("a minus b", "error", 0.2, interval=(-0.1, 0.5), unit="%", note="paired; the interval includes 0")
+    large = replace(small, row="a minus c", mean=0.4, interval=(0.3, 0.5), note="paired; the interval excludes 0")
+    assert markdown_table(write(tmp_path / "r.json", small, replace(large, over="seeds"))).splitlines()[2:] == [
+        "| a minus b | 0.20 (-0.10 to 0.50) |",
+        "| a minus c | **0.40 (0.30–0.50)** |",
+        "",
+        "All rows: paired. Bold: the interval excludes 0.",
+    ]
 
 
 def test_rows_and_metrics_are_chosen_and_ordered(tmp_path: Path) -> None:

@@ -147,6 +147,11 @@ class Row:
         return [*filter(None, self.note.split("; ")), *(f"{what} {told}" for what, told in late.items() if told)]
 
     @property
+    def differs(self) -> bool:
+        """Whether it is a difference ("<one> minus <other>") whose interval excludes 0."""
+        return " minus " in self.row and self.interval is not None and around_zero(self.interval) == EXCLUDES
+
+    @property
     def only(self) -> str:
         """What its interval is over where that is no training: "faces only"; empty for any other row."""
         if self.interval is None or (self.over and not self.over.endswith(" only")):
@@ -245,9 +250,13 @@ def _interval(
     return max(found.low, min(least, np.nanmin(figures))), min(found.high, max(most, np.nanmax(figures)))
 
 
+INCLUDES, EXCLUDES = "the interval includes 0", "the interval excludes 0"
+"""What is noted of a difference."""
+
+
 def around_zero(ends: tuple[float, float]) -> str:
     """What the interval of a difference says."""
-    return f"the interval {'includes' if ends[0] <= 0 <= ends[1] else 'excludes'} 0"
+    return INCLUDES if ends[0] <= 0 <= ends[1] else EXCLUDES
 
 
 def differences(

@@ -14,7 +14,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -26,7 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 from polyface.errors import PolyfaceError, nearest
 from polyface.files import atomic_path, check_output, first_wrong, lock, rounded
 from polyface.metrics.resampling import Summary, summarise
-from polyface.metrics.result import Row
+from polyface.metrics.result import EXCLUDES, INCLUDES, Row
 from polyface.registry import installed
 
 __all__ = [
@@ -284,7 +284,8 @@ def markdown_table(
     results: Results, rows: Sequence[str] | None = None, metrics: Sequence[str] | None = None, published: bool = True
 ) -> str:
     """A Markdown table: one line per row, one column per metric, the published figure beside it where there is one.
-    What is shown: see `chosen_rows`."""
+    What is shown: see `chosen_rows`. What is noted of all rows is said once, below; a difference whose interval
+    excludes 0 is bold."""
     columns, lines = chosen_rows(results, rows, metrics)
     header, body = [""], [[row.row for row in line if row][:1] for line in lines]
     for i, metric in enumerate(columns):
@@ -292,24 +293,39 @@ def markdown_table(
         units = {row.unit for row in cells if row}
         header.append(f"{metric} ({units.pop()})" if len(units) == 1 and units != {""} else metric)
         for text, cell in zip(body, cells, strict=True):
-            text.append("" if cell is None else format_row(cell) + (f" {cell.unit}" if len(units) > 1 else ""))
+            text.append("" if cell is None else _figure(cell, with_unit=len(units) > 1))
         if published and any(cell and cell.published is not None for cell in cells):
             header.append("published")
             for text, cell in zip(body, cells, strict=True):
                 text.append("" if cell is None or cell.published is None else format_number(cell.published, cell.unit))
-    for title, value in (
-        ("seeds", lambda row: [str(len(row.seeds) or "")]),
-        ("n", _n),
-        ("note", _notes),
+    notes = [_of_line(line, _notes) for line in lines]
+    common = [note for note in notes[0] if all(note in each for each in notes)] if len(lines) > 1 else []
+    for title, told in (
+        ("seeds", [_of_line(line, lambda row: [str(len(row.seeds) or "")]) for line in lines]),
+        ("n", [_of_line(line, _n) for line in lines]),
+        ("note", [[note for note in each if note not in common] for each in notes]),
     ):
-        told = [dict.fromkeys(text for row in line if row for text in value(row) if text) for line in lines]
-        texts = ["; ".join(texts) for texts in told]
+        texts = ["; ".join(each) for each in told]
         if any(texts):
             header.append(title)
             for text, extra in zip(body, texts, strict=True):
                 text.append(extra)
     ruler = ["---" if name in ("", "note") else "--:" for name in header]
-    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in [header, ruler, *body])
+    table = "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in [header, ruler, *body])
+    below = [f"All rows: {'; '.join(map(_cell, common))}."] if common else []
+    if any(row and row.differs for line in lines for row in line):
+        below.append("Bold: the interval excludes 0.")
+    return "\n\n".join([table, " ".join(below)] if below else [table])
+
+
+def _figure(row: Row, with_unit: bool) -> str:
+    text = format_row(row) + (f" {row.unit}" if with_unit else "")
+    return f"**{text}**" if row.differs else text
+
+
+def _of_line(line: Sequence[Row | None], told: Callable[[Row], Sequence[str]]) -> list[str]:
+    """What is told of the figures of a line, each text once."""
+    return list(dict.fromkeys(text for row in line if row for text in told(row) if text))
 
 
 def _n(row: Row) -> list[str]:
@@ -317,7 +333,7 @@ def _n(row: Row) -> list[str]:
 
 
 def _notes(row: Row) -> list[str]:
-    return row.notes
+    return [note for note in row.notes if note not in (INCLUDES, EXCLUDES)]  # bold says it
 
 
 def _cell(text: str) -> str:
