@@ -2,8 +2,8 @@
 
     python benchmarks/sizes.py dmm-cnn:small Baseline DMM-CNN [--data DIR] [--threads 1] [--out FILE]
 
-`a face`: milliseconds of PyTorch as it is written (eager, inference mode), 32 faces at once; `cost`: how many times that
-of the first row, turn by turn, the median. --data is needed where a task learns its outputs from faces.
+`a face`: milliseconds of PyTorch as it is written (eager, inference mode), 32 faces at once; `cost`: how many times
+that of the first row, turn by turn, the median. --data is needed where a task learns its outputs from faces.
 """
 
 from __future__ import annotations
