@@ -14,7 +14,7 @@ queue() { # run a command for what is left of the time; Ctrl-C lets it save firs
 
 rows() { queue polyface reproduce "$@" --data "$data" --out "$out" --device "$device" --yes; }
 
-rows progressive:small                                                 # all rows, three seeds
+rows progressive:small                                                 # all rows
 rows tcdcn                                                             # rows as printed, of few labels, of 68 points
 rows caricature:small --only "IRv1*"                                   # Inception-ResNet after dlib's network
 rows caricature:optimisers

@@ -2,7 +2,8 @@
 
     python tools/draw_curves.py progressive:small --data DIR --out runs [--only "How soon*"]
 
-Every plot of the page is a file there, called after the recipe and its section: progressive-how-soon-age-is-learnt.png.
+Every plot of the page is a file there, called after the recipe, its size and the section:
+progressive-small-how-soon-age-is-learnt.png.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ def main() -> None:
     given = asked.parse_args()
     recipe = load(given.recipe)
     for section in paper(recipe.name).sections(Runs(recipe, given.data, given.out)):
-        plots = [block for block in section.blocks if isinstance(block, Curves)]
         if not fnmatchcase(section.title, given.only):
             continue
-        for place, block in enumerate(plots):
-            number = f"-{place + 1}" if len(plots) > 1 else ""
-            file = IMAGES / f"{recipe.name}-{slug(section.title).lower()}{number}.png"
+        plots = [block for block in section.blocks if isinstance(block, Curves)]
+        for number, block in enumerate(plots, 1):
+            which = f"-{number}" if len(plots) > 1 else ""
+            file = IMAGES / f"{recipe.place}-{slug(section.title).lower()}{which}.png"
             file.write_bytes(plot(block))
             print(file.name)
 

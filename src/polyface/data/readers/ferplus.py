@@ -93,8 +93,8 @@ class FERPlus:
             root / "data" if (root / "data").is_dir() else root, 2, self, [part[1] for part in _PARTS.values()]
         )
         found = list(self._faces(file, images))
-        if self.copies != "keep":
-            _part_copies([face for face in found if isinstance(face, Record)], _COPIES[self.copies])
+        if order := _COPIES[self.copies]:
+            _part_copies([face for face in found if isinstance(face, Record)], order)
         yield from found
 
     def _faces(self, file: Path, images: Images) -> Iterator[Record | Skipped]:
