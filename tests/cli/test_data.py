@@ -124,11 +124,11 @@ def test_label_adds_a_models_answers_and_marks_them(
     told = polyface("data", "label", table, saved, out, "--task", "pose")
     assert told.status == 0, told.err
     faces = FaceTable.open(out)
-    assert faces.pseudo("pose") == "asker"
+    assert faces.pseudo("pose") == "toy"  # the name that it was trained under, not its folder's
     assert faces.column("pose").null_count == 0
     assert told.out == f"{out}: 4 faces; labelled by {saved}: pose 4\n"
     assert faces.words("smile").tolist() == ["yes", "no", None, "yes"]  # what people said is as it was
-    assert "(answers of asker, not labels)" in polyface("data", "show", out).out
+    assert "(answers of toy, not labels)" in polyface("data", "show", out).out
     assert "pseudo-labels may not mix" in polyface("data", "label", table, saved, out, "--task", "smile").mistake
     assert "did you mean 'pose'" in polyface("data", "label", table, saved, out, "--task", "posse").mistake
     without = polyface("data", "label", table, saved, out, "--task", "pose", "--pose").mistake

@@ -98,6 +98,7 @@ def test_shares_of_mass_by_region_are_printed_and_kept(polyface: Command, tmp_pa
     command = ("explain", "regions", "face5", table, "--split", "all", "--task", "glasses=yes", "--task", "smile")
     told = polyface(*command, "--results", results)
     assert told.status == 0, told.err
+    assert json.loads(results.read_text())["command"].startswith("polyface explain regions face5 ")
     rows = {(row["row"], row["metric"]): row for row in json.loads(results.read_text())["rows"]}
     for task in ("glasses: yes", "smile"):
         for metric in ("share of Grad-CAM mass", "area"):
@@ -107,6 +108,7 @@ def test_shares_of_mass_by_region_are_printed_and_kept(polyface: Command, tmp_pa
             ]
             assert np.isclose(sum(shares), 100, atol=0.01)
     assert "face5 smile: mouth" in told.out
+    assert "before smile: mouth" in polyface(*command, "--name", "before").out
 
 
 @pytest.mark.skipif(importlib.util.find_spec("captum") is None, reason="needs captum")

@@ -130,9 +130,10 @@ def test_each_task_by_itself(tmp_path: Path) -> None:
     assert found("gender", tasks=["pose", "gender"]) == {"pose ": every["pose "], "": every["gender "]}
     protocol = protocols.build({"name": "per-task", "named": True, "tasks": ["pose", "gender"]})
     named = protocol.evaluate(answers, protocol.cases(EvaluationSet(table, tasks=known, main="gender")))
-    assert [metric.name for metric in named[""].metrics][:2] == ["gender", "gender balanced accuracy"]
-    assert named[""].figure(named[""].metrics[0]) == every["gender "]
-    assert [metric.name for metric in named["pose "].metrics][:1] == ["accuracy"]
+    figures = {metric.name: named[""].figure(metric) for metric in named[""].metrics}
+    assert [name for name in figures if " " not in name] == ["pose", "gender"]
+    assert "gender balanced accuracy" in figures
+    assert (figures["pose"], figures["gender"]) == (every["pose "], every["gender "])
     with pytest.raises(PolyfaceError, match="none of the 4 faces is labelled for glasses"):
         found("glasses")
     with pytest.raises(PolyfaceError, match="evaluation.protocol.tasks names 'gendr'; did you mean 'gender'"):

@@ -35,6 +35,7 @@ MaxSideOption = Annotated[
     typer.Option("--max-side", help="Search larger pictures at so many pixels; with 640, quickly and for large faces."),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps, or auto.")]
+NameOption = Annotated[str, typer.Option("--name", help="What rows call the model (default: its own name).")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace a file that Polyface did not make.")]
 
 
@@ -115,7 +116,11 @@ HERE = {"out", "results", "report", "device", "workers", "yes", "collect"}  # op
 
 def command_of(context: typer.Context) -> str:
     """The running command as anyone would type it: without what only says where and how it ran here."""
-    words = ["polyface", str(context.info_name)]
+    names, above = [str(context.info_name)], context.parent
+    while above and above.parent:
+        names.insert(0, str(above.info_name))
+        above = above.parent
+    words = ["polyface", *names]
     for parameter in context.command.params:
         value = context.params.get(str(parameter.name))
         if parameter.name in HERE or value in (None, (), [], parameter.default):

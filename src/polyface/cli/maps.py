@@ -170,6 +170,7 @@ def regions(
     task: TaskOption = None,
     method: Annotated[str, typer.Option(help="cam, gradients, guided-cam or occlusion.")] = "cam",
     layer: LayerOption = "",
+    name: common.NameOption = "",
     device: common.DeviceOption = "cpu",
     results: Annotated[Path | None, typer.Option(help="Write the figures into a results file.")] = None,
 ) -> None:
@@ -182,7 +183,7 @@ def regions(
     from polyface.explain.questions import question
     from polyface.explain.regions import points_of, shares_by_region
     from polyface.metrics.result import Row, rows
-    from polyface.models import find
+    from polyface.models import find, model_info
     from polyface.models.bundle import load_bundle
     from polyface.protocols.evaluation import pool_of_tables
     from polyface.report.results import format_row, write_results
@@ -198,7 +199,7 @@ def regions(
         options: dict[str, Any] = {"points": points, "device": common.device_of(device), "progress": progress}
         for one in asked:
             found = shares_by_region(bundle, pool, one, method=method, layer=layer, **options)
-            made += rows(f"{Path(model).name} {one.named}", {0: found})
+            made += rows(f"{name or model_info(model).name} {one.named}", {0: found})
     cells = [(row.row, row.metric, f"{format_row(row)} %", f"{row.n:,}") for row in made]
     common.say(common.aligned(("of", "figure", "", ">n"), cells))
     if results:

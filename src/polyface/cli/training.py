@@ -91,13 +91,14 @@ def evaluate(
     by: Annotated[str, typer.Option(help="Every figure also by the words of these columns: gender,age_group.")] = "",
     average: common.AverageOption = 1,
     mirror: common.MirrorOption = False,
+    name: common.NameOption = "",
     device: common.DeviceOption = "cpu",
     report: Annotated[Path | None, typer.Option(help="Write an HTML report.")] = None,
     results: Annotated[Path | None, typer.Option(help="Write the figures into a results file.")] = None,
 ) -> None:
     """Evaluate a model on labelled faces: each task, or how well people are told apart, by a protocol."""
     from polyface import protocols
-    from polyface.models import find
+    from polyface.models import find, model_info
     from polyface.models.bundle import load_bundle
     from polyface.models.predict import TTA
     from polyface.protocols.evaluation import evaluate_tables
@@ -107,7 +108,7 @@ def evaluate(
     common.check_outputs(results, report, [bundle, *tables, *held])
     options = assignments(protocol_option or (), "--protocol-option")
     settings = protocols.settings(protocol) if protocol or options else None
-    model, name = load_bundle(find(bundle)), Path(bundle).name
+    model, name = load_bundle(find(bundle)), name or model_info(bundle).name
     with common.bar() as progress:
         tta = TTA(average, mirror=mirror)
         found = evaluate_tables(

@@ -19,7 +19,7 @@ from polyface.data.table import FaceTable, Progress
 from polyface.data.writing import ImportReport, Record, write_table
 from polyface.errors import PolyfaceError, nearest
 from polyface.files import sha256
-from polyface.models import find
+from polyface.models import find, model_info
 from polyface.models.bundle import WEIGHTS, load_bundle
 from polyface.models.predict import answers
 
@@ -84,7 +84,7 @@ def label_table(
             values[row] = None
     sizes = [table.image_size(row) for row in range(len(table))]
     columns = {name: list(map(_sane, values, sizes)) for name, values in columns.items()}
-    said = dict.fromkeys(columns, Path(model).name)
+    said = dict.fromkeys(columns, model_info(model).name)
     if pose:
         measured = _turns(columns[points]) if answers_points else _turns(table.points(points))
         columns = {name: values for name, values in measured.items() if not _has_labels(table, name)} | columns

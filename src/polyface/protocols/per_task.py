@@ -18,9 +18,8 @@ class PerTask:
     """Each task's own figures, over the faces that are labelled for it.
 
     tasks: which; by default the main one, and without a main one all that any face is labelled for. over: "faces" are
-    resampled for intervals, or "people", each with all of theirs; then the first figure of each task is called as the
-    task is, and no name has a prefix. named: call the first figure of the main task so over faces too, and let the
-    names of its others begin with that: "age", "age 1-off".
+    resampled for intervals, or "people", each with all of theirs. named: the first figure of each task is called as the
+    task is, the names of its others begin with that ("age", "age 1-off"), and none has a prefix; over people always.
     """
 
     def __init__(self, tasks: Sequence[str] = (), over: str = FACES, named: bool = False) -> None:
@@ -29,27 +28,29 @@ class PerTask:
 
     def cases(self, faces: EvaluationSet) -> Cases:
         """Raises a `PolyfaceError` for a task that the model does not have, or if no face is labelled."""
+        labelled = self._labelled(faces)
+        everybody = np.arange(len(faces.table))
+        if self.over == PEOPLE:
+            return Cases(faces, {"": rows_by_person(faces, everybody, "tasks")})
+        prefixes = [""] if self.named else [_prefix(name, faces.main) for name in labelled]
+        return Cases(faces, dict.fromkeys(prefixes, everybody[:, None]))
+
+    def evaluate(self, answers: Answers, cases: Cases) -> Mapping[str, Result]:
+        """The main task's figures have no prefix, those of any other its name; named, none has one."""
+        faces = cases.faces
+        if self.over == PEOPLE:
+            return {"": together(tasks_by_person(answers, faces, self.tasks or list(faces.tasks)))}
+        found = {name: faces.tasks[name].evaluate(answers[name], faces.table) for name in self._labelled(faces)}
+        return {"": together(found)} if self.named else {_prefix(name, faces.main): one for name, one in found.items()}
+
+    def _labelled(self, faces: EvaluationSet) -> list[str]:
         known = faces.tasks
         check_names(self.tasks, known, "evaluation.protocol.tasks")
         asked = self.tasks or ([faces.main] if faces.main else known)
         labelled = [name for name in asked if known[name].targets(faces.table).labelled.any()]
         if not labelled:
             raise PolyfaceError(f"none of the {len(faces.table)} faces is labelled for {', '.join(asked) or 'a task'}")
-        everybody = np.arange(len(faces.table))
-        if self.over == PEOPLE:
-            return Cases(faces, {"": rows_by_person(faces, everybody, "tasks")})
-        return Cases(faces, {_prefix(name, faces.main): everybody[:, None] for name in labelled})
-
-    def evaluate(self, answers: Answers, cases: Cases) -> Mapping[str, Result]:
-        """The main task's figures have no prefix, those of any other its name."""
-        faces = cases.faces
-        if self.over == PEOPLE:
-            return {"": together(tasks_by_person(answers, faces, self.tasks or list(faces.tasks)))}
-        asked = {_prefix(name, faces.main): name for name in faces.tasks}
-        found = {
-            prefix: faces.tasks[asked[prefix]].evaluate(answers[asked[prefix]], faces.table) for prefix in cases.units
-        }
-        return found | {"": together({faces.main: found[""]})} if self.named and "" in found else found
+        return labelled
 
 
 def _prefix(task: str, main: str) -> str:
