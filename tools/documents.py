@@ -9,7 +9,7 @@ Documents hold tables between two markers, each on a line of its own:
 measured. `published="no"` drops the published column. Above a table of intervals that were made another way than now
 it is said how. A single figure in a line stands between
 `<!-- figure: tcdcn row="FLD (shared)" metric="mean error" -->` and `<!-- /figure -->`; `published="yes"` is the
-paper's. `--check` only compares.
+paper's, and with `interval="yes"` its interval follows it. `--check` only compares.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from polyface.errors import PolyfaceError, nearest
 from polyface.files import atomic_path
 from polyface.metrics.result import Row
-from polyface.report.results import chosen_rows, format_number, markdown_table, read_results
+from polyface.report.results import chosen_rows, format_interval, format_number, markdown_table, read_results
 
 RESULTS_DIR = Path("docs/results")
 _NOT_YET = "*Not measured yet.*"
@@ -55,14 +55,16 @@ def _options(text: str, known: Sequence[str], where: str) -> dict[str, str]:
 
 def _figured(results_dir: Path | str, where: str, marker: re.Match[str]) -> str:
     """One figure in a sentence or a table's cell: what was measured, or with published="yes" what the paper prints."""
-    options = _options(marker.group(3), ("row", "metric", "published"), where)
+    options = _options(marker.group(3), ("row", "metric", "published", "interval"), where)
     row = read_results(Path(results_dir) / f"{marker.group(2)}.json").get(
         options.get("row", ""), options.get("metric", "")
     )
     value = row.published if options.get("published") == "yes" else row.mean
     if value is None:
         raise PolyfaceError(f"{where}: no figure was published for {row.row} / {row.metric}")
-    return f"{marker.group(1)}{format_number(value, row.unit)} {row.unit}".rstrip() + marker.group(4)
+    text = f"{format_number(value, row.unit)} {row.unit}".rstrip()
+    interval = format_interval(row) if options.get("interval") == "yes" else ""
+    return f"{marker.group(1)}{text}{interval}{marker.group(4)}"
 
 
 def _generated(marker: re.Match[str], results_dir: Path, where: str) -> str:

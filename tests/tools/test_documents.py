@@ -107,6 +107,8 @@ def test_a_figure_in_a_line_is_regenerated(tmp_path: Path) -> None:
     assert re.sub(r"<!--.*?-->", "", shown) == "| a | 8.25 % beside 9.00 %"
     assert fenced == ["```", line, "```"]
     assert render_document(found, tmp_path) == found
+    wide = render_document(FIGURE.format("", "mean error", ' interval="yes"'), tmp_path)
+    assert re.sub(r"<!--.*?-->", "", wide) == "8.25 % (8.00–8.50)"
 
 
 @pytest.mark.parametrize(

@@ -244,10 +244,15 @@ def format_row(row: Row) -> str:
     text = format_number(row.mean, row.unit)
     if row.std is not None:
         text += f" ± {format_number(row.std, row.unit)}"
-    if row.interval is not None:
-        low, high = (format_number(end, row.unit) for end in row.interval)
-        text += f" ({low} to {high})" if "-" in low + high else f" ({low}–{high})"
-    return text
+    return text + format_interval(row)
+
+
+def format_interval(row: Row) -> str:
+    """The interval of a figure, to be put behind it, or nothing where it has none."""
+    if row.interval is None:
+        return ""
+    low, high = (format_number(end, row.unit) for end in row.interval)
+    return f" ({low} to {high})" if "-" in low + high else f" ({low}–{high})"
 
 
 def _chosen(wanted: Sequence[str] | None, known: Sequence[str], what: str, name: str) -> list[str]:
