@@ -200,8 +200,8 @@ def test_a_protocol_of_ones_own_through_every_command(
     assert re.search(r"all +upper accuracy +[\d.]+ \([\d.]+–[\d.]+\) % +8\n", said)
     assert re.search(r"pose left +lower accuracy +.* 4\n", said)
     own = {row.key: row for row in read_results(tmp_path / "own.json").rows}
-    assert own["model", "upper accuracy"].mean == pytest.approx(rows["one", "across upper accuracy"].mean)
-    assert {"model: pose left", "model: pose frontal"} <= {row for row, _ in own}
+    assert own["small/five", "upper accuracy"].mean == pytest.approx(rows["one", "across upper accuracy"].mean)
+    assert {"small/five: pose left", "small/five: pose frontal"} <= {row for row, _ in own}
 
 
 def test_evaluation_of_chosen_splits_and_groups(faces: Path, tmp_path: Path, polyface: Command) -> None:
