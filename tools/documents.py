@@ -59,11 +59,14 @@ def _figured(results_dir: Path | str, where: str, marker: re.Match[str]) -> str:
     row = read_results(Path(results_dir) / f"{marker.group(2)}.json").get(
         options.get("row", ""), options.get("metric", "")
     )
-    value = row.published if options.get("published") == "yes" else row.mean
+    published, with_interval = (options.get(key) == "yes" for key in ("published", "interval"))
+    value = row.published if published else row.mean
     if value is None:
         raise PolyfaceError(f"{where}: no figure was published for {row.row} / {row.metric}")
+    if published and with_interval:
+        raise PolyfaceError(f"{where}: a published figure has no interval")
     text = f"{format_number(value, row.unit)} {row.unit}".rstrip()
-    interval = format_interval(row) if options.get("interval") == "yes" else ""
+    interval = format_interval(row) if with_interval else ""
     return f"{marker.group(1)}{text}{interval}{marker.group(4)}"
 
 

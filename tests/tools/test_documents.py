@@ -116,6 +116,10 @@ def test_a_figure_in_a_line_is_regenerated(tmp_path: Path) -> None:
     [
         (FIGURE.format("", "mean eror", ""), "no result 'FLD (shared) / mean eror'; did you mean"),
         (FIGURE.format("", "failure rate", ' published="yes"'), "page:1: no figure was published for FLD (shared)"),
+        (
+            FIGURE.format("", "mean error", ' published="yes" interval="yes"'),
+            "page:1: a published figure has no interval",
+        ),
         (FIGURE.format("", "mean error", ' rows="a"'), "page:1: unknown option 'rows': did you mean 'row'?"),
         ("<!-- figure: tcdcn mean error -->1<!-- /figure -->", "page:1: the marker's options must read row="),
     ],

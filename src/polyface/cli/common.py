@@ -116,11 +116,8 @@ HERE = {"out", "results", "report", "device", "workers", "yes", "collect"}  # op
 
 def command_of(context: typer.Context) -> str:
     """The running command as anyone would type it: without what only says where and how it ran here."""
-    names, above = [str(context.info_name)], context.parent
-    while above and above.parent:
-        names.insert(0, str(above.info_name))
-        above = above.parent
-    words = ["polyface", *names]
+    called = context.find_root().command_path  # "polyface", or as a test or `python -m` calls it
+    words = ["polyface", *context.command_path.removeprefix(called).split()]
     for parameter in context.command.params:
         value = context.params.get(str(parameter.name))
         if parameter.name in HERE or value in (None, (), [], parameter.default):

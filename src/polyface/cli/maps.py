@@ -190,7 +190,7 @@ def regions(
 
     check_names([method], METHODS, "--method")
     common.check_outputs(results, None)
-    bundle = load_bundle(find(model))
+    bundle, name = load_bundle(find(model)), name or model_info(model).name
     asked = [question(bundle.network, bundle.tasks, one) for one in task or bundle.tasks]
     made: list[Row] = []
     with common.bar() as progress:
@@ -199,7 +199,7 @@ def regions(
         options: dict[str, Any] = {"points": points, "device": common.device_of(device), "progress": progress}
         for one in asked:
             found = shares_by_region(bundle, pool, one, method=method, layer=layer, **options)
-            made += rows(f"{name or model_info(model).name} {one.named}", {0: found})
+            made += rows(f"{name} {one.named}", {0: found})
     cells = [(row.row, row.metric, f"{format_row(row)} %", f"{row.n:,}") for row in made]
     common.say(common.aligned(("of", "figure", "", ">n"), cells))
     if results:

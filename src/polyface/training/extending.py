@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from polyface.errors import PolyfaceError, check_names, short
-from polyface.models import find
+from polyface.models import find, model_info
 from polyface.models.bundle import Bundle, load_bundle
 from polyface.tasks import TASKS
 from polyface.training.recipe import Recipe, assignments, load, of_tree, slug
@@ -56,7 +56,7 @@ def extension(
     elif reads:
         raise PolyfaceError(f"--reads: {name} has parts of its own; let `reads` of these name {', '.join(reads)}")
     network["cached"] = not DataSpec.model_validate(stage["data"]).varied
-    base = str(old.about.get("name") or find(model).name).partition("/")[0]
+    base = model_info(model).name.partition("/")[0]
     recipe = of_tree({"name": slug(f"{base}+{name}"), "stages": [stage]}, f"extending {model}", changes)
     return recipe.at(recipe.seed)
 
