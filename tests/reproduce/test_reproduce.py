@@ -262,6 +262,20 @@ def test_results_file_holds_every_row_and_paired_differences(recipe: Recipe, run
     assert json.loads(file.read_text())["command"] == "polyface reproduce small"
 
 
+def test_only_the_rows_of_asked_variants_are_written_and_others_stay(
+    recipe: Recipe, runs: Path, tmp_path: Path
+) -> None:
+    judged, whole, part = reproduce.Runs(recipe, None, runs), tmp_path / "whole.json", tmp_path / "part.json"
+    reproduce.collect(judged, whole, "command", "synthetic")
+    every = {row.key for row in read_results(whole).rows}
+    reproduce.collect(judged, part, "command", "synthetic", only=["with *"])
+    of_one = {row.key for row in read_results(part).rows}
+    assert of_one == {key for key in every if key[0].startswith("with pose")}
+    assert {"with pose", "with pose: pose frontal", "with pose minus alone"} <= {name for name, _ in of_one}
+    reproduce.collect(judged, part, "command", "synthetic", only=["alone", "averaged", "both", "longer"])
+    assert {row.key for row in read_results(part).rows} == every
+
+
 def test_a_relative_failure_rate_is_of_the_second_ones_failures(recipe: Recipe, runs: Path, tmp_path: Path) -> None:
     """Eight faces fail without pose and two (seed 1: four) with it: 75 % and 50 % of the failures are gone."""
     out = tmp_path / "runs"

@@ -15,7 +15,9 @@ def reproduce(
     recipe: Annotated[str, typer.Argument(help="A recipe's name or YAML file.")],
     data: common.DataOption = None,
     out: common.OutOption = Path("runs"),
-    only: Annotated[list[str] | None, typer.Option(help="Only variants that match (wildcards).")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Train, and write the rows of, only variants that match (wildcards).")
+    ] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds a variant, instead of the recipe's.")] = None,
     results: common.ResultsOption = None,
     set_: common.SetOption = None,
@@ -48,7 +50,7 @@ def reproduce(
         raise next(iter(failed.values()))
     command = common.command_of(context)
     runs = rows.Runs(chosen, data, place)
-    rows.collect(runs, file, command, ", ".join(rows.sources(chosen)), of.figures, of.rows(runs))
+    rows.collect(runs, file, command, ", ".join(rows.sources(chosen)), of.figures, of.rows(runs), only or ())
     rows.table_report(page, runs, file, of.figures, of.statements, of.sections(runs))
     common.say(rows.printed(chosen, file))
     common.say(f"results: {file}\nreport: {page}")

@@ -50,18 +50,24 @@ class Job:
         return f"{self.variant}, seed {self.seed}"
 
 
-def jobs(recipe: Recipe, only: Sequence[str] = (), seeds: int | None = None) -> list[Job]:
-    """What there is to run, by seed so that a stopped reproduction has whole rows of the first seeds."""
-    chosen = [name for name in recipe.variants if not only or any(fnmatch.fnmatchcase(name, o) for o in only)]
+def chosen(recipe: Recipe, only: Sequence[str] = ()) -> list[str]:
+    """The variants that match one of the wildcards; all where there are none."""
+    found = [name for name in recipe.variants if not only or any(fnmatch.fnmatchcase(name, o) for o in only)]
     if not recipe.variants:
         raise PolyfaceError(f"recipe {recipe.name} has no variants, the rows of a table; train it: polyface train")
-    if not chosen:
+    if not found:
         raise PolyfaceError(f"no variant matches {', '.join(only)}; there are: {', '.join(recipe.variants)}")
+    return found
+
+
+def jobs(recipe: Recipe, only: Sequence[str] = (), seeds: int | None = None) -> list[Job]:
+    """What there is to run, by seed so that a stopped reproduction has whole rows of the first seeds."""
+    names = chosen(recipe, only)
     if seeds is not None and not 1 <= seeds <= MOST_SEEDS:
         raise PolyfaceError(f"--seeds is {seeds}; expected 1 … {MOST_SEEDS}")
-    for name in chosen:
+    for name in names:
         recipe.variant(name)  # what is wrong with any of them is told before the first is trained
-    found = [Job(name, seed) for name in chosen for seed in range(seeds or recipe.variants[name].seeds)]
+    found = [Job(name, seed) for name in names for seed in range(seeds or recipe.variants[name].seeds)]
     return sorted(found, key=lambda job: (_depth(recipe, job.variant), job.seed))
 
 

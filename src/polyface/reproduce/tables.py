@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from polyface.metrics.result import Result, Row, differences, relative_differenc
 from polyface.models.bundle import load_bundle
 from polyface.report.published import Published
 from polyface.report.results import markdown_table, read_results, write_results
-from polyface.reproduce.jobs import Job, folder, trains
+from polyface.reproduce.jobs import Job, chosen, folder, trains
 from polyface.reproduce.runs import Runs, by_prefix
 from polyface.schema import landmark_groups
 from polyface.training.recipe import ComparisonSpec, Recipe
 
 CORRELATION = "weight correlation"
+_AFTER_TITLE = (": ", " minus ", ", ")
 _GROUPED = "pose"  # the column by whose words the figures of faces are told apart
 
 
@@ -129,11 +130,17 @@ def collect(
     about: str,
     published: Sequence[Published] = (),
     extra: Sequence[Row] = (),
+    only: Sequence[str] = (),
 ) -> list[Row]:
     """Write the rows of all finished jobs into a results file, beside the published figures of their names. extra: rows
-    of the paper's own."""
+    of the paper's own. only: wildcards of the variants whose rows are written; those of others stay as the file has
+    them."""
     papers = {(figure.row, figure.metric): figure.value for figure in published}
     rows = [replace(row, published=papers.get(row.key, row.published)) for row in [*rows_of(runs), *extra]]
+    if only:
+        asked = {runs.title(name) for name in chosen(runs.recipe, only)}
+        titles = asked.union(map(runs.title, runs.recipe.variants))
+        rows = [row for row in rows if _title_of(row, titles) in asked]
     without = runs.recipe.variants.keys() - runs.measured.keys()
     if not rows and not any(map(runs.seeds, without)):
         raise PolyfaceError(
@@ -141,6 +148,12 @@ def collect(
         )
     write_results(results, rows, command=command, data=about)
     return rows
+
+
+def _title_of(row: Row, titles: Collection[str]) -> str | None:
+    """The title of the variant that a row is of; of a difference, that of the first one."""
+    found = (title for title in titles if f"{row.row}: ".startswith(tuple(title + end for end in _AFTER_TITLE)))
+    return max(found, key=len, default=None)
 
 
 def sources(recipe: Recipe) -> list[str]:
