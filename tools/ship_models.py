@@ -34,8 +34,8 @@ TERMS = "research use only: trained on data sets that forbid commercial use; no 
 MODELS = {
     "face5": ("modern trunk 112", "MTFL (10,000 training faces, of which 1,000 only for validation)"),
     "face68": (
-        "68 modern trunk 112",
-        "Helen and AFW (1,081 training faces, none of LFPW), after MTFL's training faces for the trunk",
+        "68 modern trunk 112, common",
+        "Helen, LFPW and AFW (2,012 training faces), after MTFL's training faces for the trunk",
     ),
 }
 
@@ -108,8 +108,8 @@ stored in half precision.
 {figures}
 {held_out}
 **Limits.** Labels of gender, where given, are the annotators' impression, binary, and say nothing of identity. Faces in
-MTFL, Helen and AFW are mostly of adults, frontal to half-profile; profiles and faces under 30 pixels are less exact. Do
-not use it to decide about people.
+MTFL, Helen, LFPW and AFW are mostly of adults, frontal to half-profile; profiles and faces under 30 pixels are less
+exact. Do not use it to decide about people.
 """
 
 
