@@ -249,6 +249,9 @@ def test_results_file_holds_every_row_and_paired_differences(recipe: Recipe, run
     assert difference.mean == pytest.approx(subtracted, abs=2e-3)  # the file holds five digits
     low, high = difference.interval or (np.nan, np.nan)
     assert low <= difference.mean <= high
+    turned, plain = (rows[f"{name}: pose left", "mean error"].mean for name in ("with pose", "alone"))
+    assert rows["with pose minus alone: pose left", "mean error"].mean == pytest.approx(turned - plain, abs=2e-3)
+    assert ("with pose minus alone: pose left", "nose") not in rows  # the main figure alone
     correlation, chance, p = (
         [row for (_, metric), row in rows.items() if metric == f"weight correlation{more}"]
         for more in ("", " by chance", " p")

@@ -12,7 +12,7 @@ import numpy as np
 from polyface.errors import PolyfaceError
 from polyface.explain.weights import correlation_by_chance, head_weights, weight_correlation
 from polyface.metrics.groups import within
-from polyface.metrics.resampling import summarise
+from polyface.metrics.resampling import Bools, summarise
 from polyface.metrics.result import Result, Row, differences, relative_differences, rows
 from polyface.models.bundle import load_bundle
 from polyface.report.published import Published
@@ -47,7 +47,7 @@ def rows_of(runs: Runs) -> list[Row]:
 
 
 def _compared(runs: Runs, pair: ComparisonSpec) -> list[Row]:
-    """The differences of two variants, of all that both have."""
+    """The differences of two variants, of all that both have; of groups of faces that of the main figure."""
     first, second = (runs.whole(name, by_prefix(runs.results(name))) for name in (pair.better, pair.than))
     names, variant = (runs.title(pair.better), runs.title(pair.than)), runs.recipe.variants[pair.better]
     made = []
@@ -55,6 +55,10 @@ def _compared(runs: Runs, pair: ComparisonSpec) -> list[Row]:
         a, b, told = first[prefix], second[prefix], variant.prefix + prefix
         made += differences(*names, a, b, prefix=told, splits=variant.splits)
         made += [replace(row, metric=told + row.metric) for row in relative_differences(*names, a, b)]
+        for group, faces in _groups(runs, pair.better, prefix, a).items():
+            ours, theirs = ({seed: within(one, faces) for seed, one in side.items()} for side in (a, b))
+            main = differences(*names, ours, theirs, prefix=told)[:1]
+            made += [replace(row, row=f"{row.row}: {group}") for row in main]
     return made
 
 
@@ -73,24 +77,29 @@ def _validation_time(runs: Runs, name: str) -> list[Row]:
     return [Row(name, "time in validation", figure.mean, figure.std, None, tuple(records), note=note)]
 
 
-def _per_group(runs: Runs, name: str, prefix: str, found: Mapping[int, Result], column: str = _GROUPED) -> list[Row]:
-    """Figures of faces by the words of a column, where the test faces have it."""
+def _per_group(runs: Runs, name: str, prefix: str, found: Mapping[int, Result]) -> list[Row]:
+    """Figures of groups of faces."""
+    title, prefixed = runs.title(name), runs.recipe.variants[name].prefix + prefix
+    return [
+        row
+        for group, faces in _groups(runs, name, prefix, found).items()
+        for row in rows(
+            f"{runs.title(name)}: {group}", {s: within(r, faces) for s, r in found.items()}, prefix=prefixed
+        )
+    ]
+
+
+def _groups(runs: Runs, name: str, prefix: str, found: Mapping[int, Result]) -> dict[str, Bools]:
+    """Faces by the words of a column, where the test faces have it: {"pose left": [faces]}."""
     _, cases = runs.protocol(name)
     one_division = runs.recipe.variants[name].folds == 1  # else each fold has groups of its own
     if (
         not one_division
         or any(one.over != "faces" for one in found.values())
-        or column not in cases.faces.table.columns
+        or _GROUPED not in cases.faces.table.columns
     ):
-        return []
-    prefixed = runs.recipe.variants[name].prefix + prefix
-    return [
-        row
-        for word, faces in cases.groups(prefix, column).items()
-        for row in rows(
-            f"{runs.title(name)}: {column} {word}", {s: within(r, faces) for s, r in found.items()}, prefix=prefixed
-        )
-    ]
+        return {}
+    return {f"{_GROUPED} {word}": faces for word, faces in cases.groups(prefix, _GROUPED).items()}
 
 
 def _correlations(runs: Runs) -> list[Row]:
