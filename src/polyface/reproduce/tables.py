@@ -83,9 +83,7 @@ def _per_group(runs: Runs, name: str, prefix: str, found: Mapping[int, Result]) 
     return [
         row
         for group, faces in _groups(runs, name, prefix, found).items()
-        for row in rows(
-            f"{runs.title(name)}: {group}", {s: within(r, faces) for s, r in found.items()}, prefix=prefixed
-        )
+        for row in rows(f"{title}: {group}", {s: within(r, faces) for s, r in found.items()}, prefix=prefixed)
     ]
 
 
