@@ -1,4 +1,4 @@
-"""Make the shipped models from finished runs of `polyface reproduce tcdcn`.
+"""Make the shipped models from finished runs of `polyface reproduce tcdcn`: two TCDCNs stand in for the larger two.
 
 Picks the seed by validation loss, measures on test faces and on sets the model never saw, stores in half precision, and
 writes the model cards.
@@ -37,7 +37,15 @@ MODELS = {
         "68 modern trunk 112, common",
         "Helen, LFPW and AFW (2,012 training faces), after MTFL's training faces for the trunk",
     ),
+    "tcdcn5": ("FLD+all, 60 epochs (shared)", "MTFL (10,000 training faces, of which 1,000 only for validation)"),
+    "tcdcn68": (
+        "68 transfer, common",
+        "Helen, LFPW and AFW (2,012 training faces), after MTFL's training faces for the trunk",
+    ),
 }
+STANDS_IN = {"tcdcn5": "face5", "tcdcn68": "face68"}
+"""Small models, which answer only when they are named → the models in whose place they do."""
+STANDS_IN_LINE = "Smaller and quicker than `{}`; it answers only when it is named."
 
 
 def best_seed(recipe: Recipe, variant: str, runs: Path) -> int:
@@ -94,7 +102,7 @@ def held_out(bundle: Bundle, data: Path, folder_: Path) -> dict[str, Any]:
 
 CARD = """# {name}
 
-Answers: {tasks}. Input: {size}×{size} RGB, cropped by a face detector's box.
+Answers: {tasks}. Input: {size}×{size} {colours}, cropped by a face detector's box.{stands_in}
 
 **Terms.** {terms}.
 
@@ -123,6 +131,8 @@ def card(name: str, about: dict[str, Any], bundle: Bundle) -> str:
         name=name,
         tasks=", ".join(bundle.tasks),
         size=bundle.crop.size,
+        colours="grey" if bundle.crop.channels == 1 else "RGB",
+        stands_in=f" {STANDS_IN_LINE.format(STANDS_IN[name])}" if name in STANDS_IN else "",
         terms=about["terms"].capitalize(),
         data=about["data"],
         variant=about["variant"],
@@ -147,6 +157,8 @@ def main() -> None:
         seed = best_seed(recipe, variant, given.runs)
         bundle = load_bundle(folder(given.runs, Job(variant, seed)) / stage / "model", quiet=True)
         bundle.about = {"name": name, "terms": TERMS, "data": data, "recipe": "tcdcn", "variant": variant, "seed": seed}
+        if name in STANDS_IN:
+            bundle.about["stands in for"] = STANDS_IN[name]
         place = bundle.save(given.out / name, torch.float16)
         bundle = load_bundle(place, quiet=True)  # what is measured is what is shipped
         bundle.about["figures"] = figures(bundle, recipe, variant, given.data)

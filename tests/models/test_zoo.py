@@ -107,6 +107,16 @@ def test_an_embedder_answers_no_question(shipped: Path, saved: Path, picture: An
         polyface.analyze(picture(), [20, 15, 70, 75], models="embedder")
 
 
+def test_a_stand_in_answers_only_when_it_is_named(shipped: Path, picture: Any) -> None:
+    quick = load_bundle(shipped / "tcdcn", quiet=True)
+    quick.about["stands in for"] = "tcdcn"
+    quick.save(shipped / "quick")
+    assert [model.stands_in_for for model in models()] == ["tcdcn", "", ""]
+    assert default_models() == [shipped / "tcdcn", shipped / "tcdcn-68"]
+    (result,) = polyface.analyze(picture(), [20, 15, 70, 75], models="quick")
+    assert set(result.faces[0].labels) == {"pose", "smile"}
+
+
 def test_shipped_models_are_loaded_once(shipped: Path, picture: Any) -> None:
     polyface.analyze(picture(), [20, 15, 70, 75])
     shutil.rmtree(shipped / "tcdcn")

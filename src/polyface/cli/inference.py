@@ -141,7 +141,8 @@ def models(
     for info in map(model_info, bundles) if bundles else shipped():
         answers = ", ".join(info.tasks) or "an embedding, for polyface gallery"
         say(f"{info.name:20} {info.size_mb:5.2f} MB  {answers}")
-        for line in filter(None, [info.terms, *info.added]):
+        quicker = f"in the place of {larger}, when it is named" if (larger := info.stands_in_for) else ""
+        for line in filter(None, [quicker, info.terms, *info.added]):
             say(f"{'':20} {line}")
 
 

@@ -37,6 +37,11 @@ class ModelInfo:
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
     @property
+    def stands_in_for(self) -> str:
+        """The larger shipped model whose questions it answers too, more quickly; empty where it is no stand-in."""
+        return str(self.about.get("stands in for", ""))
+
+    @property
     def added(self) -> list[str]:
         """What was added to it since it was trained first (`polyface extend`), a line each: tasks, data, date."""
         lines = []
@@ -57,8 +62,9 @@ def models() -> list[ModelInfo]:
 
 
 def default_models() -> list[Path]:
-    """The bundles that answer when none is named: all shipped ones with a task. Raises where there is none."""
-    found = [model.path for model in models() if model.tasks]
+    """The bundles that answer when none is named: all shipped ones with a task, but those that stand in for another.
+    Raises where there is none."""
+    found = [model.path for model in models() if model.tasks and not model.stands_in_for]
     if not found:
         raise PolyfaceError(
             "this installation ships no model: train one (`polyface train RECIPE`) and give its bundle's folder"
