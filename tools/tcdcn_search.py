@@ -3,10 +3,10 @@
 First the settings that FLD alone has (learning rate, how weights start, crop, augmentation, landmark loss) are drawn 30
 times, those of an earlier search are tried with four starts of the weights and three rates of the heads, and the best
 kept (`chosen`); then, with those fixed, the ones that only side tasks have (λ, task-wise stopping's k and ε) are drawn
-20 times. So again, 10 times, for the squared error and plain SGD at the printed rate. The order favours FLD. Trials are
-short (8 epochs), each is a line of the log, and a stopped search goes on.
+20 times. So again for the squared error and plain SGD at the printed rate: 4 starts of the weights, then 10 draws of λ
+and stopping. The order favours FLD. Trials are short (8 epochs), each is a line of the log, and a stopped search goes on.
 
-    python tools/tcdcn_search.py --data DIR [--part FLD|all|SGD] [--worker I/N] [--write]
+    python tools/tcdcn_search.py --data DIR [--part FLD|all|SGD|SGD-all] [--worker I/N] [--write]
 """
 
 from __future__ import annotations
@@ -83,15 +83,21 @@ def side(trial: int, strongest: float = 0) -> dict[str, object]:
     return settings
 
 
+def printed(trial: int) -> dict[str, object]:
+    """As printed, at the paper's own rate, with each start of the weights."""
+    return load("tcdcn").variants["FLD, SGD"].set | {"mtfl.network.trunk.gain": GAINS[trial]}
+
+
 def side_printed(trial: int) -> dict[str, object]:
-    """As printed, at the paper's own rate. Squared errors are small near the end, and so λ must be."""
-    return load("tcdcn").variants["FLD, SGD"].set | side(trial, strongest=-1.5)
+    """Squared errors are small near the end, and so λ must be."""
+    return side(trial, strongest=-1.5)
 
 
 PARTS: dict[str, tuple[Callable[[int], dict[str, object]], int, str]] = {
     "FLD": (fld, DRAWS + len(OWN), ""),
     "all": (side, 20, "FLD"),
-    "SGD": (side_printed, 10, ""),
+    "SGD": (printed, len(GAINS), ""),
+    "SGD-all": (side_printed, 10, "SGD"),
 }
 """Part → what it draws, how often, and the part whose best trial is kept."""
 
