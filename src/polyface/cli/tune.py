@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -55,8 +56,13 @@ def tune(
         earlier = started(chosen, variant, data, out / chosen.place, runs, at) if variant else None
         found = search(own, data, place, options, trials, workers, progress, earlier)
 
+    ends = Counter(key.rpartition(".")[2] for key in own.space)
+
     def told(trial: Trial) -> str:
-        return " ".join(f"{key}={value}" for key, value in trial.settings.items())
+        """A trial's settings, keys by their last word where no other key has it."""
+        words = {key: key.rpartition(".")[2] for key in trial.settings}
+        short = {key if ends[word] > 1 else word: trial.settings[key] for key, word in words.items()}
+        return " ".join(f"{key}={f'{v:.4g}' if isinstance(v, float) else v}" for key, v in short.items())
 
     rows = [
         [str(one.number), "" if one.value is None else f"{one.value:.2f}", one.state, told(one), one.why]
