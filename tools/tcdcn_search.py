@@ -3,7 +3,7 @@
 First the settings that FLD alone has (learning rate, how weights start, crop, augmentation, landmark loss) are drawn 30
 times, those of an earlier search are tried with four starts of the weights and three rates of the heads, and the best
 kept (`chosen`); then, with those fixed, the ones that only side tasks have (λ, task-wise stopping's k and ε) are drawn
-20 times. So again for the squared error and plain SGD: 6 rates and starts of the weights, and at the paper's rate 10
+20 times. So again for the squared error and SGD: 8 rates, momenta and starts of the weights, and at the paper's rate 8
 draws of λ and stopping. The order favours FLD. Trials are short (8 epochs), each is a line of the log, and a stopped
 search goes on.
 
@@ -50,8 +50,11 @@ OWN: list[dict[str, object]] = [
 SIDES = ("gender", "smile", "glasses", "pose")
 
 
-PRINTED = [(0.096, None), (0.192, None), (0.096, 1.0), (0.048, 1.0), (0.024, 1.0), (0.012, 1.0)]
-"""Rates (the paper's is 0.096) and starts of the weights."""
+PRINTED = [
+    *((0.096, 0, None), (0.192, 0, None), (0.096, 0, 1.0), (0.048, 0, 1.0), (0.024, 0, 1.0), (0.012, 0, 1.0)),
+    *((0.096, 0.9, None), (0.048, 0.9, None)),
+]
+"""Rates (the paper's is 0.096), momentum (it prints none) and starts of the weights."""
 
 
 def fld(trial: int) -> dict[str, object]:
@@ -90,10 +93,11 @@ def side(trial: int, strongest: float = 0) -> dict[str, object]:
 
 
 def printed(trial: int) -> dict[str, object]:
-    """As printed, at the paper's own rate and at others, from two starts of the weights."""
+    """As printed, at the paper's own rate and at others, with and without momentum, from two starts of the weights."""
     asked = load("tcdcn").variants["FLD, SGD"].set
-    rate, gain = PRINTED[trial]
-    return asked | {"mtfl.optimisation": asked["mtfl.optimisation"] | {"lr": rate}, "mtfl.network.trunk.gain": gain}
+    rate, momentum, gain = PRINTED[trial]
+    moved = asked["mtfl.optimisation"] | {"lr": rate, "momentum": momentum}
+    return asked | {"mtfl.optimisation": moved, "mtfl.network.trunk.gain": gain}
 
 
 def side_printed(trial: int) -> dict[str, object]:
@@ -105,7 +109,7 @@ PARTS: dict[str, tuple[Callable[[int], dict[str, object]], int, str]] = {
     "FLD": (fld, DRAWS + len(OWN), ""),
     "all": (side, 20, "FLD"),
     "SGD": (printed, len(PRINTED), ""),
-    "SGD-all": (side_printed, 10, ""),
+    "SGD-all": (side_printed, 8, ""),
 }
 """Part → what it draws, how often, and the part whose best trial is kept."""
 
