@@ -259,7 +259,7 @@ def test_every_shipped_model_can_be_extended(name: str) -> None:
     (stage,) = extension(name, ["mood={kind: classification, column: expression}"], ["synthetic"]).stages
     old = load_bundle(find(name), quiet=True).network.eval()
     network = build_network(stage, stages.named_tasks(stage), 0, {}).eval()  # type: ignore[arg-type]
-    images = torch.rand(2, 3, old.size, old.size) * 255
+    images = torch.rand(2, stage.data.crop.channels, old.size, old.size) * 255
     with torch.inference_mode():
         before, after = old(images), network(images)
     for kind in ("outputs", "embeddings"):
