@@ -31,17 +31,13 @@ from polyface.training.recipe import Recipe, load
 from polyface.training.stages import pool_of
 
 TERMS = "research use only: trained on data sets that forbid commercial use; no warranty"
+MTFL = "MTFL (10,000 training faces, of which 1,000 only for validation)"
+DENSE = "Helen, LFPW and AFW (2,012 training faces), after MTFL's training faces for the trunk"
 MODELS = {
-    "face5": ("modern trunk 112", "MTFL (10,000 training faces, of which 1,000 only for validation)"),
-    "face68": (
-        "68 modern trunk 112, common",
-        "Helen, LFPW and AFW (2,012 training faces), after MTFL's training faces for the trunk",
-    ),
-    "tcdcn5": ("FLD+all, 60 epochs (shared)", "MTFL (10,000 training faces, of which 1,000 only for validation)"),
-    "tcdcn68": (
-        "68 transfer, common",
-        "Helen, LFPW and AFW (2,012 training faces), after MTFL's training faces for the trunk",
-    ),
+    "face5": ("modern trunk 112", MTFL),
+    "face68": ("68 modern trunk 112, common", DENSE),
+    "tcdcn5": ("FLD+all, 60 epochs (shared)", MTFL),
+    "tcdcn68": ("68 transfer, common", DENSE),
 }
 STANDS_IN = {"tcdcn5": "face5", "tcdcn68": "face68"}
 """Small models, which answer only when they are named → the models in whose place they do."""
