@@ -80,6 +80,21 @@ def test_a_row_is_searched_from_what_another_row_trained(tmp_path: Path) -> None
     assert all(torch.equal(trunks[0][key], trunks[1][key]) for key in trunks[0])
 
 
+def test_a_row_that_nothing_trains_is_started_from(tmp_path: Path) -> None:
+    """A network as its `init` leaves it is made before the rows that begin with it, once."""
+    head, stage = RECIPE.split("space:")[0].split("  - name: one")
+    one = f"  - &one\n    name: one{stage}"
+    two = "  - {<<: *one, name: two, init: {source: one, parts: [trunk]}}\n"
+    rows = "{first: {stages: [one], predictor: start, seeds: 1}, second: {stages: [two], start: first}}"
+    chosen = recipe(tmp_path, head + one + two + f"variants: {rows}\n")
+    made = set()
+    for _ in range(2):
+        earlier = started(chosen, "second", None, tmp_path / "runs", OPTIONS)
+        made.add((earlier["one"] / "polyface.json").stat().st_mtime_ns)
+    assert len(made) == 1
+    assert load_bundle(earlier["one"]).tasks.keys() == {"landmarks", "smile"}
+
+
 # ------------------------------------------------------------------------------------------------ the space
 
 
