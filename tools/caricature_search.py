@@ -98,7 +98,8 @@ for row in PRINTED:
             cavi__optimisation__lr=lr,
             cavi__optimisation__epochs=2,
         )
-for row in ("Toy Dynamic", "Toy Naive dynamic", "IRv1 Dynamic", "IRv1 Naive dynamic", "IRv1 Uniform", "IRv1 Single-cari"):
+IRV1 = ("IRv1 Dynamic", "IRv1 Naive dynamic", "IRv1 Uniform", "IRv1 Single-cari")
+for row in ("Toy Dynamic", "Toy Naive dynamic", *IRV1):
     for lr in RATES:
         trial(f"RMSProp: {row}, {lr}", row, cavi__optimisation__lr=lr, cavi__optimisation__epochs=2)
 JUDGED = ("verification", "visual id", "caricature id")

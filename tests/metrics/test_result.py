@@ -301,6 +301,19 @@ def test_a_system_does_not_differ_from_itself(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_one_metric_alone_is_as_among_all(kind: str) -> None:
+    """Its row, its difference and their intervals; a name that no metric has is in no row."""
+    make, noise, other = KINDS[kind]
+    a, b = {0: make(0, noise)}, {0: make(1, other)}
+    whole, apart = rows("x", a, resamples=40), differences("x", "y", a, b, resamples=40)
+    for name in {row.metric for row in whole}:
+        assert rows("x", a, resamples=40, wanted=name) == [row for row in whole if row.metric == name]
+        alone = differences("x", "y", a, b, resamples=40, wanted=name)
+        assert alone == [row for row in apart if row.metric == name]
+    assert rows("x", a, wanted="no such") == differences("x", "y", a, b, wanted="no such") == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_differences_change_sign_with_their_sides(kind: str) -> None:
     make, *noises = KINDS[kind]
     a, b = (make(0, noise) for noise in noises)

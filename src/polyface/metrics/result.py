@@ -186,6 +186,7 @@ def rows(
     splits: bool = False,
     published: Mapping[str, float] | None = None,
     note: str = "",
+    wanted: str | None = None,
     resamples: int = 1000,
     level: float = 0.95,
 ) -> list[Row]:
@@ -194,7 +195,7 @@ def rows(
 
     Mean and std are over seeds. With `splits`, results are of several splits (or folds), each with units of its own.
     A figure that is not defined in every run has no row; `resamples=0` gives no intervals. `published` maps a metric,
-    with its prefix, to the paper's figure.
+    with its prefix, to the paper's figure. wanted: the metrics of this name alone.
 
     Raises:
         PolyfaceError: no result, or results that are not over the same units.
@@ -203,7 +204,7 @@ def rows(
         raise PolyfaceError(f"{name}: give one result per seed")
     runs = list(results.values())
     groups = [[run] for run in runs] if splits else [runs]
-    chosen = _common(runs, groups)
+    chosen = _named(_common(runs, groups), wanted)
     drawn = _drawn(groups, [metric for metric in chosen if metric.resampled], resamples, 0)
     made = []
     for metric in chosen:
@@ -267,18 +268,20 @@ def differences(
     *,
     prefix: str = "",
     splits: bool = False,
+    wanted: str | None = None,
     resamples: int = 1000,
     level: float = 0.95,
 ) -> list[Row]:
     """The figures of `better` minus those of `than`, in rows "<better> minus <than>", over the seeds (with `splits`,
-    the splits) that both have; none without a common one."""
+    the splits) that both have; none without a common one. wanted: of the metrics of this name alone."""
     seeds = tuple(sorted(set(a) & set(b)))
     if not seeds:
         return []
     ours, theirs = ([side[seed] for seed in seeds] for side in (a, b))
     over = _told(ours, splits)
     made = []
-    for metric, one in paired_differences(ours, theirs, splits=splits, resamples=resamples, level=level).items():
+    told = paired_differences(ours, theirs, splits=splits, wanted=wanted, resamples=resamples, level=level)
+    for metric, one in told.items():
         ends = one.interval.ends
         note = f"paired bootstrap over {over}; {around_zero(ends)}"
         name = _row(f"{better} minus {than}", metric)
@@ -325,6 +328,7 @@ def paired_differences(
     b: Sequence[Result],
     *,
     splits: bool = False,
+    wanted: str | None = None,
     resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
@@ -333,7 +337,7 @@ def paired_differences(
 
     a[i] and b[i] are of the same training seed: what differs between seeds in both alike, such as the order of faces,
     is no difference of the systems. With `splits` they saw the same split. A unit that is not defined in some run is
-    left out of the figures of all.
+    left out of the figures of all. wanted: the metrics of this name alone.
     """
     if not a or not b:
         raise PolyfaceError("a difference needs a result of each system, one a training seed")
@@ -349,7 +353,7 @@ def paired_differences(
     if not set(a[0].metrics) & set(b[0].metrics):
         raise PolyfaceError(f"results to be compared have no figure in common: {_listed(a[0])}; {_listed(b[0])}")
     shared = [metric for metric in _common(a, groups) if metric in _common(b, groups)]
-    chosen = [metric for metric in shared if metric.compared and metric.resampled and metric.trained]
+    chosen = [metric for metric in _named(shared, wanted) if metric.compared and metric.resampled and metric.trained]
     drawn = _drawn(groups, chosen, resamples, seed)
     found = {}
     for metric in (one for one in chosen if one in drawn[0]):
@@ -380,6 +384,10 @@ def _common(runs: Sequence[Result], groups: Sequence[Sequence[Result]]) -> list[
                 "protocol"
             )
     return [metric for metric in first.metrics if all(math.isfinite(run.figure(metric)) for run in runs)]
+
+
+def _named(metrics: Sequence[Metric], wanted: str | None) -> list[Metric]:
+    return [metric for metric in metrics if wanted in (None, metric.name)]
 
 
 def _listed(result: Result) -> str:

@@ -57,8 +57,9 @@ def _compared(runs: Runs, pair: ComparisonSpec) -> list[Row]:
         made += [replace(row, metric=told + row.metric) for row in relative_differences(*names, a, b)]
         for group, faces in _groups(runs, pair.better, prefix, a).items():
             ours, theirs = ({seed: within(one, faces) for seed, one in side.items()} for side in (a, b))
-            main = differences(*names, ours, theirs, prefix=told)[:1]
-            made += [replace(row, row=f"{row.row}: {group}") for row in main]
+            main = next(iter(ours.values())).metrics[0].name
+            of_group = differences(*names, ours, theirs, prefix=told, wanted=main)[:1]
+            made += [replace(row, row=f"{row.row}: {group}") for row in of_group]
     return made
 
 

@@ -96,16 +96,14 @@ def _groups(runs: Runs) -> Iterator[Row]:
     """The mean accuracy over the attributes of each group, whatever branch a variant has them on, and the differences
     that the recipe asks for."""
     for group, names in grouped(runs).items():
-        told = f"{group} {MEAN}"
         found = {name: _among(runs, name, names) for name in runs.measured}
         for name, results in found.items():
             if results:
-                made = rows_of(runs.title(name), results, prefix=f"{group} ")
-                yield from runs.told((row for row in made if row.metric == told), name)
+                yield from runs.told(rows_of(runs.title(name), results, prefix=f"{group} ", wanted=MEAN), name)
         for better, than in _pairs(runs):
             titles = runs.title(better), runs.title(than)
-            made = differences(*titles, found[better], found[than], prefix=f"{group} ")
-            yield from runs.told((row for row in made if row.metric == told), better, than)
+            made = differences(*titles, found[better], found[than], prefix=f"{group} ", wanted=MEAN)
+            yield from runs.told(made, better, than)
 
 
 def _among(runs: Runs, name: str, attributes: Sequence[str]) -> dict[int, AttributesResult]:
@@ -118,7 +116,7 @@ def _moved(runs: Runs) -> Iterator[Row]:
         return
     for attribute in (name for names in grouped(runs).values() for name in names):
         a, b = (_among(runs, name, [attribute]) for name in (WHOLE, PLAIN))
-        made = (row for row in differences(WHOLE, PLAIN, a, b) if row.metric == MEAN)
+        made = differences(WHOLE, PLAIN, a, b, wanted=MEAN)
         yield from runs.told(
             (replace(row, row=f"{row.row}: {attribute}", metric=ACCURACY) for row in made), WHOLE, PLAIN
         )
@@ -241,7 +239,7 @@ def _points(runs: Runs) -> Iterator[Row]:
         label = ", ".join(model for table in runs.stage(name).data.tables for model in table.labels)
         for results in runs.whole(name, runs.side(name)).values():
             note = f"against the points of {label}, in distances between the eyes"
-            made = (row for row in rows_of(runs.title(name), results, note=note) if row.metric == "mean error")
+            made = rows_of(runs.title(name), results, note=note, wanted="mean error")
             yield from runs.told((replace(row, metric=POINTS) for row in made), name)
 
 
