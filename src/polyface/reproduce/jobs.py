@@ -264,7 +264,7 @@ def finished(recipe: Recipe, out: Path, job: Job, parts: Sequence[str] = ("test"
         return not trains(measured) or trained(recipe, out, Job(variant.model, job.seed), data)
     if variant.average:
         return all(finished(recipe, out, Job(name, job.seed), parts, data) for name in variant.average)
-    if variant.predictor == "start":  # a network that nothing trains, from which others start
+    if variant.predictor == "start" and not parts:  # a network that nothing trains, from which others start
         return (folder(out, job) / recipe.variant(job.variant).stages[-1].name / "model" / MANIFEST).exists()
     return not trains(variant) or trained(recipe, out, job, data)
 
