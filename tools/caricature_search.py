@@ -184,7 +184,7 @@ def main() -> None:
             for metric, value in t["figures"].items()
         ]
         write_results(
-            Path("docs/results/caricature-search.json"), rows, merge=False,
+            Path("docs/results/caricature-search.json"), rows,
             command="python tools/caricature_search.py --write",
             data="CaVI: validation images and pairs; for `across` people held out of training",
         )  # fmt: skip

@@ -10,10 +10,12 @@ of the log, and a stopped search goes on.
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+from polyface.errors import PolyfaceError
 from polyface.metrics.attributes import AttributesResult
 from polyface.metrics.result import Row
 from polyface.models.bundle import load_bundle
@@ -25,22 +27,29 @@ from polyface.training.stages import pool_of
 from trials import carried_out, read
 
 EPOCHS = 3
-ADAMW, SGD = (0.001, 0.002, 0.004), (0.01, 0.03, 0.1)
+ADAMW, SGD = (0.001, 0.002, 0.004), (0.003, 0.01, 0.03)
 RATES: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(("Baseline", "DMM-FAC", "DMM-EQ-AT", "DMM-SPP", "DMM-CNN", "DWA", "AW"), ADAMW),
     **dict.fromkeys(("Baseline, SGD", "DMM-EQ-FIX, SGD", "DMM-CNN, SGD"), SGD),
 }
 """Row → the rates that it is tried at; as many for each."""
 METRICS = ("mean accuracy", "mean balanced accuracy")
+DIVERGED = "diverged at"
 
 
 def run(row: str, rate: float, data: Path, folder: Path) -> dict[str, Any]:
-    """Train a row at a rate, and tell its figures on the validation faces."""
+    """Train a row at a rate, and tell its figures on the validation faces; or at which step its loss was not finite."""
     recipe = load("dmm-cnn:small")
     recipe.variants[row].set |= {"celeba.optimisation.lr": rate, "celeba.optimisation.epochs": EPOCHS}
     one, place = recipe.variant(row), folder / f"{slug(row)}-{rate}"
     options = stages.RunOptions(accelerator="cpu", threads=1, logger="none")
-    result = stages.run(one, place, data, options)["celeba"]
+    try:
+        result = stages.run(one, place, data, options)["celeba"]
+    except PolyfaceError as error:
+        if not (step := re.search(r"step (\d+): the loss .* not finite", str(error))):
+            raise
+        shutil.rmtree(place)
+        return {"row": row, "rate": rate, DIVERGED: int(step[1])}
     bundle = load_bundle(result.bundle, quiet=True)
     bundle.tasks.pop("landmarks", None)
     found = evaluate(bundle, pool_of(one.stages[0], data, bundle.tasks, "val")).results["attributes "]
@@ -48,6 +57,11 @@ def run(row: str, rate: float, data: Path, folder: Path) -> dict[str, Any]:
     shutil.rmtree(place)
     figures = dict(zip(METRICS, (found.accuracy, found.balanced_accuracy), strict=True))
     return {"row": row, "rate": rate, "seconds": round(result.seconds)} | figures
+
+
+def told(line: dict[str, Any]) -> list[str]:
+    """What a line of the log has of a trial."""
+    return [key for key in (*METRICS, DIVERGED) if key in line]
 
 
 def main() -> None:
@@ -69,13 +83,16 @@ def main() -> None:
             lambda trial: run(*trial, given.data, given.folder),
         )
         for line in found:
-            print(line["row"], line["rate"], *(round(line[metric], 2) for metric in METRICS), flush=True)
+            print(line["row"], line["rate"], {key: round(line[key], 2) for key in told(line)}, flush=True)
         return
     rows = [
-        Row(f"trial {line['row']}, {line['rate']:g}", metric, line[metric], None, 1579, (0,))
+        Row(
+            f"trial {line['row']}, {line['rate']:g}", metric, line[metric], None, 1579, (0,),
+            unit="steps" if metric == DIVERGED else "%",
+        )
         for line in sorted(read(log), key=lambda line: (list(RATES).index(line["row"]), line["rate"]))
-        for metric in METRICS
-    ]
+        for metric in told(line)
+    ]  # fmt: skip
     write_results(
         Path("docs/results/dmm-cnn-search.json"), rows, command="python tools/dmm_search.py --write",
         data="CelebA, 1,579 validation faces", merge=False,

@@ -105,13 +105,14 @@ def test_groups_are_exchanged_or_drawn(recipe: Recipe) -> None:
     assert heads["Random groups"] == {name: len(group) for name, group in groups.items()}
 
 
-def test_rows_where_weights_act_differ_in_weights_alone(recipe: Recipe) -> None:
+def test_rows_where_weights_act_differ_in_weights_and_in_their_best_rate_alone(recipe: Recipe) -> None:
     rows = [stage(recipe, f"{name}, SGD") for name in ("Baseline", "DMM-EQ-FIX", "DMM-DW-FIX", "DMM-CNN")]
     for row in rows:
         asked = row.optimisation
         assert (asked.optimiser, asked.momentum, asked.ema) == ("sgd", 0.9, None)
         assert row.tasks["attributes"]["loss"] == "mse"
-    assert len({row.optimisation.lr for row in rows}) == 1
+    assert len({row.optimisation.model_copy(update={"lr": 1.0}).model_dump_json() for row in rows}) == 1
+    assert rows[2].optimisation.lr == rows[3].optimisation.lr  # the same network
     assert rows[3].weighting.options == {"fixed": {"landmarks": 0.5}}  # Eq. 4 as it stands
     assert rows[2].weighting == rows[3].weighting
     assert rows[1].network == rows[3].network
