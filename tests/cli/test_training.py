@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from polyface.data.boxes import BoxSpec
 from polyface.data.synthetic import records
@@ -57,6 +58,27 @@ def test_train_writes_a_model_and_goes_on_where_it_was(
     (again,) = re.findall(r"^one: (\S+)", shorter.out, re.M)
     kept = json.loads((Path(again).parent / stages.HISTORY).read_text())
     assert (len(kept["history"]), kept["settings"]["seed"]) == (1, 5)
+
+
+def test_what_a_variant_starts_from_is_trained_first_and_once(
+    polyface: Command, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = json.loads(toy(SMALL).read_text())
+    (one,) = tree["stages"]
+    two = one | {"name": "two", "init": {"source": "one", "parts": ["trunk"]}}
+    two["network"] = one["network"] | {"trunk": one["network"]["trunk"] | {"frozen": True}}
+    rows = {"first": {"stages": ["one"], "seeds": 1}, "second": {"stages": ["two"], "start": "first"}}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps(tree | {"stages": [one, two], "variants": rows}))
+    train = ("train", recipe, "--variant", "second", "--out", tmp_path, "--device", "cpu", "--logger", "none")
+    told = polyface(*train)
+    assert told.status == 0, told.err
+    (folder,) = re.findall(r"^two: (\S+) \(\d+ s\)$", told.out, re.M)
+    before = tmp_path / tree["name"] / "first" / "seed0" / "one" / "model"
+    trunks = [load_bundle(place, quiet=True).network.trunk.state_dict() for place in (before, folder)]
+    assert all(torch.equal(trunks[0][key], trunks[1][key]) for key in trunks[0])
+    monkeypatch.setattr("polyface.training.learner.Learner.training_step", lambda *_: pytest.fail("trained again"))
+    assert polyface(*train).status == 0
 
 
 # ------------------------------------------------------------------------------------------------------------ extend

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,20 +32,24 @@ def train(
     ] = None,
     fresh: Annotated[bool, typer.Option(help="Start over instead of resuming.")] = False,
 ) -> None:
-    """Train all stages of a recipe. A stopped run goes on where it was when the command is given again."""
+    """Train all stages of a recipe. A stopped run goes on where it was when the command is given again. What a variant
+    starts from is trained first, where `polyface reproduce` keeps it too."""
+    from polyface.reproduce.jobs import started
     from polyface.training import stages
     from polyface.training.recipe import load
 
     chosen = load(recipe, set_ or ())
     seed = chosen.seed if seed is None else seed
-    chosen = chosen.variant(variant, seed) if variant else chosen.at(seed)
+    own = chosen.variant(variant, seed) if variant else chosen.at(seed)
     place = out / chosen.place
     with common.bar() as progress:
         options = stages.RunOptions(
             accelerator=device, devices=devices, strategy=strategy, logger=logger, threads=threads,
             checkpoint_steps=checkpoint_steps, fresh=fresh, progress=progress,
         )  # fmt: skip
-        results = stages.run(chosen, place, data, options)
+        before = replace(options, fresh=False)
+        earlier = started(chosen, variant, data, place, before, seed) if variant else None
+        results = stages.run(own, place, data, options, earlier)
     for name, result in results.items():
         common.say(f"{name}: {result.bundle} ({result.seconds:.0f} s)")
 
