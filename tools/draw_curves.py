@@ -2,7 +2,7 @@
 
     python tools/draw_curves.py progressive:small --data DIR --out runs [--only "How soon*"]
 
-Every plot of the page is a file there, called after the recipe, its size and the section:
+Every plot of the page is a file there, called after the recipe, its size and the ASCII words of the section:
 progressive-small-how-soon-age-is-learnt.png.
 """
 
@@ -35,7 +35,8 @@ def main() -> None:
         plots = [block for block in section.blocks if isinstance(block, Curves)]
         for number, block in enumerate(plots, 1):
             which = f"-{number}" if len(plots) > 1 else ""
-            file = IMAGES / f"{recipe.place}-{slug(section.title).lower()}{which}.png"
+            title = " ".join(word for word in section.title.split() if word.isascii())
+            file = IMAGES / f"{recipe.place}-{slug(title).lower()}{which}.png"
             file.write_bytes(plot(block))
             print(file.name)
 
