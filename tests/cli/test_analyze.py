@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,11 @@ def test_drawings_that_are_missing_are_drawn_from_what_is_known(
 
 
 def started(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    """The command as from a terminal: a shell's background job, and what it starts, ignores SIGINT."""
     command = [sys.executable, "-m", "polyface", "analyze", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": heeding}
+    return subprocess.Popen(command, text=True, **(pipes | options))
 
 
 @pytest.mark.parametrize("ending, suffix", [(signal.SIGINT, "parquet"), (signal.SIGKILL, "jsonl")])
