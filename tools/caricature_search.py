@@ -89,19 +89,18 @@ trial("weighting ming", "Dynamic")
 # network's. Uniform sums the losses that others average, so that it may want a lower rate.
 RATES = (0.03, 0.1, 0.3)
 PRINTED = ("Single-cari", "Naive dynamic", "Dynamic", "Uniform", "Fixed 80 %", "Uncertainty", "GradNorm")
-for row in PRINTED:
+OF_SMALL = (
+    "Toy Dynamic",
+    "Toy Naive dynamic",
+    "IRv1 Dynamic",
+    "IRv1 Naive dynamic",
+    "IRv1 Uniform",
+    "IRv1 Single-cari",
+)
+for name in (*PRINTED, *OF_SMALL):
+    row, recipe = (f"{name}, RMSProp", "caricature:optimisers") if name in PRINTED else (name, "caricature:small")
     for lr in RATES:
-        trial(
-            f"RMSProp: {row}, {lr}",
-            f"{row}, RMSProp",
-            "caricature:optimisers",
-            cavi__optimisation__lr=lr,
-            cavi__optimisation__epochs=2,
-        )
-IRV1 = ("IRv1 Dynamic", "IRv1 Naive dynamic", "IRv1 Uniform", "IRv1 Single-cari")
-for row in ("Toy Dynamic", "Toy Naive dynamic", *IRV1):
-    for lr in RATES:
-        trial(f"RMSProp: {row}, {lr}", row, cavi__optimisation__lr=lr, cavi__optimisation__epochs=2)
+        trial(f"RMSProp: {name}, {lr}", row, recipe, cavi__optimisation__lr=lr, cavi__optimisation__epochs=2)
 JUDGED = ("verification", "visual id", "caricature id")
 
 

@@ -47,8 +47,7 @@ def train(
             accelerator=device, devices=devices, strategy=strategy, logger=logger, threads=threads,
             checkpoint_steps=checkpoint_steps, fresh=fresh, progress=progress,
         )  # fmt: skip
-        before = replace(options, fresh=False)
-        earlier = started(chosen, variant, data, place, before, seed) if variant else None
+        earlier = started(chosen, variant, data, place, replace(options, fresh=False), seed) if variant else None
         results = stages.run(own, place, data, options, earlier)
     for name, result in results.items():
         common.say(f"{name}: {result.bundle} ({result.seconds:.0f} s)")
