@@ -169,6 +169,21 @@ def test_plots_are_pictures_with_their_curves_and_marks() -> None:
     assert min(ced.size) > 400
 
 
+def test_the_interval_of_a_curve_is_a_band_in_its_colour() -> None:
+    """A band from 1 to 3 around a curve at 2 colours about half of the plot, below and above the curve alike."""
+    curves = {"FLD": ([300, 1000, 3000], [2.0, 2, 2])}
+    plain, banded = (
+        np.asarray(Image.open(io.BytesIO(plot(Curves(curves, "faces", "%", x_log=True, bands=bands)))))[..., :3]
+        for bands in ({}, {"FLD": ([1, 1, 1], [3, 3, 3])})
+    )
+    pale = np.abs(banded.astype(int) - (217, 234, 243)).max(-1) < 6  # 15 % of #0072B2 on white
+    assert pale.mean() > 0.4
+    rows = np.flatnonzero(pale.any(1))
+    curve = np.flatnonzero((np.abs(banded.astype(int) - (0x00, 0x72, 0xB2)).max(-1) < 30).sum(1) > 500)
+    assert abs((curve - rows[0]).mean() - (rows[-1] - curve).mean()) < 5
+    assert not (np.abs(plain.astype(int) - (217, 234, 243)).max(-1) < 6).mean() > 0.01
+
+
 def test_groups_of_points_have_a_colour_and_kinds_a_marker() -> None:
     points = {
         "ann": {"photo": [[0, 0]], "caricature": [[1, 1]]},

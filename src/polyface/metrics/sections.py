@@ -41,7 +41,8 @@ def mean_curve(of_seeds: Sequence[Curve]) -> Curve:
 class Curves:
     """A plot of curves {name: (x, y)}; one of a single result is named "", and `legend` adds a figure to its name.
 
-    `x_log`, `y_log`: logarithmic axes. `percent`: y goes from 0 to 100. `marks`: {name: x} of vertical lines.
+    `x_log`, `y_log`: logarithmic axes. `percent`: y goes from 0 to 100. `marks`: {name: x} of vertical lines. `bands`:
+    {name of a curve: (low, high)}, the interval of each of its points.
     """
 
     curves: Mapping[str, Curve]
@@ -53,6 +54,7 @@ class Curves:
     y_log: bool = False
     percent: bool = False
     marks: Mapping[str, float] = field(default_factory=dict)
+    bands: Mapping[str, tuple[ArrayLike, ArrayLike]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

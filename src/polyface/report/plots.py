@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#555555")
 
 _MARKERS = "o^sD"
+_PLACES = 8  # so few are written on a logarithmic axis themselves
 
 
 def canvas(width: float, height: float) -> Figure:
@@ -50,7 +51,11 @@ def plot(block: Curves) -> bytes:
     figure = canvas(7.0, 4.2)
     axes = figure.add_subplot()
     colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(curves)}
+    bands = {(name or block.y_label) + legend: band for name, band in block.bands.items()}
     for i, (name, (x, y)) in enumerate(curves.items()):
+        if name in bands:
+            low, high = (np.asarray(one, dtype=np.float64) for one in bands[name])
+            axes.fill_between(np.asarray(x), low, high, color=colours[name], alpha=0.15, linewidth=0)
         style = "-" if i < len(PALETTE) else "--"
         axes.plot(np.asarray(x), np.asarray(y, dtype=np.float64), style, color=colours[name], label=name, linewidth=1.8)
     for name, position in block.marks.items():
@@ -69,6 +74,10 @@ def plot(block: Curves) -> bytes:
     axes.set(xlabel=block.x_label, ylabel=block.y_label)
     if block.x_log:
         axes.set_xscale("log")
+        places = np.unique(np.concatenate([np.asarray(x, dtype=np.float64) for x, _ in curves.values()]))
+        if len(places) <= _PLACES:
+            axes.set_xticks(places)
+            axes.minorticks_off()
         axes.xaxis.set_major_formatter("{x:g}")
     elif all(np.equal(np.mod(x, 1), 0).all() for x, _ in curves.values()):
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))  # epochs, steps, ranks
