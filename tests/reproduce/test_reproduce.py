@@ -172,6 +172,28 @@ def test_what_a_run_with_other_settings_left_is_moved_aside_and_never_deleted(
     assert not (place / "stale" / "2").exists()
 
 
+def test_an_unfinished_run_with_other_settings_is_moved_aside_and_trained_anew(recipe: Recipe, tmp_path: Path) -> None:
+    """Its checkpoint would else stop the reproduction; with the settings it has, it is gone on from."""
+    job, stage = reproduce.Job("alone", 0), recipe.stages[0]
+    place = reproduce.folder(tmp_path, job)
+
+    def stop(done: int, total: int, what: str) -> None:
+        if done >= 3:
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            options = stages.RunOptions(progress=stop, checkpoint_steps=1)
+            reproduce.run_job(recipe, job, None, tmp_path, options)
+        assert (place / "five/last.ckpt").exists()
+        assert not (place / "stale").exists()
+    slower = stage.model_copy(update={"optimisation": stage.optimisation.model_copy(update={"lr": 0.001})})
+    changed = recipe.model_copy(update={"stages": [slower]})
+    reproduce.run_job(changed, job, None, tmp_path, stages.RunOptions())
+    assert reproduce.finished(changed, tmp_path, job)
+    assert (place / "stale/1/five/last.ckpt").exists()
+
+
 def test_a_setting_added_since_with_its_default_changes_nothing(recipe: Recipe, runs: Path, tmp_path: Path) -> None:
     job = reproduce.Job("alone", 0)
     shutil.copytree(reproduce.folder(runs, job), reproduce.folder(tmp_path, job))

@@ -26,6 +26,7 @@ from polyface.networks.trunks.face_resnet import FaceResNet
 from polyface.reproduce.jobs import Job, answered, finished, run_jobs, stored
 from polyface.training import stages
 from polyface.training.learner import Learner
+from polyface.training.records import read_record
 from polyface.training.specs import StageSpec
 from polyface.training.start import build_network, network_config
 from polyface.weighting import Combined
@@ -407,7 +408,9 @@ def test_a_row_of_a_network_as_it_starts(tmp_path) -> None:
     given, own = (load_bundle(folder, quiet=True).network.state_dict() for folder in folders)
     assert equal(part(own, "trunk."), part(given, "trunk."))
     assert all(equal(part(own, f"branches.{name}."), part(given, "branches.face.")) for name in TASKS)
-    assert not (tmp_path / "out/Untrained/seed0/one/history.json").exists()
+    kept = read_record(tmp_path / "out/Untrained/seed0/one")
+    assert kept is not None
+    assert (kept.history, kept.model_extra) == ([], {"untrained": True})
     assert not (tmp_path / "out/Untrained/seed0/one/last.ckpt").exists()
     answers = stored(tmp_path / "out", jobs[1])
     for name in TASKS:
@@ -417,6 +420,24 @@ def test_a_row_of_a_network_as_it_starts(tmp_path) -> None:
         np.testing.assert_allclose(embedding, stored(tmp_path / "out", jobs[0])["verification"]["embedding"], atol=1e-5)
         assert answers[name]["probabilities"].shape == (10, 4)
     assert answered(recipe, tmp_path / "out", jobs[1], "test")
+
+
+def test_a_network_as_it_starts_is_made_anew_with_other_settings(tmp_path: Path) -> None:
+    """What other rows start from would else be of settings that the recipe no longer has."""
+    rows = {"Start": {"stages": ["one"], "seeds": 1, "predictor": "start"}}
+    job, options = Job("Start", 0), stages.RunOptions(accelerator="cpu", logger="none")
+    narrow, wide = stage_tree(), stage_tree()
+    wide["network"] = wide["network"] | {"branches": {name: FACE | {"hidden": [12]} for name in TASKS}}
+    before, after = (recipe_of(tmp_path, stage, variants=rows) for stage in (narrow, wide))
+    run_jobs(before, [job], None, tmp_path, options, parts=())
+    assert finished(before, tmp_path, job, ())
+    first = load_bundle(tmp_path / "Start/seed0/one/model", quiet=True).network.state_dict()
+    assert not finished(after, tmp_path, job, ())
+    run_jobs(after, [job], None, tmp_path, options, parts=())
+    assert finished(after, tmp_path, job, ())
+    assert not equal(load_bundle(tmp_path / "Start/seed0/one/model", quiet=True).network.state_dict(), first)
+    kept = load_bundle(tmp_path / "Start/seed0/stale/1/one/model", quiet=True).network.state_dict()
+    assert equal(kept, first)
 
 
 def test_an_average_of_embeddings_is_the_mean_of_their_squared_distances(tmp_path) -> None:

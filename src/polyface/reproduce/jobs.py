@@ -23,8 +23,8 @@ import numpy as np
 
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError, short
-from polyface.files import atomic_path
-from polyface.models.bundle import MANIFEST, Bundle, load_bundle
+from polyface.files import atomic_path, lock
+from polyface.models.bundle import Bundle, load_bundle
 from polyface.models.predict import TTA, Degradation, predict
 from polyface.networks.heads import EMBEDDED
 from polyface.tasks import Task
@@ -34,6 +34,7 @@ from polyface.training.recipe import MOST_SEEDS, Recipe, VariantSpec, slug
 from polyface.training.records import HISTORY, inputs_of, read_record, weights_of
 from polyface.training.specs import StageSpec, same_settings
 from polyface.training.stages import pool_of
+from polyface.training.trainer import begun_otherwise
 
 Answers = dict[str, dict[str, np.ndarray]]
 """{task: {key: array over the faces of a part}}: {"landmarks": {"points": [N, P, 2]}, …}."""
@@ -171,8 +172,8 @@ def _current(recipe: Recipe, out: Path, job: Job, data: Path | None) -> dict[str
     """Whether each stage of a job was trained with the settings, data and starts that it has now; None: not to its end.
     Data that is not here is taken to be what it was."""
     place, found = folder(out, job), dict[str, bool | None]()
-    earlier = _earlier(recipe, out, job)
-    for stage in recipe.variant(job.variant, job.seed).stages:
+    earlier, own = _earlier(recipe, out, job), recipe.variant(job.variant, job.seed).stages
+    for stage in own if trains(recipe.variants[job.variant]) else own[-1:]:
         kept = read_record(place / stage.name)
         found[stage.name] = None
         if kept is not None:
@@ -213,10 +214,15 @@ def _before(recipe: Recipe, job: Job) -> set[Job]:
 
 
 def _set_aside(recipe: Recipe, out: Path, job: Job, data: Path | None) -> None:
-    """Move what a job's training with other settings or on other data left, the answers of its network among it, to
-    `stale/<number>`, where nothing reads it."""
-    place = folder(out, job)
-    changed = [place / name for name, same in _current(recipe, out, job, data).items() if same is False]
+    """Move what a job's training with other settings or on other data left, finished or not, the answers of its network
+    among it, to `stale/<number>`, where nothing reads it."""
+    place, current = folder(out, job), _current(recipe, out, job, data)
+    changed = [place / name for name, same in current.items() if same is False]
+    for stage in recipe.variant(job.variant, job.seed).stages:
+        path = place / stage.name
+        if current.get(stage.name, True) is None and path.exists():
+            with lock(path):  # or a run that goes on elsewhere would lose its place
+                changed += [path] if begun_otherwise(path, stage, job.seed) else []
     if left := [*place.glob("*.npz"), *changed]:
         aside = next(one for number in count(1) if not (one := place / "stale" / str(number)).exists())
         aside.mkdir(parents=True)
@@ -234,8 +240,7 @@ def answered(recipe: Recipe, out: Path, job: Job, part: str, data: Path | None =
         return False
     sources = [answers_path(out, Job(name, job.seed), part) for name in variant.average]
     if measured := variant.model:
-        made = HISTORY if trains(recipe.variants[measured]) else f"model/{MANIFEST}"
-        sources.append(folder(out, Job(measured, job.seed)) / recipe.variant(measured).stages[-1].name / made)
+        sources.append(folder(out, Job(measured, job.seed)) / recipe.variant(measured).stages[-1].name / HISTORY)
     if not all(source.exists() and path.stat().st_mtime >= source.stat().st_mtime for source in sources):
         return False
     with _opened(path) as file:
@@ -259,14 +264,9 @@ def finished(recipe: Recipe, out: Path, job: Job, parts: Sequence[str] = ("test"
     if not all(answered(recipe, out, job, part, data) for part in parts):
         return False
     variant = recipe.variants[job.variant]
-    if variant.model:
-        measured = recipe.variants[variant.model]
-        return not trains(measured) or trained(recipe, out, Job(variant.model, job.seed), data)
     if variant.average:
         return all(finished(recipe, out, Job(name, job.seed), parts, data) for name in variant.average)
-    if variant.predictor == "start" and not parts:  # a network that nothing trains, from which others start
-        return (folder(out, job) / recipe.variant(job.variant).stages[-1].name / "model" / MANIFEST).exists()
-    return not trains(variant) or trained(recipe, out, job, data)
+    return variant.predictor == "detector" or trained(recipe, out, Job(variant.model or job.variant, job.seed), data)
 
 
 # ------------------------------------------------------------------------------------------------ running jobs
@@ -354,8 +354,7 @@ def _network(recipe: Recipe, own: Recipe, job: Job, data: Path | None, out: Path
         return source
     if trained(recipe, out, job, data):
         return place / last / "model"
-    if trains(variant):
-        _set_aside(recipe, out, job, data)
+    _set_aside(recipe, out, job, data)
     earlier = _earlier(recipe, out, job)
     if variant.predictor == "start":
         return stages.untrained(own, place, data, earlier)

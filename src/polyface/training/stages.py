@@ -278,16 +278,18 @@ def build_weighting(
 
 
 def untrained(recipe: Recipe, out: Path, data: Path | None, earlier: Mapping[str, Path]) -> Path:
-    """The bundle of a recipe's last stage as its `init` leaves it."""
+    """The bundle of a recipe's last stage as its `init` leaves it, with the record of a stage of no epoch."""
     stage = recipe.measured
+    folder = out / stage.name
+    context = RunContext(recipe, folder, data, RunOptions(), earlier, inputs_of(stage, data, earlier))
     tasks = stage_tasks(stage, data, every=True)
     network = build_network(stage, tasks, recipe.seed, earlier)
     if pool := stage_pool(stage, "train", data, tasks, earlier=earlier):
         adapt(network, stage, tasks, pool, recipe.seed, earlier)
-    if old := extended(stage, earlier):
-        tasks = {**old.tasks, **tasks}
-    about = {"name": f"{recipe.place}/{stage.name}, untrained", "recipe": recipe.name, "seed": recipe.seed}
-    return Bundle(network, tasks, stage.data.crop, stage.data.boxes, about).save(out / stage.name / "model")
+    with lock(folder):
+        record = {"history": [], "seconds": 0.0}
+        context.finish(stage, network, tasks, record, extended(stage, earlier), untrained=True)
+    return folder / "model"
 
 
 def run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import warnings
@@ -23,7 +24,7 @@ from polyface.training.memory import keep_freed_memory
 from polyface.training.module import LAYOUT, Pace, StageModule
 from polyface.training.precision import precision
 from polyface.training.processes import ended_together
-from polyface.training.specs import BaseStage
+from polyface.training.specs import BaseStage, same_settings
 from polyface.training.stages import RunOptions
 
 CHECKPOINT = "last.ckpt"
@@ -113,6 +114,19 @@ def fit(trainer: L.Trainer, learner: StageModule, saver: Saver, seed: int) -> No
             if start is None or learner.started or trainer.world_size > 1:  # there another process may have ended
                 raise
             raise _unreadable(start, f"{type(error).__name__}: {short(error)}") from error
+
+
+def begun_otherwise(folder: Path, stage: BaseStage, seed: int) -> bool:
+    """Whether there is the checkpoint of an unfinished run of a stage, made with other settings than these.
+
+    Raises:
+        PolyfaceError: it cannot be read.
+    """
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return False
+    own = _checkpoint(path, {})["polyface"]
+    return not same_settings(stage, seed, json.loads(own["stage"]) | {"seed": own["seed"]})
 
 
 def _checkpoint(path: Path, own_keys: Mapping[str, Any]) -> dict[str, Any]:
