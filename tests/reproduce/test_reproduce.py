@@ -181,9 +181,9 @@ def test_an_unfinished_run_with_other_settings_is_moved_aside_and_trained_anew(r
         if done >= 3:
             raise KeyboardInterrupt
 
+    options = stages.RunOptions(progress=stop, checkpoint_steps=1)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            options = stages.RunOptions(progress=stop, checkpoint_steps=1)
             reproduce.run_job(recipe, job, None, tmp_path, options)
         assert (place / "five/last.ckpt").exists()
         assert not (place / "stale").exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,14 @@ _AFTER_TITLE = (": ", " minus ", ", ")
 _GROUPED = "pose"  # the column by whose words the figures of faces are told apart
 
 
-def rows_of(runs: Runs) -> list[Row]:
-    """All rows that the finished jobs give: each variant's figures, and the differences that the recipe asks for."""
+def rows_of(runs: Runs, only: Sequence[str] = ()) -> list[Row]:
+    """All rows that the finished jobs give: each variant's figures, and the differences that the recipe asks for. only:
+    wildcards of the variants that it is about, and of the first ones of differences."""
     made: list[Row] = []
+    asked = _titles(runs, chosen(runs.recipe, only))
     for name, variant in runs.measured.items():
+        if runs.title(name) not in asked:
+            continue
         title, of_variant = runs.title(name), []
         about: dict[str, Any] = {"splits": variant.splits, "note": variant.note}
         for prefix, found in runs.whole(name, by_prefix(runs.results(name))).items():
@@ -42,8 +46,13 @@ def rows_of(runs: Runs) -> list[Row]:
         of_variant += _validation_time(runs, name)
         made += runs.told(of_variant, name)
     for pair in runs.recipe.comparisons:
-        made += runs.told(_compared(runs, pair), pair.better, pair.than)
-    return made + _correlations(runs)
+        if runs.title(pair.better) in asked:
+            made += runs.told(_compared(runs, pair), pair.better, pair.than)
+    return made + _correlations(runs, [name for name in runs.recipe.variants if runs.title(name) in asked])
+
+
+def _titles(runs: Runs, names: Iterable[str]) -> set[str]:
+    return set(map(runs.title, names))
 
 
 def _compared(runs: Runs, pair: ComparisonSpec) -> list[Row]:
@@ -101,11 +110,12 @@ def _groups(runs: Runs, name: str, prefix: str, found: Mapping[int, Result]) -> 
     return {f"{_GROUPED} {word}": faces for word, faces in cases.groups(prefix, _GROUPED).items()}
 
 
-def _correlations(runs: Runs) -> list[Row]:
+def _correlations(runs: Runs, names: Iterable[str]) -> list[Row]:
     """Fig. 5(b): correlation of head weights between each landmark and each side task, mean over seeds; beside it what
     heads that share nothing have, and how often these have as much."""
     made: list[Row] = []
-    for name, variant in runs.recipe.variants.items():
+    for name in names:
+        variant = runs.recipe.variants[name]
         if not variant.correlation:
             continue
         stage = runs.stage(name)
@@ -144,11 +154,10 @@ def collect(
     of the paper's own. only: wildcards of the variants whose rows are written; those of others stay as the file has
     them."""
     papers = {(figure.row, figure.metric): figure.value for figure in published}
-    rows = [replace(row, published=papers.get(row.key, row.published)) for row in [*rows_of(runs), *extra]]
     if only:
-        asked = {runs.title(name) for name in chosen(runs.recipe, only)}
-        titles = asked.union(map(runs.title, runs.recipe.variants))
-        rows = [row for row in rows if _title_of(row, titles) in asked]
+        titles, asked = _titles(runs, runs.recipe.variants), _titles(runs, chosen(runs.recipe, only))
+        extra = [row for row in extra if _title_of(row, titles) in asked]
+    rows = [replace(row, published=papers.get(row.key, row.published)) for row in [*rows_of(runs, only), *extra]]
     without = runs.recipe.variants.keys() - runs.measured.keys()
     if not rows and not any(map(runs.seeds, without)):
         raise PolyfaceError(
