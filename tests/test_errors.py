@@ -18,6 +18,9 @@ def test_nearest_name_or_what_is_known() -> None:
 
 def test_a_long_list_is_cut() -> None:
     assert nearest("xyz", [f"{i:03}" for i in range(63)]).endswith("058, 059 and 3 more")
+    long = nearest("xyz", [f"{i:03} / " + 94 * "m" for i in range(40)])  # of 102 letters each with what parts them
+    assert long.endswith(" and 26 more")
+    assert nearest("xyz", [3000 * "m"]) == "known: " + 3000 * "m"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import accumulate
 
 
 class PolyfaceError(Exception):
@@ -23,17 +24,20 @@ class Interrupted(PolyfaceError):
     """The user stopped it: what is kept, and what the next run does."""
 
 
-HINTED = 60  # names that a hint lists at most
+HINTED, WIDTH = 60, 1500  # names that a hint lists at most, and how long they may be together
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that ends an error about an unknown name: its nearest neighbour, or what is known (the first `HINTED`)."""
+    """A hint that ends an error about an unknown name: its nearest neighbour, or what is known (as many as there is
+    room for)."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     if close:
         return f"did you mean '{close[0]}'?"
-    more = f" and {len(known) - HINTED} more" if len(known) > HINTED else ""
-    return f"known: {', '.join(known[:HINTED])}{more}" if known else "none is known"
+    lengths = accumulate(len(one) + 2 for one in known[:HINTED])
+    listed = known[: max(1, sum(length <= WIDTH for length in lengths))]
+    more = f" and {len(known) - len(listed)} more" if len(listed) < len(known) else ""
+    return f"known: {', '.join(listed)}{more}" if known else "none is known"
 
 
 def short(value: object) -> str:
