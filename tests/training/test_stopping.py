@@ -98,6 +98,18 @@ def test_a_task_stops_within_an_epoch(toy, tmp_path) -> None:
     assert record["history"][1]["stopped"] == {"smile": 1.2}
 
 
+def test_it_looks_on_for_the_curve_and_changes_nothing(toy, tmp_path) -> None:
+    """All have stopped after step 6 of ten: it looks up to step 9, or not; what is learnt is the same to the bit."""
+    plain, on = (run(recipe_of(toy, every=3, threshold=-1e9, until=u), tmp_path / str(u)) for u in (0, 9))
+    assert [look["step"] for look in plain["stopping"]] == [3, 6]
+    assert [(look["step"], look["stopped"]) for look in on["stopping"]] == [(3, []), (6, ["smile"]), (9, [])]
+    assert on["stopping"][:2] == plain["stopping"]
+    assert {"landmarks", "smile"} <= set(on["stopping"][2]["validation"])
+    assert on["history"][-1]["stopped"] == plain["history"][-1]["stopped"] == {"smile": 1.2}
+    model = "one/model/model.safetensors"
+    assert (tmp_path / "0" / model).read_bytes() == (tmp_path / "9" / model).read_bytes()
+
+
 def test_a_killed_run_looks_and_stops_as_a_whole_one(toy, tmp_path, monkeypatch) -> None:
     recipe = recipe_of(toy, threshold=0.01)
     whole = run(recipe, tmp_path / "whole")

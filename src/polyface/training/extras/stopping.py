@@ -21,7 +21,8 @@ class StoppingSpec(Strict):
     """main: tasks that never stop; window: k; threshold: ε (null: nothing stops, the looks alone are kept). every:
     steps between two looks, in which k counts. faces: so many training faces give E_tr and so many validation faces
     E_val, the same at every look, without augmentation and in evaluation mode. bounded: a first factor that does not
-    rise when a loss has just fallen steeply, in place of the printed one (`polyface.weighting.criterion`)."""
+    rise when a loss has just fallen steeply, in place of the printed one (`polyface.weighting.criterion`). until: it
+    looks up to this step also when no task is left to stop, for the curve."""
 
     main: list[str]
     window: int = Field(10, ge=1)
@@ -29,6 +30,7 @@ class StoppingSpec(Strict):
     every: int = Field(25, ge=1)
     faces: int = Field(500, ge=1)
     bounded: bool = False
+    until: int = Field(0, ge=0)
 
 
 class Stopping(Extra):
@@ -72,11 +74,12 @@ class Stopping(Extra):
 
     def after_step(self, network: FaceNetwork, step: int) -> None:
         going = [task for task in self.criterion.side if task not in self.stopped]
-        if not going or step % self.spec.every:
+        if step % self.spec.every or not (going or step <= self.spec.until):
             return
         assert self.losses
         train, validation = (self.losses(part, self.spec.faces) for part in ("train", "val"))
-        self.criterion.update(train, validation, self._task_weights())
+        if going:
+            self.criterion.update(train, validation, self._task_weights())
         look = {"step": step, "train": train, "validation": validation}
         look["criterion"] = {task: self.criterion.values[task] for task in going if task in self.criterion.values}
         self.looks.append(rounded(look | {"stopped": [task for task in going if task in self.stopped]}))
