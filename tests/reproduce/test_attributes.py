@@ -162,7 +162,7 @@ def test_stored_answers_are_judged_by_thresholds_at_rest(recipe: Recipe, ran, mo
     out, _ = ran
     monkeypatch.setattr(page, "VALIDATED", ("AT",))
     judged = reproduce.Runs(recipe, None, out)
-    assert [row.key for row in page.rows(judged)] == [("AT", "steps to within 1 %")]
+    assert [row.key for row in page.rows(judged)] == [("AT", "steps to within 1 %"), ("AT", "median weight")]
     records = {path: path.read_bytes() for path in out.rglob("history.json")}
     todo = [job for job in reproduce.jobs(recipe) if job.variant == "AT"]
     options = stages.RunOptions(accelerator="cpu", logger="none", threads=1)
@@ -179,6 +179,17 @@ def test_stored_answers_are_judged_by_thresholds_at_rest(recipe: Recipe, ran, mo
         known = ~np.isnan(truth)
         called, have = ((one & known).sum(0) for one in (scores > at, truth > 0))
         assert (np.abs(called - have) <= 1).all()
+
+
+def test_what_weights_come_to_is_the_median_after_the_last_validation(recipe: Recipe, monkeypatch) -> None:
+    first = {"weights": {"attributes/Male": 1.0, "attributes/Smiling": 1.0, "landmarks": 0.5}}
+    last = {"weights": {"attributes/Male": 0.002, "attributes/Smiling": 0.004, "landmarks": 0.5}}
+    told = {"AT": {0: [first, last], 1: [first, {"weights": {"attributes/Male": 0.005, "attributes/Smiling": 0.005}}]}}
+    monkeypatch.setattr(page, "_followed", lambda runs, name: told.get(name, {}))
+    (row,) = page._last_weights(reproduce.Runs(recipe, None, Path()))
+    assert row.key == ("AT", "median weight")
+    assert row.mean == pytest.approx(0.4)  # percent: medians of 0.003 and 0.005
+    assert row.seeds == (0, 1)
 
 
 def test_papers_name_the_rows_that_are_judged_on_validation_faces() -> None:

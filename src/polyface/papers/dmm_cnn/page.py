@@ -1,5 +1,5 @@
-"""What the recipe's rows do not say: other thresholds of the same networks, how soon these learn, which attributes
-move, how well landmarks are learnt; and pictures by iteration (Figs. 5–7)."""
+"""What the recipe's rows do not say: other thresholds of the same networks, how soon these learn, what weights
+come to, which attributes move, how well landmarks are learnt; and pictures by iteration (Figs. 5–7)."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ VALIDATED = ("Baseline", "DMM-EQ-AT", "DMM-CNN")
 """The rows whose networks are judged with other thresholds too, which are found on the validation faces."""
 WHOLE, PLAIN = "DMM-CNN", "Baseline"
 MEAN, ACCURACY, SOON, POINTS = "mean accuracy", "accuracy", "steps to within 1 %", "FLD error"
+WEIGHT = "median weight"
 NEAR = 1.01  # of the lowest loss
 _FIXED = {"DMM-EQ-AT": "DMM-EQ-FIX", WHOLE: "DMM-DW-FIX"}  # the rows of the same networks with thresholds 0
 _RULES = {"AT at rest": at_rest, "τ best on validation": most_accurate}
@@ -35,9 +36,10 @@ _SYSTEMS = ("MCNN-AUX", WHOLE)  # of Table 3, whose figures stand beside ours wh
 
 def rows(runs: Runs) -> list[Row]:
     """What other thresholds make of the same networks; the mean accuracy of each group of attributes; the difference of
-    DMM-CNN and Baseline at every attribute; how soon the validation loss is near its lowest; and the landmarks' error.
+    DMM-CNN and Baseline at every attribute; how soon the validation loss is near its lowest; what weights come to; and
+    the landmarks' error.
     """
-    return [*_thresholds(runs), *_groups(runs), *_moved(runs), *_soon(runs), *_points(runs)]
+    return [*_thresholds(runs), *_groups(runs), *_moved(runs), *_soon(runs), *_last_weights(runs), *_points(runs)]
 
 
 def sections(runs: Runs) -> list[Section]:
@@ -166,6 +168,21 @@ def _steps(runs: Runs, name: str) -> dict[int, float]:
             lowest = min(loss for _, loss in curve)
             found[seed] = float(next(step for step, loss in curve if loss <= NEAR * lowest))
     return found
+
+
+def _last_weights(runs: Runs) -> Iterator[Row]:
+    """The attributes' median weight λ after the last validation that weights followed, in percent of an equal one: how
+    much of the attributes' loss is left by then."""
+    note = "λ over the attributes after the last validation; 100 % is a weight of 1"
+    for name in (name for name, variant in runs.measured.items() if trains(variant)):
+        medians = {
+            seed: 100 * float(np.median(list(weights.values())))
+            for seed, validations in _followed(runs, name).items()
+            if validations and (weights := _weights(validations[-1]))
+        }
+        if medians:
+            of_all = summarise(list(medians.values()))
+            yield Row(runs.title(name), WEIGHT, of_all.mean, of_all.std, seeds=tuple(medians), note=note)
 
 
 def _followed(runs: Runs, name: str) -> dict[int, list[dict[str, Any]]]:
