@@ -14,7 +14,7 @@ from polyface.compare import weightings
 from polyface.compare.weightings import ALONE, AS_IS, BASELINES, EARLIER, UNIFORM, Budget, Comparison
 from polyface.errors import PolyfaceError
 from polyface.report.results import read_results
-from polyface.reproduce.jobs import Job, _store, answers_path, folder
+from polyface.reproduce.jobs import Job, _store, answers_path, before, folder
 from polyface.reproduce.runs import OLDER
 from polyface.training import stages
 from polyface.training.recipe import Recipe, load
@@ -107,14 +107,41 @@ def test_by_default_every_registered_weighting_is_a_row(recipe: Recipe) -> None:
 
 
 def test_earlier_stages_are_trained_once_and_keep_their_weighting(recipe: Recipe) -> None:
-    for variant, last in ((None, "again"), ("started", "again")):
+    for variant, first in ((None, EARLIER), ("started", f"{EARLIER}: two of them")):
         rows = weightings.comparison(recipe, variant, ["dwa"])
-        assert [stage.name for stage in rows.variant(EARLIER).stages] == ["five"]
-        assert rows.variant(EARLIER).stages[0].weighting.name == "fixed"
+        assert [stage.name for stage in rows.variant(first).stages] == ["five"]
+        assert rows.variant(first).stages[0].weighting.name == "fixed"
         for row in (AS_IS, ALONE, UNIFORM, "dwa"):
-            assert [stage.name for stage in rows.variant(row).stages] == [last]
-            assert rows.variants[row].start == [EARLIER]
-    assert EARLIER not in weightings.comparison(recipe, "two of them", ["dwa"]).variants
+            assert [stage.name for stage in rows.variant(row).stages] == ["again"]
+            assert rows.variants[row].start == [first]
+    rows = weightings.comparison(recipe, "two of them", ["dwa"])
+    assert not any(name.startswith(EARLIER) for name in rows.variants)
+
+
+def test_every_seed_starts_from_a_network_of_its_own_as_in_the_recipe(recipe: Recipe) -> None:
+    assert before(weightings.comparison(recipe, None, ["dwa"]), Job("dwa", 4)) == {Job(EARLIER, 4)}
+    rows = weightings.comparison(recipe, "started", ["dwa"])
+    assert before(rows, Job("dwa", 4)) == {Job(f"{EARLIER}: two of them", 1)}  # three seeds there, in turn
+
+
+def test_a_start_that_nothing_trains_and_starts_of_starts_are_as_in_the_recipe(recipe: Recipe, tmp_path: Path) -> None:
+    variants = """
+variants:
+  given: {stages: [five], predictor: start, seeds: 1}
+  two: {stages: [again], start: given, set: {again.init: {source: five}}}
+  three: {stages: [third], start: two, set: {third.init: {source: again}}}
+  twice: {stages: [five], start: given}
+"""
+    own = write(tmp_path / "nested.yaml", "five", "again", "third", variants=variants)
+    rows = weightings.comparison(own, "three", ["dwa"]).variants
+    given, two = f"{EARLIER}: given", f"{EARLIER}: two"
+    assert {name: (spec.predictor, spec.start) for name, spec in rows.items() if name.startswith(EARLIER)} == {
+        given: ("start", []),
+        two: ("network", [given]),
+    }
+    assert rows["dwa"].start == [given, two]
+    with pytest.raises(PolyfaceError, match="'twice' starts from two networks of a stage 'five'"):
+        weightings.comparison(own, "twice", ["dwa"])
 
 
 @pytest.mark.parametrize(
@@ -315,9 +342,9 @@ def test_a_stage_before_is_trained_once_for_all_rows(recipe: Recipe, tmp_path: P
     trained = sorted(path.parent.relative_to(found.short.out) for path in found.short.out.glob("*/*/*/history.json"))
     rows = ("as-in-the-recipe", "main-task-alone", "stch", "uniform")
     assert [str(path) for path in trained] == sorted(
-        ["earlier-stages/seed0/five", *(f"{row}/seed0/again" for row in rows)]
+        ["earlier-stages-two-of-them/seed0/five", *(f"{row}/seed0/again" for row in rows)]
     )
-    assert EARLIER not in {row.row for row in weighting_pages.rows_of(found)}
+    assert not any(row.row.startswith(EARLIER) for row in weighting_pages.rows_of(found))
     assert found.left(final=False) == []
 
 

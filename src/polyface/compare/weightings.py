@@ -19,10 +19,10 @@ import numpy as np
 from polyface import protocols
 from polyface.data.table import Progress
 from polyface.errors import PolyfaceError, nearest
-from polyface.reproduce.jobs import Job, finished, run_jobs, trains
+from polyface.reproduce.jobs import Job, before, finished, run_jobs, trains
 from polyface.reproduce.runs import Faces, Runs
 from polyface.training import stages
-from polyface.training.recipe import Recipe, VariantSpec, slug
+from polyface.training.recipe import MOST_SEEDS, Recipe, VariantSpec, slug
 from polyface.training.specs import StageSpec
 from polyface.training.texts import read_yaml_file
 from polyface.weighting import WEIGHTINGS
@@ -79,39 +79,60 @@ def comparison(
 ) -> Recipe:
     """The recipe whose variants are the rows of a comparison; default weightings: all that are registered.
 
-    The last stage's weighting is exchanged; earlier stages are trained once for all rows. Every weighting is built once
-    here, so that a wrong name or option is an error before anything is trained.
+    The last stage's weighting is exchanged; earlier stages, and the variants that this one starts from, are made once a
+    seed for all rows. Every weighting is built once here, so that a wrong name or option is an error before anything is
+    trained.
     """
     base = _base(recipe, variant)
-    before, last = base.stages[:-1], base.measured
+    *before, last = [*base.stages[:-1], base.measured]
     rows = _baselines(last) | _exchanged(last, weightings or default_weightings(), options or {})
-    start = [EARLIER] if before else []
-    minutes = recipe.variants[variant].minutes if variant else 0.0
-    earlier = {key: value for key, value in (changes or {}).items() if key.split(".")[0] in (s.name for s in before)}
-    own = {key: value for key, value in (changes or {}).items() if key not in earlier}
-    variants = {
-        row: VariantSpec(stages=[last.name], set={**set_, **own}, start=start, seeds=1, minutes=minutes, note=note)
-        for row, (set_, note) in rows.items()
-    }
+    first = _earlier(recipe, variant, [stage.name for stage in before])
+    own = dict(changes or {})
+    for spec in first.values():
+        spec.set = {key: value for key, value in own.items() if key.split(".")[0] in ("*", *spec.stages)}
+    own = {key: value for key, value in own.items() if key.split(".")[0] not in [stage.name for stage in before]}
+    every: dict[str, Any] = {"stages": [last.name], "start": list(first), "seeds": 1}
+    every["minutes"] = recipe.variants[variant].minutes if variant else 0.0
+    variants = {row: VariantSpec(set={**set_, **own}, note=note, **every) for row, (set_, note) in rows.items()}
     variants[ALONE].keep = [last.main]
-    if start:
-        every = {key: value for key, value in own.items() if key.startswith("*.")}
-        variants[EARLIER] = VariantSpec(stages=[stage.name for stage in before], set={**every, **earlier}, seeds=1)
-    made = base.model_copy(update={"variants": variants})
+    made = base.model_copy(update={"variants": variants | first})
     for row in rows:
         stages.build_weighting(made.variant(row).measured, features=1)
     return made
 
 
+def _earlier(recipe: Recipe, variant: str | None, names: Sequence[str]) -> dict[str, VariantSpec]:
+    """What is made before the rows, in order: the variants that one starts from, trained or taken as they are for as
+    many seeds as in the recipe; then what is left of the stages of these names."""
+    first: dict[str, VariantSpec] = {}
+    for name in _starts(recipe, variant):
+        given = recipe.variants[name]
+        first[f"{EARLIER}: {name}"] = VariantSpec(
+            stages=given.stages, start=list(first), predictor=given.predictor, seeds=given.seeds
+        )
+    made = {stage for spec in first.values() for stage in spec.stages}
+    if left := [name for name in names if name not in made]:
+        first[EARLIER] = VariantSpec(stages=left, start=list(first), seeds=MOST_SEEDS)
+    return first
+
+
+def _starts(recipe: Recipe, variant: str | None) -> list[str]:
+    """The variants that one starts from, each after those that it starts from itself."""
+    direct = recipe.variants[variant].start if variant else []
+    return list(dict.fromkeys(name for start in direct for name in (*_starts(recipe, start), start)))
+
+
 def _base(recipe: Recipe, variant: str | None) -> Recipe:
-    """The stages that are trained: the recipe's own, or a variant's after those that it starts from."""
+    """The stages that are trained: the recipe's own, or a variant's after those of all that it starts from."""
     base = recipe.variant(variant) if variant else recipe.model_copy(update={"variants": {}, "comparisons": []})
     hint = ""
     if variant:
-        given = recipe.variants[variant]
-        if not trains(given):
+        if not trains(recipe.variants[variant]):
             raise PolyfaceError(f"variant '{variant}' trains no network of its own: nothing to weigh")
-        earlier = [stage for start in given.start for stage in recipe.variant(start).stages]
+        earlier = [stage for start in _starts(recipe, variant) for stage in recipe.variant(start).stages]
+        names = [stage.name for stage in (*earlier, *base.stages)]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise PolyfaceError(f"variant '{variant}' starts from two networks of a stage '{twice[0]}': not compared")
         base = base.model_copy(update={"stages": [*earlier, *base.stages]})
     elif recipe.variants:
         hint = f"; choose a --variant: {', '.join(recipe.variants)}"
@@ -206,7 +227,7 @@ class Comparison:
 
     @property
     def rows(self) -> list[str]:
-        return [row for row in self.full.recipe.variants if row != EARLIER]
+        return [row for row in self.full.recipe.variants if not row.startswith(EARLIER)]
 
     @property
     def screened(self) -> bool:
@@ -287,9 +308,8 @@ class Comparison:
         self.failed.clear()
         for final, runs in ((False, self.short), (True, self.full)):
             todo = self.jobs(final)
-            if EARLIER in runs.recipe.variants and todo:
-                first = [Job(EARLIER, seed) for seed in sorted({job.seed for job in todo})]
-                run_jobs(runs.recipe, first, self.data, runs.out, options, workers, progress, ())
+            first = sorted({one for job in todo for one in before(runs.recipe, job)}, key=lambda job: job.seed)
+            run_jobs(runs.recipe, first, self.data, runs.out, options, workers, progress, ())
             told: list[str] = []
 
             def report(done: int, total: int, what: str, told: list[str] = told) -> None:

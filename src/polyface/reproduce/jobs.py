@@ -203,14 +203,14 @@ def started(
     """The bundles that a variant starts from at a seed, by the names of their stages; they are trained if they are not
     yet."""
     job = Job(name, seed)
-    run_jobs(recipe, [*_before(recipe, job)], data, out, options, parts=())
+    run_jobs(recipe, [*before(recipe, job)], data, out, options, parts=())
     return _earlier(recipe, out, job)
 
 
-def _before(recipe: Recipe, job: Job) -> set[Job]:
+def before(recipe: Recipe, job: Job) -> set[Job]:
     """The jobs that must be finished before one can start."""
     direct = set(_starts(recipe, job))
-    return direct.union(*(_before(recipe, one) for one in direct))
+    return direct.union(*(before(recipe, one) for one in direct))
 
 
 def _set_aside(recipe: Recipe, out: Path, job: Job, data: Path | None) -> None:
