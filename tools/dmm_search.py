@@ -1,7 +1,7 @@
 """Choose the learning rate of every row of `dmm-cnn:small` on CelebA's 1,579 validation faces, by equal trials.
 
 Each row that trains a network of its own for Tables 1 and 2 (AdamW, cross-entropy), and each of those that tell where
-weights act (SGD, squared error), is trained at three rates, for 3 of its 8 epochs, with one seed. Each trial is a line
+weights act (SGD, squared error), is trained at four rates, for 3 of its 8 epochs, with one seed. Each trial is a line
 of the log, and a stopped search goes on.
 
     python tools/dmm_search.py --data DIR [--row NAME] [--worker I/N] [--write]
@@ -27,7 +27,7 @@ from polyface.training.stages import pool_of
 from trials import carried_out, read
 
 EPOCHS = 3
-ADAMW, SGD = (0.001, 0.002, 0.004), (0.003, 0.01, 0.03)
+ADAMW, SGD = (0.001, 0.002, 0.004, 0.008), (0.001, 0.003, 0.01, 0.03)
 RATES: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(("Baseline", "DMM-FAC", "DMM-EQ-AT", "DMM-SPP", "DMM-CNN", "DWA", "AW"), ADAMW),
     **dict.fromkeys(("Baseline, SGD", "DMM-EQ-FIX, SGD", "DMM-CNN, SGD"), SGD),
