@@ -1,10 +1,12 @@
-"""Choose the learning rate of every row of `dmm-cnn:small` on CelebA's 1,579 validation faces, by equal trials.
+"""Choose the learning rate of every row of `dmm-cnn:small` on validation faces, by the same rule.
 
 Each row that trains a network of its own for Tables 1 and 2 (AdamW, cross-entropy), and each of those that tell where
-weights act (SGD, squared error), is trained at four rates, for 3 of its 8 epochs, with one seed. Each trial is a line
-of the log, and a stopped search goes on.
+weights act (SGD, squared error), is trained at four rates, for 3 of its 8 epochs, with one seed; the best of them is
+surrounded by twice and half of it until both are worse. Rows of LFWA, which start from those, have their 15 epochs on
+nine tenths of the training faces, and are judged on the rest. Each trial is a line of the log, and a stopped search
+goes on.
 
-    python tools/dmm_search.py --data DIR [--row NAME] [--worker I/N] [--write]
+    python tools/dmm_search.py --data DIR [--runs runs] [--row NAME] [--write]
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +24,38 @@ from polyface.metrics.result import Row
 from polyface.models.bundle import load_bundle
 from polyface.protocols.evaluation import evaluate
 from polyface.report.results import write_results
+from polyface.reproduce.jobs import started
 from polyface.training import stages
 from polyface.training.recipe import load, slug
 from polyface.training.stages import pool_of
 from trials import carried_out, read
 
 EPOCHS = 3
-ADAMW, SGD = (0.001, 0.002, 0.004, 0.008), (0.001, 0.003, 0.01, 0.03)
+ADAMW, SGD, TUNED = (0.001, 0.002, 0.004, 0.008), (0.001, 0.003, 0.01, 0.03), (0.0005, 0.001, 0.002, 0.004)
+OWN = ("Baseline", "DMM-FAC", "DMM-EQ-AT", "DMM-SPP", "DMM-CNN", "DWA", "AW")
+LFWA, WITHOUT = "LFWA ", ", without CelebA"
 RATES: dict[str, tuple[float, ...]] = {
-    **dict.fromkeys(("Baseline", "DMM-FAC", "DMM-EQ-AT", "DMM-SPP", "DMM-CNN", "DWA", "AW"), ADAMW),
+    **dict.fromkeys(OWN, ADAMW),
     **dict.fromkeys(("Baseline, SGD", "DMM-EQ-FIX, SGD", "DMM-CNN, SGD"), SGD),
+    **dict.fromkeys((*(LFWA + row for row in OWN), *(LFWA + row + WITHOUT for row in ("Baseline", "DMM-CNN"))), TUNED),
 }
 """Row → the rates that it is tried at; as many for each."""
 METRICS = ("mean accuracy", "mean balanced accuracy")
 DIVERGED = "diverged at"
 
 
-def run(row: str, rate: float, data: Path, folder: Path) -> dict[str, Any]:
+def run(row: str, rate: float, data: Path, folder: Path, runs: Path) -> dict[str, Any]:
     """Train a row at a rate, and tell its figures on the validation faces; or at which step its loss was not finite."""
     recipe = load("dmm-cnn:small")
-    recipe.variants[row].set |= {"celeba.optimisation.lr": rate, "celeba.optimisation.epochs": EPOCHS}
-    one, place = recipe.variant(row), folder / f"{slug(row)}-{rate}"
     options = stages.RunOptions(accelerator="cpu", threads=1, logger="none")
+    earlier = started(recipe, row, data, runs / recipe.place, options)
+    stage = recipe.variants[row].stages[-1]
+    shorter = {f"{stage}.optimisation.epochs": EPOCHS}
+    held_out = {f"{stage}.data.tables.0.splits": None, f"{stage}.data.validate_on": "val"}
+    recipe.variants[row].set |= {f"{stage}.optimisation.lr": rate, **(held_out if row.startswith(LFWA) else shorter)}
+    one, place = recipe.variant(row), folder / f"{slug(row)}-{rate}"
     try:
-        result = stages.run(one, place, data, options)["celeba"]
+        result = stages.run(one, place, data, options, earlier)[stage]
     except PolyfaceError as error:
         if not (step := re.search(r"step (\d+): the loss .* not finite", str(error))):
             raise
@@ -56,7 +67,18 @@ def run(row: str, rate: float, data: Path, folder: Path) -> dict[str, Any]:
     assert isinstance(found, AttributesResult)
     shutil.rmtree(place)
     figures = dict(zip(METRICS, (found.accuracy, found.balanced_accuracy), strict=True))
-    return {"row": row, "rate": rate, "seconds": round(result.seconds)} | figures
+    return {"row": row, "rate": rate, "faces": found.n, "seconds": round(result.seconds)} | figures
+
+
+def next_rate(row: str, lines: Sequence[Mapping[str, Any]]) -> float | None:
+    """The next rate to try a row at: first those of `RATES`, then twice or half of the best until both are worse."""
+    found = {line["rate"]: line.get(METRICS[0], 0.0) for line in lines if line["row"] == row}
+    if left := [rate for rate in RATES[row] if rate not in found]:
+        return left[0]
+    best = max(found, key=lambda rate: found[rate])
+    around = [] if any(rate > best for rate in found) else [round(best * 2, 6)]
+    around += [] if any(rate < best for rate in found) else [round(best / 2, 6)]
+    return around[0] if around else None
 
 
 def told(line: dict[str, Any]) -> list[str]:
@@ -68,26 +90,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--row", choices=list(RATES), help="this one alone")
-    parser.add_argument("--worker", default="0/1")
     parser.add_argument("--folder", type=Path, default=Path("runs/dmm-search"))
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where `polyface reproduce` keeps its runs")
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     log = given.folder / "trials.jsonl"
+    for row in [] if given.write else RATES if given.row is None else [given.row]:
+        while (rate := next_rate(row, read(log))) is not None:
+            (line,) = carried_out(
+                log, [(row, rate)], lambda line, trial: (line["row"], line["rate"]) == trial,
+                lambda trial: run(*trial, given.data, given.folder, given.runs),
+            )  # fmt: skip
+            print(row, rate, {key: round(line[key], 2) for key in told(line)}, flush=True)
     if not given.write:
-        worker, workers = map(int, given.worker.split("/"))
-        todo = [(row, rate) for row, rates in RATES.items() if given.row in (None, row) for rate in rates]
-        found = carried_out(
-            log,
-            todo[worker::workers],
-            lambda line, trial: (line["row"], line["rate"]) == trial,
-            lambda trial: run(*trial, given.data, given.folder),
-        )
-        for line in found:
-            print(line["row"], line["rate"], {key: round(line[key], 2) for key in told(line)}, flush=True)
         return
     rows = [
         Row(
-            f"trial {line['row']}, {line['rate']:g}", metric, line[metric], None, 1579, (0,),
+            f"trial {line['row']}, {line['rate']:g}", metric, line[metric], None, line.get("faces", 1579), (0,),
             unit="steps" if metric == DIVERGED else "%",
         )
         for line in sorted(read(log), key=lambda line: (list(RATES).index(line["row"]), line["rate"]))
@@ -95,7 +114,7 @@ def main() -> None:
     ]  # fmt: skip
     write_results(
         Path("docs/results/dmm-cnn-search.json"), rows, command="python tools/dmm_search.py --write",
-        data="CelebA, 1,579 validation faces", merge=False,
+        data="CelebA and LFWA, validation faces", merge=False,
     )  # fmt: skip
     print(len(rows), "rows")
 
