@@ -95,21 +95,26 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     log = given.folder / "trials.jsonl"
-    for row in [] if given.write else RATES if given.row is None else [given.row]:
+    if given.write:
+        write(read(log))
+        return
+    for row in [given.row] if given.row else RATES:
         while (rate := next_rate(row, read(log))) is not None:
             (line,) = carried_out(
                 log, [(row, rate)], lambda line, trial: (line["row"], line["rate"]) == trial,
                 lambda trial: run(*trial, given.data, given.folder, given.runs),
             )  # fmt: skip
             print(row, rate, {key: round(line[key], 2) for key in told(line)}, flush=True)
-    if not given.write:
-        return
+
+
+def write(lines: Sequence[dict[str, Any]]) -> None:
+    """The trials as rows of a results file."""
     rows = [
         Row(
             f"trial {line['row']}, {line['rate']:g}", metric, line[metric], None, line.get("faces", 1579), (0,),
             unit="steps" if metric == DIVERGED else "%",
         )
-        for line in sorted(read(log), key=lambda line: (list(RATES).index(line["row"]), line["rate"]))
+        for line in sorted(lines, key=lambda line: (list(RATES).index(line["row"]), line["rate"]))
         for metric in told(line)
     ]  # fmt: skip
     write_results(
