@@ -52,7 +52,7 @@ def run(row: str, rate: float, data: Path, folder: Path, runs: Path) -> dict[str
     stage = recipe.variants[row].stages[-1]
     shorter = {f"{stage}.optimisation.epochs": EPOCHS}
     held_out = {f"{stage}.data.tables.0.splits": None, f"{stage}.data.validate_on": "val"}
-    recipe.variants[row].set |= {f"{stage}.optimisation.lr": rate, **(held_out if row.startswith(LFWA) else shorter)}
+    recipe.variants[row].set |= {f"{stage}.optimisation.lr": rate, **(held_out if stage == "lfwa" else shorter)}
     one, place = recipe.variant(row), folder / f"{slug(row)}-{rate}"
     try:
         result = stages.run(one, place, data, options, earlier)[stage]
@@ -100,11 +100,14 @@ def main() -> None:
         return
     for row in [given.row] if given.row else RATES:
         while (rate := next_rate(row, read(log))) is not None:
-            (line,) = carried_out(
-                log, [(row, rate)], lambda line, trial: (line["row"], line["rate"]) == trial,
+            found = carried_out(
+                log,
+                [(row, rate)],
+                lambda line, trial: (line["row"], line["rate"]) == trial,
                 lambda trial: run(*trial, given.data, given.folder, given.runs),
-            )  # fmt: skip
-            print(row, rate, {key: round(line[key], 2) for key in told(line)}, flush=True)
+            )
+            for line in found:  # none where another process has just told it
+                print(row, rate, {key: round(line[key], 2) for key in told(line)}, flush=True)
 
 
 def write(lines: Sequence[dict[str, Any]]) -> None:

@@ -119,9 +119,9 @@ def test_earlier_stages_are_trained_once_and_keep_their_weighting(recipe: Recipe
 
 
 def test_every_seed_starts_from_a_network_of_its_own_as_in_the_recipe(recipe: Recipe) -> None:
-    assert before(weightings.comparison(recipe, None, ["dwa"]), Job("dwa", 4)) == {Job(EARLIER, 4)}
+    assert before(weightings.comparison(recipe, None, ["dwa"]), Job("dwa", 4)) == [Job(EARLIER, 4)]
     rows = weightings.comparison(recipe, "started", ["dwa"])
-    assert before(rows, Job("dwa", 4)) == {Job(f"{EARLIER}: two of them", 1)}  # three seeds there, in turn
+    assert before(rows, Job("dwa", 4)) == [Job(f"{EARLIER}: two of them", 1)]  # three seeds there, in turn
 
 
 def test_a_start_that_nothing_trains_and_starts_of_starts_are_as_in_the_recipe(recipe: Recipe, tmp_path: Path) -> None:

@@ -84,16 +84,18 @@ def comparison(
     trained.
     """
     base = _base(recipe, variant)
-    *before, last = [*base.stages[:-1], base.measured]
+    last, names = base.measured, [stage.name for stage in base.stages[:-1]]
     rows = _baselines(last) | _exchanged(last, weightings or default_weightings(), options or {})
-    first = _earlier(recipe, variant, [stage.name for stage in before])
-    own = dict(changes or {})
+    first = _earlier(recipe, variant, names)
+    changes, start = changes or {}, list(first)
     for spec in first.values():
-        spec.set = {key: value for key, value in own.items() if key.split(".")[0] in ("*", *spec.stages)}
-    own = {key: value for key, value in own.items() if key.split(".")[0] not in [stage.name for stage in before]}
-    every: dict[str, Any] = {"stages": [last.name], "start": list(first), "seeds": 1}
-    every["minutes"] = recipe.variants[variant].minutes if variant else 0.0
-    variants = {row: VariantSpec(set={**set_, **own}, note=note, **every) for row, (set_, note) in rows.items()}
+        spec.set = {key: value for key, value in changes.items() if key.split(".")[0] in ("*", *spec.stages)}
+    own = {key: value for key, value in changes.items() if key.split(".")[0] not in names}
+    minutes = recipe.variants[variant].minutes if variant else 0.0
+    variants = {
+        row: VariantSpec(stages=[last.name], set={**set_, **own}, start=start, seeds=1, minutes=minutes, note=note)
+        for row, (set_, note) in rows.items()
+    }
     variants[ALONE].keep = [last.main]
     made = base.model_copy(update={"variants": variants | first})
     for row in rows:
@@ -118,8 +120,7 @@ def _earlier(recipe: Recipe, variant: str | None, names: Sequence[str]) -> dict[
 
 def _starts(recipe: Recipe, variant: str | None) -> list[str]:
     """The variants that one starts from, each after those that it starts from itself."""
-    direct = recipe.variants[variant].start if variant else []
-    return list(dict.fromkeys(name for start in direct for name in (*_starts(recipe, start), start)))
+    return [job.variant for job in before(recipe, Job(variant, 0))] if variant else []
 
 
 def _base(recipe: Recipe, variant: str | None) -> Recipe:
@@ -308,7 +309,7 @@ class Comparison:
         self.failed.clear()
         for final, runs in ((False, self.short), (True, self.full)):
             todo = self.jobs(final)
-            first = sorted({one for job in todo for one in before(runs.recipe, job)}, key=lambda job: job.seed)
+            first = list(dict.fromkeys(one for job in todo for one in before(runs.recipe, job)))
             run_jobs(runs.recipe, first, self.data, runs.out, options, workers, progress, ())
             told: list[str] = []
 

@@ -203,14 +203,13 @@ def started(
     """The bundles that a variant starts from at a seed, by the names of their stages; they are trained if they are not
     yet."""
     job = Job(name, seed)
-    run_jobs(recipe, [*before(recipe, job)], data, out, options, parts=())
+    run_jobs(recipe, before(recipe, job), data, out, options, parts=())
     return _earlier(recipe, out, job)
 
 
-def before(recipe: Recipe, job: Job) -> set[Job]:
-    """The jobs that must be finished before one can start."""
-    direct = set(_starts(recipe, job))
-    return direct.union(*(before(recipe, one) for one in direct))
+def before(recipe: Recipe, job: Job) -> list[Job]:
+    """The jobs that one starts from, each after those that it starts from itself."""
+    return list(dict.fromkeys(one for start in _starts(recipe, job) for one in (*before(recipe, start), start)))
 
 
 def _set_aside(recipe: Recipe, out: Path, job: Job, data: Path | None) -> None:
