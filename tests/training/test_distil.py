@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -268,7 +269,9 @@ def test_caricatures_whose_people_have_no_photo_do_no_harm(learner) -> None:
 
 
 def test_a_stage_is_taught_by_an_earlier_one(tmp_path) -> None:
-    """The teacher is named like `init.source`; targets are found again and no part of model or checkpoint."""
+    """The teacher is named like `init.source`; targets are found again and no part of model or checkpoint. History and
+    loggers say what is added to the loss: in a plain sum, where it teaches the same, as much as the task's own loss is
+    greater by where it is a part of that."""
     network = {
         "branches": {"face": {"levels": 0, "hidden": [8], "similarity": "cosine"}},
         "heads": {"verification": "face"},
@@ -278,11 +281,19 @@ def test_a_stage_is_taught_by_an_earlier_one(tmp_path) -> None:
     tree["optimisation"] = tree["optimisation"] | {"epochs": 1}
     taught = {"teacher": "one", "tasks": ["verification"], "people": True, "weighted": True}
     pupil = tree | {"name": "two", "distil": taught}
-    results = fit(recipe_of(tmp_path, tree, pupil), tmp_path / "out")
-    saved = torch.load(tmp_path / "out/two/last.ckpt", weights_only=True)["state_dict"]
-    assert not any("distil" in name for name in saved)
-    (row,) = results["two"].history
-    (plain,) = results["one"].history
+    results = fit(recipe_of(tmp_path, tree, pupil), tmp_path / "in")
+    saved = torch.load(tmp_path / "in/two/last.ckpt", weights_only=True)["state_dict"]
+    assert [name for name in saved if "distil" in name] == ["extras.distil.added"]
+    (row,), (plain,) = results["two"].history, results["one"].history
+    pupil["distil"] = taught | {"weighted": False}
+    (beside,) = fit(recipe_of(tmp_path, tree, pupil), tmp_path / "beside", logger="csv")["two"].history
+    assert beside["train"]["verification"] + beside["distil"]["verification"] == pytest.approx(
+        row["train"]["verification"], rel=1e-4
+    )
+    assert [told for told in (row, plain) if "distil" in told] == []
+    (logged,) = csv.DictReader(next((tmp_path / "beside/two").rglob("metrics.csv")).read_text().splitlines())
+    assert float(logged["distil/verification"]) == pytest.approx(beside["distil"]["verification"])
+    assert float(logged["weights/verification"]) == 1
     assert row["train"]["verification"] > plain["train"]["verification"] + 0.5  # 10 · (1 − cosine) on top
     assert row["validation"]["verification"] < row["train"]["verification"]
 

@@ -198,8 +198,8 @@ def _by_term(history: Sequence[Mapping[str, Any]], moment: str) -> list[Figure]:
 
 
 def training_section(title: str, history: Sequence[Mapping[str, Any]]) -> Section:
-    """Losses over the epochs of a training, the tasks' weights where these change (Ming et al. 2021, Figs. 6, 7), and
-    the equilibrium of a training that has one.
+    """Losses over the epochs of a training, what distillation adds to them, the tasks' weights where these change (Ming
+    et al. 2021, Figs. 6, 7), and the equilibrium of a training that has one.
 
     Of what was recorded in one epoch alone there is no curve; weights within a task have a picture of their own.
     """
@@ -209,7 +209,12 @@ def training_section(title: str, history: Sequence[Mapping[str, Any]]) -> Sectio
     stopped = {task: float(epoch) for task, epoch in history[-1].get("stopped", {}).items()}
     moving = weights if max(spread, default=0) > _STILL else {}
     per_task = " per task" if any("weights" in row for row in history) else ""
-    each = {"loss": followed(history, "train"), "validation loss": validation, "weight": moving}
+    each = {
+        "loss": followed(history, "train"),
+        "validation loss": validation,
+        "distillation loss": followed(history, "distil"),
+        "weight": moving,
+    }
     stops = " (dotted: the task was stopped)" if stopped else ""
     blocks: list[Block] = [
         Curves(tasks, "epoch", name, f"{name.capitalize()}{per_task}{stops}", y_log=name != "weight", marks=stopped)

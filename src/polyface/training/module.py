@@ -181,7 +181,7 @@ class StageModule(L.LightningModule):
         """Add an epoch's entry to the history, and tell loggers its numbers."""
         self.history.append(row)
         for logger in self.loggers:
-            flat = {f"{part}/{k}": v for part in ("train", "validation") for k, v in row.get(part, {}).items()}
+            flat = {f"{part}/{k}": v for part, told in row.items() if isinstance(told, dict) for k, v in told.items()}
             logger.log_metrics(flat | {"lr": row["lr"]}, step=self.batches_done)
 
     @property

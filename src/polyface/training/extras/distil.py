@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,15 +39,19 @@ class DistilSpec(Strict):
 
 
 class Distil(Extra):
-    """Embeddings of training faces stay near those that a teacher has of them."""
+    """Embeddings of training faces stay near those that a teacher has of them. What it adds to the loss, by task, is in
+    the history ("distil") where it is not in the tasks' own losses."""
 
     Spec = DistilSpec
+    added: Tensor
+    """[2, tasks]: sums and counts of the epoch's labelled faces, of all processes."""
 
     def __init__(self, spec: DistilSpec, setup: Setup) -> None:
         super().__init__(spec, setup)
         teacher = load_bundle(setup.earlier.get(spec.teacher, Path(spec.teacher)), quiet=True)
         self.weighted = spec.weighted
         self.distillation = distillation(spec, teacher, setup.network, setup.training, setup.progress)
+        self.register_buffer("added", torch.zeros(2, len(spec.tasks), dtype=torch.float64))
 
     def add_losses(self, losses: dict[str, Tensor], output: FaceOutput, batch: FaceBatch, training: bool) -> None:
         if training and self.weighted:  # the teacher was asked of training faces alone
@@ -62,7 +67,16 @@ class Distil(Extra):
         self.distillation.add_to(losses, output.embeddings, batch.rows)
         pairs = [masked_sums(each, batch.labelled[task]) for task, each in losses.items()]
         sums, counts = (torch.cat(each) for each in zip(*pairs, strict=True))
-        return term_means(world_size() * sums, sum_over_ranks(counts.to(sums))).sum()
+        totals = sum_over_ranks(torch.stack([sums.detach(), counts.to(sums)]))
+        self.added += totals
+        return term_means(world_size() * sums, totals[1]).sum()
+
+    def end_epoch(self, row: dict[str, Any]) -> None:
+        sums, counts = self.added.tolist()
+        told = zip(self.distillation.branches, sums, counts, strict=True)
+        if means := {task: one / count for task, one, count in told if count}:
+            row["distil"] = means
+        self.added.zero_()
 
 
 class Distillation(nn.Module):
