@@ -28,7 +28,7 @@ from polyface.reproduce.jobs import started
 from polyface.training import stages
 from polyface.training.recipe import load, slug
 from polyface.training.stages import pool_of
-from trials import carried_out, read
+from trials import carried_out, next_rate, read
 
 EPOCHS = 3
 ADAMW, SGD, TUNED = (0.001, 0.002, 0.004, 0.008), (0.001, 0.003, 0.01, 0.03), (0.0005, 0.001, 0.002, 0.004)
@@ -70,15 +70,9 @@ def run(row: str, rate: float, data: Path, folder: Path, runs: Path) -> dict[str
     return {"row": row, "rate": rate, "faces": found.n, "seconds": round(result.seconds)} | figures
 
 
-def next_rate(row: str, lines: Sequence[Mapping[str, Any]]) -> float | None:
-    """The next rate to try a row at: first those of `RATES`, then twice or half of the best until both are worse."""
-    found = {line["rate"]: line.get(METRICS[0], 0.0) for line in lines if line["row"] == row}
-    if left := [rate for rate in RATES[row] if rate not in found]:
-        return left[0]
-    best = max(found, key=lambda rate: found[rate])
-    around = [] if any(rate > best for rate in found) else [round(best * 2, 6)]
-    around += [] if any(rate < best for rate in found) else [round(best / 2, 6)]
-    return around[0] if around else None
+def figures_of(row: str, lines: Sequence[Mapping[str, Any]]) -> dict[float, float]:
+    """{rate: mean accuracy}; 0 where it diverged."""
+    return {line["rate"]: line.get(METRICS[0], 0.0) for line in lines if line["row"] == row}
 
 
 def told(line: dict[str, Any]) -> list[str]:
@@ -99,7 +93,7 @@ def main() -> None:
         write(read(log))
         return
     for row in [given.row] if given.row else RATES:
-        while (rate := next_rate(row, read(log))) is not None:
+        while (rate := next_rate(figures_of(row, read(log)), RATES[row])) is not None:
             found = carried_out(
                 log,
                 [(row, rate)],

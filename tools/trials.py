@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,3 +28,14 @@ def carried_out(
         with open(log, "a") as file:
             file.write(json.dumps(found) + "\n")
         yield found
+
+
+def next_rate(found: Mapping[float, float], first: Sequence[float]) -> float | None:
+    """The next learning rate to try: those of `first`, then twice or half of the best until both are worse. found: rate
+    → a figure, the higher the better."""
+    if left := [rate for rate in first if rate not in found]:
+        return left[0]
+    best = max(found, key=lambda rate: found[rate])
+    around = [] if any(rate > best for rate in found) else [round(best * 2, 6)]
+    around += [] if any(rate < best for rate in found) else [round(best / 2, 6)]
+    return around[0] if around else None

@@ -43,19 +43,9 @@ def test_every_row_of_the_tables_is_tried(search: ModuleType) -> None:
     assert {len(tried) for tried in search.RATES.values()} == {4}
 
 
-def test_a_search_goes_on_until_both_neighbours_of_the_best_are_worse(search: ModuleType) -> None:
-    def lines(**figures: float) -> list[dict[str, object]]:
-        rates = {"a": 0.0005, "b": 0.001, "c": 0.002, "d": 0.004, "e": 0.008, "f": 0.016}
-        return [{"row": "AW", "rate": rates[at], "mean accuracy": figure} for at, figure in figures.items()]
-
-    assert search.next_rate("AW", []) == 0.001
-    assert search.next_rate("AW", lines(b=1, c=2, d=3)) == 0.008
-    assert search.next_rate("AW", lines(b=1, c=2, d=3, e=4)) == 0.016
-    assert search.next_rate("AW", lines(b=1, c=2, d=3, e=4, f=2)) is None
-    assert search.next_rate("AW", lines(b=4, c=2, d=3, e=1)) == 0.0005
-    assert search.next_rate("AW", lines(a=3, b=4, c=2, d=3, e=1)) is None
-    diverged = {"row": "AW", "rate": 0.016, "diverged at": 7}
-    assert search.next_rate("AW", [*lines(b=1, c=2, d=3, e=4), diverged]) is None
+def test_a_rate_that_diverges_is_worse_than_any(search: ModuleType) -> None:
+    lines = [{"row": "AW", "rate": 0.001, "mean accuracy": 80.0}, {"row": "AW", "rate": 0.002, "diverged at": 7}]
+    assert search.figures_of("AW", [*lines, {"row": "DWA", "rate": 0.1}]) == {0.001: 80.0, 0.002: 0.0}
 
 
 def test_the_recipe_has_the_rates_that_the_search_found(search: ModuleType) -> None:

@@ -36,3 +36,17 @@ def test_a_stopped_search_goes_on_where_it_was(tmp_path: Path) -> None:
     assert again() == []
     assert ran == ["a", "b", "c", "c", "d"]
     assert [line["error"] for line in trials.read(log)] == [1, 2, 4, 5]
+
+
+def test_a_rate_is_tried_until_both_neighbours_of_the_best_are_worse() -> None:
+    first = (0.001, 0.002, 0.004)
+    found: dict[float, float] = {}
+    for rate in first:
+        assert trials.next_rate(found, first) == rate
+        found[rate] = rate
+    assert trials.next_rate(found, first) == 0.008
+    assert trials.next_rate(found | {0.008: 1.0}, first) == 0.016
+    assert trials.next_rate(found | {0.008: 1.0, 0.016: 0.5}, first) is None
+    falling = {0.001: 4.0, 0.002: 2.0, 0.004: 1.0}
+    assert trials.next_rate(falling, first) == 0.0005
+    assert trials.next_rate(falling | {0.0005: 3.0}, first) is None

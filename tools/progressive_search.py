@@ -1,0 +1,108 @@
+"""Choose the learning rate of rows of `progressive:small` on validation faces, by the same rule.
+
+Each row is trained as the recipe says, with one seed, at three rates; the best of them is surrounded by twice and half
+of it until both are worse. Each trial is a line of the log, and a stopped search goes on. Rows of 4,000 faces have the
+rate that is best for 1,000.
+
+    python tools/progressive_search.py --data DIR [--row "*250 faces"] [--runs runs] [--write]
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import shutil
+from pathlib import Path
+from typing import Any
+
+from polyface.metrics.result import Row
+from polyface.metrics.result import rows as rows_of
+from polyface.models.bundle import load_bundle
+from polyface.models.predict import TTA
+from polyface.protocols.evaluation import evaluate
+from polyface.report.results import write_results
+from polyface.reproduce.jobs import started
+from polyface.training import stages
+from polyface.training.recipe import load, slug
+from polyface.training.stages import pool_of
+from trials import carried_out, next_rate, read
+
+COLUMN, IMAGENET = (0.0002, 0.0005, 0.001), (0.0005, 0.001, 0.002)
+FEW = {"from scratch": COLUMN, "encoder frozen": COLUMN, "encoder re-trained": COLUMN, "age+gender -> emotion": COLUMN}
+RATES: dict[str, tuple[float, ...]] = {
+    f"{row}, {faces} faces": rates
+    for faces in ("250", "1,000")
+    for row, rates in (FEW | {"imagenet": IMAGENET}).items()
+}
+"""Row → the rates that it is tried at first; as many for each."""
+
+
+def run(row: str, rate: float, data: Path, folder: Path, runs: Path) -> dict[str, Any]:
+    """Train a row at a rate, and tell its figures on the validation faces."""
+    recipe = load("progressive:small")
+    options = stages.RunOptions(accelerator="cpu", threads=1, logger="none")
+    earlier = started(recipe, row, data, runs / recipe.place, options)
+    name = recipe.variants[row].stages[-1]
+    recipe.variants[row].set |= {f"{name}.optimisation.lr": rate}
+    one, place = recipe.variant(row), folder / f"{slug(row)}-{rate}"
+    stage = one.measured
+    result = stages.run(one, place, data, options, earlier)[name]
+    bundle, faces = load_bundle(result.bundle, quiet=True), pool_of(stage, data, {}, "val")
+    tta = TTA(mirror=stage.evaluation.mirror)
+    found = evaluate(bundle, faces, stage.evaluation.protocol, part="val", data=data, tta=tta).results
+    shutil.rmtree(place)
+    figures = {
+        told.metric: round(told.mean, 3)
+        for prefix, each in found.items()
+        for told in rows_of(row, {0: each}, prefix=prefix, resamples=0)
+    }
+    asked = {metric: figures[metric] for metric in (name, f"{name} balanced accuracy")}
+    return {"row": row, "rate": rate, "faces": len(faces), "seconds": round(result.seconds), "figures": asked}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--row", default="*", help="rows of this pattern alone")
+    parser.add_argument("--folder", type=Path, default=Path("runs/progressive-rates"))
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where `polyface reproduce` keeps its runs")
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args()
+    log = given.folder / "trials.jsonl"
+    if given.write:
+        write(read(log))
+        return
+    if given.data is None:
+        parser.error("trials need --data DIR")
+    for row in fnmatch.filter(RATES, given.row):
+        while (rate := next_rate(figures_of(row, read(log)), RATES[row])) is not None:
+            for found in carried_out(
+                log,
+                [(row, rate)],
+                lambda line, trial: (line["row"], line["rate"]) == trial,
+                lambda trial: run(*trial, given.data, given.folder, given.runs),
+            ):
+                print(row, rate, found["figures"], flush=True)
+
+
+def figures_of(row: str, lines: list[dict[str, Any]]) -> dict[float, float]:
+    """{rate: accuracy}."""
+    return {line["rate"]: next(iter(line["figures"].values())) for line in lines if line["row"] == row}
+
+
+def write(lines: list[dict[str, Any]]) -> None:
+    """The trials as rows of a results file."""
+    rows = [
+        Row(f"trial {line['row']}, {line['rate']:g}", metric, figure, None, line["faces"], (0,), unit="%")
+        for line in sorted(lines, key=lambda line: (list(RATES).index(line["row"]), line["rate"]))
+        for metric, figure in line["figures"].items()
+    ]
+    write_results(
+        Path("docs/results/progressive-rates.json"), rows, command="python tools/progressive_search.py --write",
+        data="FER+, validation faces", merge=False,
+    )  # fmt: skip
+    print(len(rows), "rows")
+
+
+if __name__ == "__main__":
+    main()
