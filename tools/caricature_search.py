@@ -89,7 +89,7 @@ trial("weighting ming", "Dynamic")
 # network's. Uniform sums the losses that others average, so that it may want a lower rate; Inception-ResNet's rows all
 # want one, and are tried at that too.
 RATES = (0.03, 0.1, 0.3)
-LOWER = (0.003, 0.01)
+LOWER = (0.01,)
 PRINTED = ("Single-cari", "Naive dynamic", "Dynamic", "Uniform", "Fixed 80 %", "Uncertainty", "GradNorm")
 OF_SMALL = (
     "Toy Dynamic",
