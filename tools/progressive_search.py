@@ -91,10 +91,12 @@ def figures_of(row: str, lines: list[dict[str, Any]]) -> dict[float, float]:
 
 
 def write(lines: list[dict[str, Any]]) -> None:
-    """The trials as rows of a results file."""
+    """The trials of rows whose search is finished as rows of a results file."""
+    finished = [row for row in RATES if next_rate(figures_of(row, lines), RATES[row]) is None]
     rows = [
-        Row(f"trial {line['row']}, {line['rate']:g}", metric, figure, None, line["faces"], (0,), unit="%")
-        for line in sorted(lines, key=lambda line: (list(RATES).index(line["row"]), line["rate"]))
+        Row(f"trial {row}, {line['rate']:g}", metric, figure, None, line["faces"], (0,), unit="%")
+        for row in finished
+        for line in sorted((line for line in lines if line["row"] == row), key=lambda line: line["rate"])
         for metric, figure in line["figures"].items()
     ]
     write_results(
