@@ -1,6 +1,6 @@
 """Choose the learning rate of rows of `progressive:small` on validation faces, by the same rule.
 
-Each row is trained as the recipe says, with one seed, at three rates; the best of them is surrounded by twice and half
+Each row is trained as the recipe says, with one seed, at five rates; the best of them is surrounded by twice and half
 of it until both are worse. Each trial is a line of the log, and a stopped search goes on. Rows of 4,000 faces have the
 rate that is best for 1,000.
 
@@ -27,7 +27,7 @@ from polyface.training.recipe import load, slug
 from polyface.training.stages import pool_of
 from trials import carried_out, next_rate, read
 
-COLUMN, IMAGENET = (0.0002, 0.0005, 0.001), (0.0005, 0.001, 0.002)
+COLUMN, IMAGENET = (0.000025, 0.00005, 0.0001, 0.0002, 0.0005), (0.00025, 0.0005, 0.001, 0.002, 0.004)
 FEW = {"from scratch": COLUMN, "encoder frozen": COLUMN, "encoder re-trained": COLUMN, "age+gender -> emotion": COLUMN}
 RATES: dict[str, tuple[float, ...]] = {
     f"{row}, {faces} faces": rates
