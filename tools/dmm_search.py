@@ -11,7 +11,6 @@ goes on.
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from polyface.reproduce.jobs import started
 from polyface.training import stages
 from polyface.training.recipe import load, slug
 from polyface.training.stages import pool_of
-from trials import carried_out, next_rate, read
+from trials import search_rates
 
 EPOCHS = 3
 ADAMW, SGD, TUNED = (0.001, 0.002, 0.004, 0.008), (0.001, 0.003, 0.01, 0.03), (0.0005, 0.001, 0.002, 0.004)
@@ -80,30 +79,6 @@ def told(line: dict[str, Any]) -> list[str]:
     return [key for key in (*METRICS, DIVERGED) if key in line]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--row", choices=list(RATES), help="this one alone")
-    parser.add_argument("--folder", type=Path, default=Path("runs/dmm-search"))
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where `polyface reproduce` keeps its runs")
-    parser.add_argument("--write", action="store_true")
-    given = parser.parse_args()
-    log = given.folder / "trials.jsonl"
-    if given.write:
-        write(read(log))
-        return
-    for row in [given.row] if given.row else RATES:
-        while (rate := next_rate(figures_of(row, read(log)), RATES[row])) is not None:
-            found = carried_out(
-                log,
-                [(row, rate)],
-                lambda line, trial: (line["row"], line["rate"]) == trial,
-                lambda trial: run(*trial, given.data, given.folder, given.runs),
-            )
-            for line in found:  # none where another process has just told it
-                print(row, rate, {key: round(line[key], 2) for key in told(line)}, flush=True)
-
-
 def write(lines: Sequence[dict[str, Any]]) -> None:
     """The trials as rows of a results file."""
     rows = [
@@ -122,4 +97,5 @@ def write(lines: Sequence[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    assert __doc__ is not None
+    search_rates(__doc__, Path("runs/dmm-search"), RATES, figures_of, run, write)

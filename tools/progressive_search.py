@@ -9,8 +9,6 @@ rate that is best for 1,000.
 
 from __future__ import annotations
 
-import argparse
-import fnmatch
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from polyface.reproduce.jobs import started
 from polyface.training import stages
 from polyface.training.recipe import load, slug
 from polyface.training.stages import pool_of
-from trials import carried_out, next_rate, read
+from trials import next_rate, search_rates
 
 COLUMN, IMAGENET = (0.000025, 0.00005, 0.0001, 0.0002, 0.0005), (0.00025, 0.0005, 0.001, 0.002, 0.004)
 FEW = {"from scratch": COLUMN, "encoder frozen": COLUMN, "encoder re-trained": COLUMN, "age+gender -> emotion": COLUMN}
@@ -60,31 +58,6 @@ def run(row: str, rate: float, data: Path, folder: Path, runs: Path) -> dict[str
     return {"row": row, "rate": rate, "faces": len(faces), "seconds": round(result.seconds), "figures": asked}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--row", default="*", help="rows of this pattern alone")
-    parser.add_argument("--folder", type=Path, default=Path("runs/progressive-rates"))
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where `polyface reproduce` keeps its runs")
-    parser.add_argument("--write", action="store_true")
-    given = parser.parse_args()
-    log = given.folder / "trials.jsonl"
-    if given.write:
-        write(read(log))
-        return
-    if given.data is None:
-        parser.error("trials need --data DIR")
-    for row in fnmatch.filter(RATES, given.row):
-        while (rate := next_rate(figures_of(row, read(log)), RATES[row])) is not None:
-            for found in carried_out(
-                log,
-                [(row, rate)],
-                lambda line, trial: (line["row"], line["rate"]) == trial,
-                lambda trial: run(*trial, given.data, given.folder, given.runs),
-            ):
-                print(row, rate, found["figures"], flush=True)
-
-
 def figures_of(row: str, lines: list[dict[str, Any]]) -> dict[float, float]:
     """{rate: accuracy}."""
     return {line["rate"]: next(iter(line["figures"].values())) for line in lines if line["row"] == row}
@@ -107,4 +80,5 @@ def write(lines: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    assert __doc__ is not None
+    search_rates(__doc__, Path("runs/progressive-rates"), RATES, figures_of, run, write)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import fnmatch
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,3 +41,42 @@ def next_rate(found: Mapping[float, float], first: Sequence[float]) -> float | N
     around = [] if any(rate > best for rate in found) else [round(best * 2, 6)]
     around += [] if any(rate < best for rate in found) else [round(best / 2, 6)]
     return around[0] if around else None
+
+
+def search_rates(
+    about: str,
+    folder: Path,
+    rates: Mapping[str, Sequence[float]],
+    figures_of: Callable[[str, list[dict[str, Any]]], Mapping[float, float]],
+    run: Callable[[str, float, Path, Path, Path], dict[str, Any]],
+    write: Callable[[list[dict[str, Any]]], None],
+) -> None:
+    """The command line of a search for the learning rates of rows.
+
+    about: its help. folder: where its log is, if nothing else is said. rates: row → those to try at first. figures_of:
+    (row, lines of the log) → {rate: figure}. run: (row, rate, data, folder, runs) → a line of the log. write: puts the
+    lines into a results file.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--row", default="*", help="rows of this pattern alone")
+    parser.add_argument("--folder", type=Path, default=folder)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where `polyface reproduce` keeps its runs")
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args()
+    log = given.folder / "trials.jsonl"
+    if given.write:
+        write(read(log))
+        return
+    if given.data is None:
+        parser.error("trials need --data DIR")
+    for row in fnmatch.filter(rates, given.row):
+        while (rate := next_rate(figures_of(row, read(log)), rates[row])) is not None:
+            found = carried_out(
+                log,
+                [(row, rate)],
+                lambda line, trial: (line["row"], line["rate"]) == trial,
+                lambda trial: run(*trial, given.data, given.folder, given.runs),
+            )
+            for line in found:  # none where another process has just told it
+                print(line, flush=True)

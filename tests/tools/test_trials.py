@@ -50,3 +50,28 @@ def test_a_rate_is_tried_until_both_neighbours_of_the_best_are_worse() -> None:
     falling = {0.001: 4.0, 0.002: 2.0, 0.004: 1.0}
     assert trials.next_rate(falling, first) == 0.0005
     assert trials.next_rate(falling | {0.0005: 3.0}, first) is None
+
+
+def test_the_command_line_tries_rates_of_the_rows_asked_for_and_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def figures_of(row: str, lines: list[dict[str, Any]]) -> dict[float, float]:
+        return {line["rate"]: line["figure"] for line in lines if line["row"] == row}
+
+    def run(row: str, rate: float, data: Path, folder: Path, runs: Path) -> dict[str, Any]:
+        assert (data, folder, runs) == (Path("faces"), tmp_path, Path("runs"))
+        return {"row": row, "rate": rate, "figure": -abs(rate - 0.2)}
+
+    def asked(*words: str) -> None:
+        monkeypatch.setattr("sys.argv", ["search", "--folder", str(tmp_path), *words])
+        trials.search_rates("", Path("elsewhere"), {"a": (0.1,), "b": (0.1,)}, figures_of, run, written.append)
+
+    written: list[list[dict[str, Any]]] = []
+    asked("--row", "a", "--data", "faces")
+    asked("--write")
+    assert [[(line["row"], line["rate"]) for line in lines] for lines in written] == [
+        [("a", 0.1), ("a", 0.2), ("a", 0.4)]
+    ]
+    with pytest.raises(SystemExit):
+        asked()
+    assert "trials need --data DIR" in capsys.readouterr().err
