@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,8 @@ def loaded(toy: Any, given: dict[str, Any]) -> recipes.Recipe:
     return chosen.model_copy(update={"stages": [recipes.StageSpec.model_validate(stage)]})
 
 
-def train(chosen: recipes.Recipe, out: Path) -> stages.StageResult:
-    options = stages.RunOptions(accelerator="cpu", logger="none")
+def train(chosen: recipes.Recipe, out: Path, logger: str = "none") -> stages.StageResult:
+    options = stages.RunOptions(accelerator="cpu", logger=logger)
     return stages.run(chosen, out, None, options)["one"]
 
 
@@ -94,6 +95,20 @@ def test_thresholds_move_and_travel_in_the_bundle(toy, table, tmp_path) -> None:
     for epoch, curve in enumerate(curves, 1):  # fifteen steps, validated before them and at every second: up to three
         assert all(abs(a - b) <= 0.1 * epoch * 3 + 1e-12 for a, b in zip(curve, before, strict=True))
         before = curve
+
+
+@pytest.mark.parametrize("logger", ["csv", "tensorboard"])
+def test_loggers_are_told_weights_and_not_lists_of_thresholds(toy, table, tmp_path, logger: str) -> None:
+    """A logger that takes numbers alone must not end a run whose thresholds move."""
+    if logger == "tensorboard":
+        pytest.importorskip("tensorboard")
+    result = train(loaded(toy, changes(table)), tmp_path, logger)
+    if logger == "csv":
+        told = list(csv.DictReader(next(tmp_path.rglob("metrics.csv")).read_text().splitlines()))
+        for row, line in zip(result.history, told, strict=True):
+            weight = row["weights"]["smile/Male"]
+            assert float(line["weights/smile/Male"]) == pytest.approx(weight, rel=1e-5)
+            assert not any(name.startswith("thresholds") for name in line)
 
 
 def test_weights_and_thresholds_follow_every_so_many_steps(toy, table, tmp_path, monkeypatch) -> None:

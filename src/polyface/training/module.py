@@ -178,11 +178,18 @@ class StageModule(L.LightningModule):
         self.after_batch(self.batches_done)
 
     def add_epoch(self, row: dict[str, Any]) -> None:
-        """Add an epoch's entry to the history, and tell loggers its numbers."""
+        """Add an epoch's entry to the history, and tell loggers its numbers; of lists, such as thresholds, they know
+        nothing."""
         self.history.append(row)
+        by_task = {part: told for part, told in row.items() if isinstance(told, dict)}
+        numbers = {
+            f"{part}/{name}": value
+            for part, told in by_task.items()
+            for name, value in told.items()
+            if isinstance(value, (int, float))
+        }
         for logger in self.loggers:
-            flat = {f"{part}/{k}": v for part, told in row.items() if isinstance(told, dict) for k, v in told.items()}
-            logger.log_metrics(flat | {"lr": row["lr"]}, step=self.batches_done)
+            logger.log_metrics(numbers | {"lr": row["lr"]}, step=self.batches_done)
 
     @property
     def rate(self) -> float:
