@@ -69,9 +69,9 @@ def run(row: str, rate: float, data: Path, folder: Path, runs: Path) -> dict[str
     return {"row": row, "rate": rate, "faces": found.n, "seconds": round(result.seconds)} | figures
 
 
-def figures_of(row: str, lines: Sequence[Mapping[str, Any]]) -> dict[float, float]:
-    """{rate: mean accuracy}; 0 where it diverged."""
-    return {line["rate"]: line.get(METRICS[0], 0.0) for line in lines if line["row"] == row}
+def figure(line: Mapping[str, Any]) -> float:
+    """Mean accuracy; 0 where it diverged."""
+    return float(line.get(METRICS[0], 0.0))
 
 
 def told(line: dict[str, Any]) -> list[str]:
@@ -98,4 +98,4 @@ def write(lines: Sequence[dict[str, Any]]) -> None:
 
 if __name__ == "__main__":
     assert __doc__ is not None
-    search_rates(__doc__, Path("runs/dmm-search"), RATES, figures_of, run, write)
+    search_rates(__doc__, Path("runs/dmm-search"), RATES, figure, run, write)

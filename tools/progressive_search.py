@@ -10,6 +10,7 @@ rate that is best for 1,000.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from polyface.reproduce.jobs import started
 from polyface.training import stages
 from polyface.training.recipe import load, slug
 from polyface.training.stages import pool_of
-from trials import next_rate, search_rates
+from trials import figures_of, next_rate, search_rates
 
 COLUMN, IMAGENET = (0.000025, 0.00005, 0.0001, 0.0002, 0.0005), (0.00025, 0.0005, 0.001, 0.002, 0.004)
 FEW = {"from scratch": COLUMN, "encoder frozen": COLUMN, "encoder re-trained": COLUMN, "age+gender -> emotion": COLUMN}
@@ -58,19 +59,19 @@ def run(row: str, rate: float, data: Path, folder: Path, runs: Path) -> dict[str
     return {"row": row, "rate": rate, "faces": len(faces), "seconds": round(result.seconds), "figures": asked}
 
 
-def figures_of(row: str, lines: list[dict[str, Any]]) -> dict[float, float]:
-    """{rate: accuracy}."""
-    return {line["rate"]: next(iter(line["figures"].values())) for line in lines if line["row"] == row}
+def figure(line: Mapping[str, Any]) -> float:
+    """Accuracy at emotions."""
+    return float(line["figures"]["emotion"])
 
 
 def write(lines: list[dict[str, Any]]) -> None:
     """The trials of rows whose search is finished as rows of a results file."""
-    finished = [row for row in RATES if next_rate(figures_of(row, lines), RATES[row]) is None]
+    finished = [row for row in RATES if next_rate(figures_of(row, lines, figure), RATES[row]) is None]
     rows = [
-        Row(f"trial {row}, {line['rate']:g}", metric, figure, None, line["faces"], (0,), unit="%")
+        Row(f"trial {row}, {line['rate']:g}", metric, value, None, line["faces"], (0,), unit="%")
         for row in finished
         for line in sorted((line for line in lines if line["row"] == row), key=lambda line: line["rate"])
-        for metric, figure in line["figures"].items()
+        for metric, value in line["figures"].items()
     ]
     write_results(
         Path("docs/results/progressive-rates.json"), rows, command="python tools/progressive_search.py --write",
@@ -81,4 +82,4 @@ def write(lines: list[dict[str, Any]]) -> None:
 
 if __name__ == "__main__":
     assert __doc__ is not None
-    search_rates(__doc__, Path("runs/progressive-rates"), RATES, figures_of, run, write)
+    search_rates(__doc__, Path("runs/progressive-rates"), RATES, figure, run, write)

@@ -43,19 +43,26 @@ def next_rate(found: Mapping[float, float], first: Sequence[float]) -> float | N
     return around[0] if around else None
 
 
+def figures_of(
+    row: str, lines: Iterable[Mapping[str, Any]], figure: Callable[[Mapping[str, Any]], float]
+) -> dict[float, float]:
+    """{rate: what a line of the log is judged by}, of one row."""
+    return {line["rate"]: figure(line) for line in lines if line["row"] == row}
+
+
 def search_rates(
     about: str,
     folder: Path,
     rates: Mapping[str, Sequence[float]],
-    figures_of: Callable[[str, list[dict[str, Any]]], Mapping[float, float]],
+    figure: Callable[[Mapping[str, Any]], float],
     run: Callable[[str, float, Path, Path, Path], dict[str, Any]],
     write: Callable[[list[dict[str, Any]]], None],
 ) -> None:
     """The command line of a search for the learning rates of rows.
 
-    about: its help. folder: where its log is, if nothing else is said. rates: row → those to try at first. figures_of:
-    (row, lines of the log) → {rate: figure}. run: (row, rate, data, folder, runs) → a line of the log. write: puts the
-    lines into a results file.
+    about: its help. folder: where its log is, if nothing else is said. rates: row → those to try at first. figure:
+    what a line of the log is judged by, the higher the better. run: (row, rate, data, folder, runs) → a line of the
+    log. write: puts the lines into a results file.
     """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
@@ -70,8 +77,10 @@ def search_rates(
         return
     if given.data is None:
         parser.error("trials need --data DIR")
-    for row in fnmatch.filter(rates, given.row):
-        while (rate := next_rate(figures_of(row, read(log)), rates[row])) is not None:
+    if not (rows := fnmatch.filter(rates, given.row)):
+        parser.error(f"no row is called '{given.row}'; there are {', '.join(rates)}")
+    for row in rows:
+        while (rate := next_rate(figures_of(row, read(log), figure), rates[row])) is not None:
             found = carried_out(
                 log,
                 [(row, rate)],

@@ -45,7 +45,8 @@ def test_every_row_of_the_tables_is_tried(search: ModuleType) -> None:
 
 def test_a_rate_that_diverges_is_worse_than_any(search: ModuleType) -> None:
     lines = [{"row": "AW", "rate": 0.001, "mean accuracy": 80.0}, {"row": "AW", "rate": 0.002, "diverged at": 7}]
-    assert search.figures_of("AW", [*lines, {"row": "DWA", "rate": 0.1}]) == {0.001: 80.0, 0.002: 0.0}
+    other = {"row": "DWA", "rate": 0.1}
+    assert tool("trials").figures_of("AW", [*lines, other], search.figure) == {0.001: 80.0, 0.002: 0.0}
 
 
 def test_the_recipe_has_the_rates_that_the_search_found(search: ModuleType) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,8 @@ def test_a_rate_is_tried_until_both_neighbours_of_the_best_are_worse() -> None:
 def test_the_command_line_tries_rates_of_the_rows_asked_for_and_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def figures_of(row: str, lines: list[dict[str, Any]]) -> dict[float, float]:
-        return {line["rate"]: line["figure"] for line in lines if line["row"] == row}
+    def figure(line: Mapping[str, Any]) -> float:
+        return float(line["figure"])
 
     def run(row: str, rate: float, data: Path, folder: Path, runs: Path) -> dict[str, Any]:
         assert (data, folder, runs) == (Path("faces"), tmp_path, Path("runs"))
@@ -64,7 +65,7 @@ def test_the_command_line_tries_rates_of_the_rows_asked_for_and_writes(
 
     def asked(*words: str) -> None:
         monkeypatch.setattr("sys.argv", ["search", "--folder", str(tmp_path), *words])
-        trials.search_rates("", Path("elsewhere"), {"a": (0.1,), "b": (0.1,)}, figures_of, run, written.append)
+        trials.search_rates("", Path("elsewhere"), {"a": (0.1,), "b": (0.1,)}, figure, run, written.append)
 
     written: list[list[dict[str, Any]]] = []
     asked("--row", "a", "--data", "faces")
@@ -75,3 +76,6 @@ def test_the_command_line_tries_rates_of_the_rows_asked_for_and_writes(
     with pytest.raises(SystemExit):
         asked()
     assert "trials need --data DIR" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        asked("--row", "c", "--data", "faces")
+    assert "no row is called 'c'; there are a, b" in capsys.readouterr().err
