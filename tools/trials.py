@@ -38,8 +38,8 @@ def next_rate(found: Mapping[float, float], first: Sequence[float]) -> float | N
     if left := [rate for rate in first if rate not in found]:
         return left[0]
     best = max(found, key=lambda rate: found[rate])
-    around = [] if any(rate > best for rate in found) else [round(best * 2, 6)]
-    around += [] if any(rate < best for rate in found) else [round(best / 2, 6)]
+    around = [] if any(rate > best for rate in found) else [float(f"{best * 2:.3g}")]
+    around += [] if any(rate < best for rate in found) else [float(f"{best / 2:.3g}")]
     return around[0] if around else None
 
 

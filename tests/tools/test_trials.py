@@ -51,6 +51,8 @@ def test_a_rate_is_tried_until_both_neighbours_of_the_best_are_worse() -> None:
     falling = {0.001: 4.0, 0.002: 2.0, 0.004: 1.0}
     assert trials.next_rate(falling, first) == 0.0005
     assert trials.next_rate(falling | {0.0005: 3.0}, first) is None
+    small = {0.000025: 2.0, 0.00005: 1.0}
+    assert trials.next_rate(small, tuple(small)) == 0.0000125, "half of a small rate loses no digit"
 
 
 def test_the_command_line_tries_rates_of_the_rows_asked_for_and_writes(
