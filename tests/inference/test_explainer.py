@@ -20,6 +20,7 @@ from polyface.inference.analyzer import Analyzer
 from polyface.inference.explainer import ExplainedFace, Explainer, FoundCrop
 from polyface.models.bundle import Bundle
 from polyface.networks import build
+from polyface.tasks import build as task_of
 
 BOX = [30.0, 20.0, 70.0, 60.0]
 
@@ -79,6 +80,22 @@ def test_a_match_of_two_photos(told: Any, picture: Callable[..., Any]) -> None:
     crowd = Explainer(embedder(), detector=told(BOX, BOX))
     with pytest.raises(PolyfaceError, match="shows 2 faces; give a photo of one"):
         next(crowd(first, like=second))
+
+
+def test_another_photo_is_for_what_compares_faces(five: Bundle, told: Any, picture: Callable[..., Any]) -> None:
+    alone = embedder()
+    config = {**alone.network.config, "heads": {"smile": {"reads": ["trunk"], "outputs": 2}}}
+    tasks = {"smile": task_of("smile", {"kind": "classification", "column": "smile"})}
+    both = Explainer(Bundle(build(config), tasks, alone.crop, alone.boxes, {"name": "both"}), detector=told(BOX))
+    first, second = picture(), picture(seed=1)
+    (found,) = both(first, methods=["gradients"], like=second)
+    assert [what for what, _ in found.faces[0].maps] == ["who: similarity"]
+    (found,) = both(first, methods=["gradients"], like=second, tasks=["smile", "who"])
+    assert [what.partition(":")[0] for what, _ in found.faces[0].maps] == ["smile", "who"]
+    with pytest.raises(PolyfaceError, match="none of smile compares faces: leave --like out, or ask who"):
+        next(both(first, like=second, tasks=["smile"]))
+    with pytest.raises(PolyfaceError, match="no embedding to compare faces by: leave the other photo"):
+        next(Explainer(five, detector=told(BOX))(first, like=second))
 
 
 def test_a_photo_that_cannot_be_read_stops_none_of_a_folder(

@@ -235,7 +235,7 @@ def test_it_is_trained_once_and_resumed(model: Path, tmp_path: Path, monkeypatch
         (["wrinkles"], {"tables": []}, "'wrinkles' is no task, such as emotion=classification, and no recipe"),
         (["none.yaml"], {"tables": []}, "none.yaml: no such file"),
         (["synthetic"], {}, "--table is for tasks"),
-        (["gender=classification"], {"reads": ["smile"]}, "--reads: .* names 'smile'; none is known"),
+        (["gender=classification"], {"reads": ["smile"]}, "--reads: .* has no column that a new one could read"),
         (["gender=classification"], {"changes": ["gender.extend=x"]}, "unknown key.*'extends'"),
         (["gender=classification"], {"changes": ["gender.network.trunk.name=tcdcn"]}, "network.trunk: is that of"),
         (["gender=classification"], {"changes": ["gender.data.crop.size=48"]}, "data.crop is not that of .* size: 40"),

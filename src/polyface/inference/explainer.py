@@ -116,13 +116,15 @@ class Explainer:
         images, boxes: as the `Analyzer` takes them. tasks: as `explain.questions.question` reads them ("glasses",
         "glasses=yes", "landmarks=30.x"); by default all tasks. methods: of `explain.maps.METHODS`. layer: of Grad-CAM,
         see `explain.layers.map_named`. like: another photo of one face: a task that has an embedding is asked how
-        similar the two are. In a folder or an iterable, a file that cannot be read gives a result with `error`.
+        similar the two are, and by default no other is asked. In a folder or an iterable, a file that cannot be read
+        gives a result with `error`.
 
         Raises:
-            PolyfaceError: an unknown task, method or layer, or the single photo cannot be read.
+            PolyfaceError: an unknown task, method or layer, another photo where nothing asked compares faces, or the
+                single photo cannot be read.
         """
         check_names(methods, METHODS, "methods")
-        asked = list(tasks) or list(self.bundle.tasks) or self.questions
+        asked = self._asked(tasks, like)
         other = None if like is None else self._only(like)
         self._check(asked, methods, layer, other)
         single = is_single(images)
@@ -155,7 +157,7 @@ class Explainer:
             PolyfaceError: as when it is called; or no face is found.
         """
         check_names(methods, METHODS, "methods")
-        asked = list(tasks) or list(self.bundle.tasks) or self.questions
+        asked = self._asked(tasks, like)
         other = None if like is None else self._only(like)
         self._check(asked, methods, layer, other)
         faces = [face.inputs for source in sources(images) for face in self.crops(source.pixels(), None, source.where)]
@@ -169,6 +171,17 @@ class Explainer:
             if progress:
                 progress(done, len(todo), "methods checked")
         return found
+
+    def _asked(self, tasks: Sequence[str], like: Any) -> list[str]:
+        if like is None:
+            return list(tasks) or list(self.bundle.tasks) or self.questions
+        network = self.network
+        compare = [name for name in self.questions if name not in network.heads or network.embedding_of(name)]
+        if not compare:
+            raise PolyfaceError("the model has no embedding to compare faces by: leave the other photo (--like) out")
+        if tasks and not set(tasks) & set(compare):
+            raise PolyfaceError(f"none of {', '.join(tasks)} compares faces: leave --like out, or ask {compare[0]}")
+        return list(tasks) or compare
 
     def _embeddings(self, other: Tensor | None) -> dict[str, Tensor] | None:
         with torch.no_grad():

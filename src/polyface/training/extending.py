@@ -96,6 +96,8 @@ def _column(old: Bundle, model: str, reads: Sequence[str]) -> dict[str, Any]:
     """The settings of a new column: a light one on the trunk's last map, or one like the first that it reads."""
     network = old.network
     columns = [name for name, part in network.branches.items() if "block1" in part.maps]  # type: ignore[operator]
+    if reads and not columns:
+        raise PolyfaceError(f"--reads: {model} has no column that a new one could read; leave --reads out")
     check_names(reads, columns, f"--reads: {model}")
     if reads:
         like = {**network.config.get("branches", {}), **network.config.get("parts", {})}[reads[0]]
