@@ -105,6 +105,7 @@ def test_a_row_that_nothing_trains_is_started_from(tmp_path: Path) -> None:
         ("{one.optimisation.lr: {low: 0, high: 0.1, log: true}}", "low must be below high, and above 0 where log"),
         ("{one.optimisation.lr: {choices: []}}", "at least 1 item"),
         ("{one.optimisation.lr: {low: 0.1, hihg: 1}}", "space.one.optimisation.lr"),
+        ("{one.optimisation.lr: [0.1, 1]}", r"space\.one\.optimisation\.lr.*: expected {low: …, high: …} or {choices"),
     ],
 )
 def test_a_space_that_cannot_be_is_one_line(tmp_path: Path, space: str, line: str) -> None:
@@ -116,7 +117,7 @@ def test_a_space_that_cannot_be_is_one_line(tmp_path: Path, space: str, line: st
     "space, line",
     [
         ({}, "recipe searched has no space to search"),
-        ({"two.optimisation.lr": {"choices": [1]}}, "no stage or key 'two'"),
+        ({"two.optimisation.lr": {"choices": [1]}}, "^space: no stage or key 'two'"),
         ({"one.optimisation.learning": {"choices": [1]}}, "unknown key"),
         ({"one.optimisation.epochs": {"low": -1, "high": 3}}, "greater than or equal to 1"),
         ({"one.data.validate_on": {"choices": ["val", "test"]}}, "no setting is chosen on test faces"),

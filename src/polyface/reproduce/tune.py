@@ -117,7 +117,7 @@ def with_settings(recipe: Recipe, settings: Mapping[str, Any], seed: int | None 
     """The recipe with a trial's settings: its stages alone."""
     names = [stage.name for stage in recipe.stages]
     variant = VariantSpec(stages=names, set=dict(settings))
-    return recipe.model_copy(update={"variants": {"trial": variant}}).variant("trial", seed)
+    return recipe.model_copy(update={"variants": {"trial": variant}}).variant("trial", seed, "space")
 
 
 def objective(recipe: Recipe, bundle: Path, data: Path | None) -> float:

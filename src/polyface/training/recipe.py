@@ -135,15 +135,16 @@ class Recipe(Strict):
         """The recipe with another `space`, as it was read from the file `where`."""
         return _checked(self.model_dump() | {"space": _mapping(space, where)}, where)
 
-    def variant(self, name: str, seed: int | None = None) -> Recipe:
-        """The recipe of one row at a seed (default: the recipe's): its stages only, with its changes."""
+    def variant(self, name: str, seed: int | None = None, where: str = "") -> Recipe:
+        """The recipe of one row at a seed (default: the recipe's): its stages only, with its changes. where: what
+        errors call these."""
         if name not in self.variants:
             raise PolyfaceError(f"recipe {self.name} has no variant '{name}'; {nearest(name, self.variants)}")
         chosen = self.variants[name]
         tree = self.model_dump()
         tree["stages"] = [self.stage(stage).model_dump() for stage in chosen.stages]
         tree["variants"], tree["comparisons"], tree["sizes"] = {}, [], {}
-        tree = _keep(_override(tree, chosen.set, f"variants.{name}.set"), chosen.keep, f"variants.{name}.keep")
+        tree = _keep(_override(tree, chosen.set, where or f"variants.{name}.set"), chosen.keep, f"variants.{name}.keep")
         recipe = _checked(tree, f"{self.name}: {name}")
         return recipe.at(self.seed if seed is None else seed)
 
