@@ -8,11 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from polyface.errors import PolyfaceError
 from polyface.networks.layers import (
-    ELU,
     AbsTanh,
     CosineLinear,
     LocallyConnected2d,
@@ -38,46 +36,6 @@ def test_abs_tanh_lies_between_zero_and_one(values) -> None:
     assert (y <= 1).all()
     assert (y[x.abs() < 8] < 1).all()  # float32's tanh rounds to 1 from about 9 on
     assert AbsTanh()(torch.zeros(1)).item() == 0
-
-
-@given(arrays("float32", 12, elements=st.floats(-100, 100, width=32)))
-def test_elu_is_pytorchs_elu(values) -> None:
-    x = torch.from_numpy(values)
-    torch.testing.assert_close(ELU()(x), nn.functional.elu(x), rtol=0, atol=1e-7)
-    halves = x.bfloat16()
-    torch.testing.assert_close(ELU()(halves), nn.functional.elu(halves), rtol=2**-8, atol=1e-7)  # one step of bfloat16
-
-
-def test_elu_keeps_its_input_its_layout_and_what_is_not_finite() -> None:
-    x = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
-    before = x.clone()
-    assert ELU()(x).is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(x, before)
-    odd = torch.tensor([float("nan"), float("inf"), -float("inf"), 1e30])
-    torch.testing.assert_close(ELU()(odd), nn.functional.elu(odd), equal_nan=True, rtol=0, atol=0)
-
-
-def test_gradients_of_elu_and_theirs() -> None:
-    """First and second derivatives against finite differences; and mapped over a batch, as torch.func does."""
-    x = torch.linspace(-3, 2.9, 12, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(ELU(), x)
-    assert torch.autograd.gradgradcheck(ELU(), x)
-    each = torch.func.vmap(torch.func.grad(ELU()))(x.detach())
-    torch.testing.assert_close(each, torch.where(x < 0, x.exp(), 1).detach())
-
-
-def test_who_watches_functions_sees_elu() -> None:
-    """Guided backpropagation gates rectifiers by their functions."""
-    seen = []
-
-    class Watch(TorchFunctionMode):
-        def __torch_function__(self, func, types, args=(), kwargs=None):
-            seen.append(func)
-            return func(*args, **(kwargs or {}))
-
-    with Watch():
-        ELU()(torch.ones(1))
-    assert nn.functional.elu in seen
 
 
 @given(st.integers(0, 2**31), st.integers(2, 9), st.integers(2, 9))

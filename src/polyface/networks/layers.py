@@ -11,7 +11,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.overrides import has_torch_function
 
 from polyface.errors import check_names
 
@@ -68,40 +67,6 @@ class MaxPoolAbsTanh(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.max_pool2d(x.abs(), 2).tanh()
-
-
-class _Elu(torch.autograd.Function):
-    """ELU of α = 1, whose backward is PyTorch's own."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        wide = x if x.dtype == torch.float64 else x.float()  # in bfloat16, exp(x) − 1 would be 0 long before x is
-        below = wide.clamp(max=0).exp_().sub_(1).to(x.dtype)
-        return below.add_(x.clamp(min=0))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(output)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (result,) = ctx.saved_tensors
-        return torch.ops.aten.elu_backward(grad, 1.0, 1.0, 1.0, True, result)  # type: ignore[no-any-return]
-
-
-class ELU(nn.ELU):
-    """`nn.ELU` of α = 1 (Clevert et al. 2016), whose forward takes a fifth of the time on a CPU.
-
-    There PyTorch takes expm1 number by number, as long as the convolution before it; exp(x) − 1 is taken many at once,
-    and is less than 1e-7 away. Elsewhere, in an export, and where functions are watched, it is PyTorch's own.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or torch.compiler.is_compiling() or has_torch_function((x,)):
-            return super().forward(x)
-        return _Elu.apply(x)  # type: ignore[no-any-return]
 
 
 class _Patches(torch.autograd.Function):

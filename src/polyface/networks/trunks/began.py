@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from polyface.errors import PolyfaceError
-from polyface.networks.layers import ELU
 from polyface.networks.shapes import Shape
 
 CONVOLUTIONS = (2, 2, 3, 3)
@@ -18,7 +17,7 @@ CONVOLUTIONS = (2, 2, 3, 3)
 def convolution(channels: int, width: int, stride: int = 1) -> nn.Sequential:
     """3×3 convolution and ELU. Weights start as Glorot & Bengio 2010 have it and biases at 0, as in the published code
     of BEGAN: at PyTorch's own start a decoder's ten layers would give next to nothing."""
-    return nn.Sequential(glorot(nn.Conv2d(channels, width, 3, stride, 1)), ELU())
+    return nn.Sequential(glorot(nn.Conv2d(channels, width, 3, stride, 1)), nn.ELU())
 
 
 def glorot(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
