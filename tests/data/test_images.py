@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
+from PIL.PngImagePlugin import PngImageFile
 
 from polyface.data.images import decode, encode_png, pixels_of, size_of
 from polyface.errors import PolyfaceError
@@ -219,6 +220,25 @@ def test_exif_orientation_is_applied(kind, orientation):
     assert found.shape == expected.shape
     assert size_of(data) == found.shape[1::-1]
     assert np.abs(found.astype(int) - expected).mean() < 5
+
+
+def test_exif_behind_the_pixels_of_a_png_counts_too():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.fromarray(smooth()), exif=exif)
+    start = data.index(b"eXIf") - 4
+    chunk = data[start : start + 12 + int.from_bytes(data[start : start + 4], "big")]
+    pixels, end = data.replace(chunk, b"").rsplit(data[-12:], 1)[0], data[-12:]
+    late = pixels + chunk + end
+    assert late.index(b"IDAT") < late.index(b"eXIf")
+    assert size_of(late) == decode(late).shape[1::-1] == (48, 64)
+
+
+def test_the_size_of_a_png_costs_none_of_its_pixels(monkeypatch, tmp_path: Path):
+    data = encoded(Image.fromarray(smooth()))
+    (tmp_path / "a.png").write_bytes(data)
+    monkeypatch.setattr(PngImageFile, "load", lambda self: pytest.fail("it is decoded"))
+    assert size_of(data) == size_of(tmp_path / "a.png") == (64, 48)
 
 
 def test_damaged_exif_does_not_cost_the_picture():

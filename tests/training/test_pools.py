@@ -47,6 +47,37 @@ def test_a_stage_may_train_on_several_splits(tmp_path: Path) -> None:
     assert _rows(faces, "train", SourceSpec(name="t", splits=["test"])).tolist() == [2]
 
 
+def test_a_box_is_asked_of_the_faces_of_the_part_alone(tmp_path: Path) -> None:
+    """The third face has no box, and is a test face."""
+    picture, file, box = np.zeros((24, 24, 3), np.uint8), tmp_path / "t.parquet", [2.0, 2.0, 20.0, 20.0]
+    labels = [
+        {"split": "train", "gender": "male", "box": box},
+        {"split": "test", "gender": "female", "box": box},
+        {"split": "test", "gender": "female"},
+    ]
+    write_table([Record(picture, f"row {i}", f"{i}.png", each) for i, each in enumerate(labels)], file)
+    stage = of_tree(
+        {
+            "name": "gender",
+            "stages": [
+                {
+                    "name": "gender",
+                    "data": {"tables": [{"name": str(file)}], "boxes": {"source": "table"}, "crop": {"size": 24}},
+                    "network": {"trunk": {"name": "tcdcn"}},
+                    "tasks": {"gender": {"kind": "classification", "column": "gender"}},
+                    "evaluation": {"main": "gender"},
+                }
+            ],
+        },
+        "here",
+    ).measured
+    pool = stage_pool(stage, "train", None, stage_tasks(stage))
+    assert pool is not None
+    assert len(pool) == 1
+    with pytest.raises(PolyfaceError, match=r"t\.parquet row 2 has no box to crop by \(1 of 2 rows lack it\)"):
+        stage_pool(stage, "test", None, stage_tasks(stage))
+
+
 def test_people_with_few_faces_of_the_part_are_left_out(tmp_path: Path) -> None:
     """ann has two faces to train on, bob one (his other is a test face), and one face is nobody's."""
     picture, file = np.zeros((8, 8, 3), np.uint8), tmp_path / "t.parquet"

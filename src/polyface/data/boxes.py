@@ -51,12 +51,12 @@ def boxes_of(
     nothing = np.zeros(0, dtype=np.int64)
     if spec.source == "table":
         boxes = table.numbers("box")
-        _require(~np.isnan(boxes).any(axis=1), "box")
+        _require(table, ~np.isnan(boxes).any(axis=1), "box")
         return Boxes(boxes, nothing)
     if spec.source == "landmarks":
         name = spec.landmarks or next((c for c in table.columns if landmark_count(c)), "landmarks_5")
         points = table.points(name)
-        _require((~np.isnan(points[..., 0])).sum(axis=1) >= 2, name)
+        _require(table, (~np.isnan(points[..., 0])).sum(axis=1) >= 2, name)
         boxes = np.concatenate([np.nanmin(points, axis=1), np.nanmax(points, axis=1)], axis=1)
         short = np.maximum((boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True) * 0.05, 1.0)
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + short)  # collinear points still make a box
@@ -155,11 +155,11 @@ def _sizes(table: FaceTable) -> np.ndarray:
     return np.array([table.image_size(row) for row in range(len(table))], dtype=np.float32).reshape(-1, 2)
 
 
-def _require(has: np.ndarray, column: str) -> None:
+def _require(table: FaceTable, has: np.ndarray, column: str) -> None:
     if not has.all():
         row = int(np.flatnonzero(~has)[0])
         raise PolyfaceError(
-            f"row {row} has no {column} to crop by ({int((~has).sum())} of {len(has)} rows lack it): "
+            f"{table.told(row)} has no {column} to crop by ({int((~has).sum())} of {len(has)} rows lack it): "
             "set data.boxes.source to detector, or leave these rows out"
         )
 

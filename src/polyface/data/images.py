@@ -21,6 +21,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
 from polyface.errors import PolyfaceError, one_line, short
 from polyface.files import check_regular, read_bytes
@@ -104,7 +105,8 @@ def size_of(data: bytes | Path | str, where: str = "") -> tuple[int, int]:
         with _quiet(), Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_formats()) as image:
             tags = getattr(image, "tag_v2", None)  # a TIFF's, as some versions of Pillow turn its size and some do not
             width, height = (tags[256], tags[257]) if tags else image.size
-            return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+            turned = _may_be_turned(image) and _orientation(image) in (5, 6, 7, 8)
+            return (height, width) if turned else (width, height)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PolyfaceError(f"{where}: cannot be read as an image ({short(error)}); replace the file") from error
 
@@ -263,6 +265,15 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged EXIF raises as variously as damaged pixels; the picture itself is sound
         return 1
+
+
+def _may_be_turned(image: Image.Image) -> bool:
+    """False for a PNG without EXIF: Pillow would decode all of it to see whether one stands after the pixels."""
+    if not isinstance(image, PngImageFile) or image.fp is None or {"exif", "Raw profile type exif"} & image.info.keys():
+        return True
+    image.fp.seek(0)
+    content = image.fp.read()
+    return b"eXIf" in content or b"Raw profile type exif" in content
 
 
 def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

@@ -259,6 +259,11 @@ class FaceTable:
         file, place = self._place(row)
         return file.picture(place)
 
+    def told(self, row: int) -> str:
+        """What a row is called: its file, and where it stands in it."""
+        file, place = self._place(row)
+        return file.where(place)
+
     def _place(self, row: int) -> tuple[TableFile, int]:
         """The file that holds a row, and where in it."""
         return self._files[self._part[row]], int(self._row[row])

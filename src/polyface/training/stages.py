@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from polyface import tasks as task_kinds
 from polyface import weighting
-from polyface.data.boxes import boxes_of
+from polyface.data.boxes import Boxes, boxes_of
 from polyface.data.loader import FacePool, drawn
 from polyface.data.store import open_source
 from polyface.data.table import FaceTable, Progress
@@ -191,12 +191,14 @@ def stage_pool(
         for place, model in enumerate(source.labels, 1):
             pose = source.pose and place == len(source.labels)  # by points of the table or of any of the models
             table = labelled(table, str((earlier or {}).get(model, model)), progress, pose)
-        # once a table, whatever part is asked for; once its pictures, whatever models say of them
-        detected = stage.data.boxes.source in ("detector", "points")
-        whole = boxes_of(opened if detected else table, stage.data.boxes, progress=progress)
-        missed = np.flatnonzero(np.isin(rows, whole.missed))
-        boxes = type(whole)(whole.xyxy[rows], missed, None if whole.points is None else whole.points[rows])
-        parts.append((table.take(rows), boxes, source.ratio))
+        taken = table.take(rows)
+        if stage.data.boxes.source in ("detector", "points"):  # once its pictures, whatever part or model is asked for
+            whole = boxes_of(opened, stage.data.boxes, progress=progress)
+            missed = np.flatnonzero(np.isin(rows, whole.missed))
+            boxes = Boxes(whole.xyxy[rows], missed, None if whole.points is None else whole.points[rows])
+        else:
+            boxes = boxes_of(taken, stage.data.boxes)
+        parts.append((taken, boxes, source.ratio))
     if not parts:
         return None
     training = part == "train"
