@@ -1,5 +1,5 @@
 """Draws what few labels do, from the results files into docs/images: a figure by how many faces have labels, with its
-95 % interval over faces and runs where there are three runs or more.
+95 % interval over faces and runs where there are three runs or more; and by the learning rate.
 
     python tools/draw_labels.py
 """
@@ -35,6 +35,21 @@ def main() -> None:
         curves, bands = ({of: one[place] for of, one in drawn.items()} for place in (0, 1))
         block = Curves(curves, "faces with labels", told, x_log=True, bands=bands)
         (DOCS / "images" / f"{name}.png").write_bytes(plot(block))
+    trials = read_results(DOCS / "results" / "progressive-rates.json")
+    for faces in (250, 1000):
+        found = {one: _by_rate(trials, f"trial {one}, {faces:,} faces, ", "emotion") for one in EMOTION}
+        block = Curves(found, "learning rate", "accuracy on validation faces (%)", x_log=True)
+        (DOCS / "images" / f"progressive-rates-{faces}.png").write_bytes(plot(block))
+
+
+def _by_rate(results: Results, start: str, metric: str) -> Curve:
+    """The figures of trials, whose name ends in their learning rate."""
+    found = {
+        float(one.row.removeprefix(start)): one.mean
+        for one in results.rows
+        if one.row.startswith(start) and one.metric == metric
+    }
+    return sorted(found), [found[rate] for rate in sorted(found)]
 
 
 def _drawn(results: Results, row: str, faces: Sequence[int], metric: str) -> tuple[Curve, Curve]:
