@@ -56,21 +56,9 @@ def test_a_box_is_asked_of_the_faces_of_the_part_alone(tmp_path: Path) -> None:
         {"split": "test", "gender": "female"},
     ]
     write_table([Record(picture, f"row {i}", f"{i}.png", each) for i, each in enumerate(labels)], file)
-    stage = of_tree(
-        {
-            "name": "gender",
-            "stages": [
-                {
-                    "name": "gender",
-                    "data": {"tables": [{"name": str(file)}], "boxes": {"source": "table"}, "crop": {"size": 24}},
-                    "network": {"trunk": {"name": "tcdcn"}},
-                    "tasks": {"gender": {"kind": "classification", "column": "gender"}},
-                    "evaluation": {"main": "gender"},
-                }
-            ],
-        },
-        "here",
-    ).measured
+    asked = {"tasks": {"gender": {"kind": "classification", "column": "gender"}}, "evaluation": {"main": "gender"}}
+    one = {**STAGE, "data": STAGE["data"] | {"tables": [{"name": str(file)}]}, **asked}
+    stage = of_tree({"name": "gender", "stages": [one]}, "here").measured
     pool = stage_pool(stage, "train", None, stage_tasks(stage))
     assert pool is not None
     assert len(pool) == 1

@@ -21,7 +21,6 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from PIL.PngImagePlugin import PngImageFile
 
 from polyface.errors import PolyfaceError, one_line, short
 from polyface.files import check_regular, read_bytes
@@ -94,7 +93,7 @@ def log(line: str) -> None:
 
 
 def size_of(data: bytes | Path | str, where: str = "") -> tuple[int, int]:
-    """(width, height) of what `decode` would return, from the file's header alone.
+    """(width, height) of what `decode` would return, without decoding it.
 
     Raises:
         PolyfaceError: missing, or not an image.
@@ -105,7 +104,7 @@ def size_of(data: bytes | Path | str, where: str = "") -> tuple[int, int]:
         with _quiet(), Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_formats()) as image:
             tags = getattr(image, "tag_v2", None)  # a TIFF's, as some versions of Pillow turn its size and some do not
             width, height = (tags[256], tags[257]) if tags else image.size
-            turned = _may_be_turned(image) and _orientation(image) in (5, 6, 7, 8)
+            turned = (image.format != "PNG" or _holds_exif(data, where)) and _orientation(image) in (5, 6, 7, 8)
             return (height, width) if turned else (width, height)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PolyfaceError(f"{where}: cannot be read as an image ({short(error)}); replace the file") from error
@@ -267,12 +266,9 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _may_be_turned(image: Image.Image) -> bool:
-    """False for a PNG without EXIF: Pillow would decode all of it to see whether one stands after the pixels."""
-    if not isinstance(image, PngImageFile) or image.fp is None or {"exif", "Raw profile type exif"} & image.info.keys():
-        return True
-    image.fp.seek(0)
-    content = image.fp.read()
+def _holds_exif(png: bytes | Path | str, where: str) -> bool:
+    """Whether a PNG may hold EXIF: Pillow would decode all of it to see whether one stands after the pixels."""
+    content = png if isinstance(png, bytes) else read_bytes(png, where)
     return b"eXIf" in content or b"Raw profile type exif" in content
 
 

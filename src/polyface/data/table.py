@@ -241,6 +241,11 @@ class FaceTable:
             keep &= self.holding(name, wanted)
         return self.take(np.flatnonzero(keep))
 
+    def told(self, row: int) -> str:
+        """What errors call a row: its file, and where it stands in it."""
+        file, place = self._place(row)
+        return file.where(place)
+
     def image_struct(self, row: int) -> tuple[bytes | None, str]:
         """(encoded bytes or None, path) of a row's image."""
         file, place = self._place(row)
@@ -258,11 +263,6 @@ class FaceTable:
         """A row's encoded picture, or its file, and what to call it in an error."""
         file, place = self._place(row)
         return file.picture(place)
-
-    def told(self, row: int) -> str:
-        """What a row is called: its file, and where it stands in it."""
-        file, place = self._place(row)
-        return file.where(place)
 
     def _place(self, row: int) -> tuple[TableFile, int]:
         """The file that holds a row, and where in it."""

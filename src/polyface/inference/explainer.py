@@ -123,10 +123,7 @@ class Explainer:
             PolyfaceError: an unknown task, method or layer, another photo where nothing asked compares faces, or the
                 single photo cannot be read.
         """
-        check_names(methods, METHODS, "methods")
-        asked = self._asked(tasks, like)
-        other = None if like is None else self._only(like)
-        self._check(asked, methods, layer, other)
+        asked, other = self._asked(tasks, methods, layer, like)
         single = is_single(images)
         for source, own in together(sources(images), "images", boxes=given_boxes(images, boxes)):
             try:
@@ -156,10 +153,7 @@ class Explainer:
         Raises:
             PolyfaceError: as when it is called; or no face is found.
         """
-        check_names(methods, METHODS, "methods")
-        asked = self._asked(tasks, like)
-        other = None if like is None else self._only(like)
-        self._check(asked, methods, layer, other)
+        asked, other = self._asked(tasks, methods, layer, like)
         faces = [face.inputs for source in sources(images) for face in self.crops(source.pixels(), None, source.where)]
         if not faces:
             raise PolyfaceError("no face was found in the photos: give photos of faces")
@@ -172,16 +166,30 @@ class Explainer:
                 progress(done, len(todo), "methods checked")
         return found
 
-    def _asked(self, tasks: Sequence[str], like: Any) -> list[str]:
-        if like is None:
-            return list(tasks) or list(self.bundle.tasks) or self.questions
-        network = self.network
-        compare = [name for name in self.questions if name not in network.heads or network.embedding_of(name)]
-        if not compare:
-            raise PolyfaceError("the model has no embedding to compare faces by: leave the other photo (--like) out")
-        if tasks and not set(tasks) & set(compare):
-            raise PolyfaceError(f"none of {', '.join(tasks)} compares faces: leave --like out, or ask {compare[0]}")
-        return list(tasks) or compare
+    def _asked(
+        self, tasks: Sequence[str], methods: Sequence[str], layer: str, like: Any
+    ) -> tuple[list[str], Tensor | None]:
+        """The questions, and the face of the other photo; what cannot be asked is refused before the first photo is
+        read."""
+        check_names(methods, METHODS, "methods")
+        asked = list(tasks) or list(self.bundle.tasks) or self.questions
+        if like is not None:
+            network = self.network
+            compare = [name for name in self.questions if name not in network.heads or network.embedding_of(name)]
+            if not compare:
+                raise PolyfaceError(
+                    "the model has no embedding to compare faces by: leave the other photo (--like) out"
+                )
+            if tasks and not set(tasks) & set(compare):
+                raise PolyfaceError(f"none of {', '.join(tasks)} compares faces: leave --like out, or ask {compare[0]}")
+            asked = list(tasks) or compare
+        other = None if like is None else self._only(like)
+        spec = self.bundle.crop
+        black = torch.zeros(spec.channels, spec.size, spec.size)
+        nothing = FoundCrop(np.zeros(4, np.float32), np.zeros((2, 3), np.float32), black)
+        quick = [method for method in methods if method != "occlusion"]
+        self._explained(nothing, asked, quick, layer, other)
+        return asked, other
 
     def _embeddings(self, other: Tensor | None) -> dict[str, Tensor] | None:
         with torch.no_grad():
@@ -211,14 +219,6 @@ class Explainer:
         if len(found := self.crops(source.pixels(), None, source.where)) != 1:
             raise PolyfaceError(f"{source.where}: shows {len(found)} faces; give a photo of one, to compare with")
         return found[0].inputs[None].to(self._device)
-
-    def _check(self, asked: Sequence[str], methods: Sequence[str], layer: str, like: Tensor | None) -> None:
-        """Refuse what cannot be asked before the first photo is read."""
-        spec = self.bundle.crop
-        black = torch.zeros(spec.channels, spec.size, spec.size)
-        nothing = FoundCrop(np.zeros(4, np.float32), np.zeros((2, 3), np.float32), black)
-        quick = [method for method in methods if method != "occlusion"]
-        self._explained(nothing, asked, quick, layer, like)
 
     def _explained(
         self, face: FoundCrop, asked: Sequence[str], methods: Sequence[str], layer: str, other: Tensor | None

@@ -46,8 +46,6 @@ class ChoicesSpec(Strict):
 
 def _spec(given: Any) -> Any:
     """The values of a key, of the class that they are told in."""
-    if isinstance(given, RangeSpec | ChoicesSpec):
-        return given
     if not isinstance(given, Mapping):
         raise PydanticCustomError("space", "expected {low: …, high: …} or {choices: […]}")
     return (ChoicesSpec if "choices" in given else RangeSpec).model_validate(given)
